@@ -1,0 +1,44 @@
+"""The role of a bound: intervals for linear rows of the scores, over a box of inputs."""
+
+from __future__ import annotations
+
+import abc
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+from jmlv.graph import Graph
+
+
+class Interval(NamedTuple):
+    """``lower <= value <= upper``, entry by entry."""
+
+    lower: Array
+    upper: Array
+
+
+class BoundMethod(abc.ABC):
+    """A frozen dataclass whose fields are the method's options; hashable, so jit may close over it."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """The method's name in the field, as tables and statistics show it."""
+
+    @abc.abstractmethod
+    def rows(
+        self,
+        graph: Graph,
+        lower: Float[Array, "*image"],
+        upper: Float[Array, "*image"],
+        coefficients: Float[Array, "row label"],
+        offsets: Float[Array, " row"],
+    ) -> Interval:
+        """Bounds on ``coefficients @ f(x) + offsets`` for every ``x`` between ``lower`` and ``upper``.
+
+        One image, without a batch axis. Pure: goes through ``jit``, ``vmap`` and ``grad``, with
+        respect to the box and to the graph's constants, in the precision of its arguments.
+
+        Returns:
+            Interval of two (row,) arrays.
+        """

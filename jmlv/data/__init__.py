@@ -1,0 +1,8 @@
+"""Multi-label images: the embedded default and loaders for real files."""
+
+from jmlv.data.compose import INK_THRESHOLD as INK_THRESHOLD
+from jmlv.data.digits import double_digits as double_digits
+from jmlv.data.images import MultiLabelImages as MultiLabelImages
+from jmlv.data.mnist import double_mnist as double_mnist
+
+__all__ = ["INK_THRESHOLD", "MultiLabelImages", "double_digits", "double_mnist"]

@@ -1,0 +1,74 @@
+"""Builds a graph equation by equation, computing at once whatever does not depend on the input."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jmlv.graph.ir import Atom, Equation, Graph, Literal, Structure, Variable, prefix, rename
+
+
+@dataclasses.dataclass(eq=False)
+class Builder:
+    """A graph under construction. Values are :class:`Variable` (unknown) or arrays (constants)."""
+
+    equations: list[Equation] = dataclasses.field(default_factory=list)
+    constants: dict[Variable, Any] = dataclasses.field(default_factory=dict)
+    definitions: dict[Variable, Equation] = dataclasses.field(default_factory=dict)
+    count: int = 0
+
+    def variable(self, shape: tuple[int, ...], dtype: Any) -> Variable:
+        """A fresh variable; never handed out twice, so inlined calls cannot share one."""
+        self.count += 1
+        return Variable(self.count, tuple(map(int, shape)), str(np.dtype(dtype)))
+
+    def emit(self, primitive: Any, *operands: Any, **params: Any) -> Any:
+        """Adds an operation, or evaluates it when no operand is a variable."""
+        if not any(isinstance(v, Variable) for v in operands):
+            return primitive.bind(*operands, **params)
+        result = jax.eval_shape(lambda *xs: primitive.bind(*xs, **params), *map(_abstract, operands))
+        return self.record(primitive, operands, params, result.shape, result.dtype)
+
+    def record(self, primitive, operands, params, shape, dtype) -> Variable:
+        """Adds an operation of known output shape without evaluating anything."""
+        outvar = self.variable(shape, dtype)
+        settings = tuple(sorted((k, _hashable(v)) for k, v in params.items()))
+        equation = Equation(primitive, tuple(map(self.atom, operands)), (outvar,), settings)
+        self.equations.append(equation)
+        self.definitions[outvar] = equation
+        return outvar
+
+    def atom(self, value: Any) -> Atom:
+        """A variable as it is; a concrete scalar as a literal; any other array as a constant."""
+        if isinstance(value, (Variable, Literal)):
+            return value
+        if np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):
+            return Literal(np.asarray(value).item(), str(jnp.result_type(value)))
+        constant = self.variable(np.shape(value), jnp.result_type(value))
+        self.constants[constant] = value
+        return constant
+
+    def finish(self, source: Variable, target: Variable) -> Graph:
+        """The graph from input to output, without dead code and with variables renumbered."""
+        structure = Structure(
+            (source,), tuple(self.constants), tuple(self.equations), (target,)
+        )
+        graph = prefix(Graph(structure, tuple(self.constants.values())), target)
+        return Graph(rename(graph.structure), graph.consts)
+
+
+def _abstract(value: Any) -> Any:
+    """Variables as shapes; scalars stay Python scalars, so that their weak type survives."""
+    return value.aval if isinstance(value, Variable) else value
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, (list, np.ndarray)):
+        return tuple(_hashable(v) for v in value)
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return tuple(_hashable(v) for v in value)
+    return int(value) if isinstance(value, np.integer) else value

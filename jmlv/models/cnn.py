@@ -1,0 +1,185 @@
+"""A small convolutional network for several labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+__all__ = ["CNNConfig", "MultiLabelCNN"]
+
+
+@dataclass(frozen=True)
+class CNNConfig:
+    r"""The sizes of a ``MultiLabelCNN``.
+
+    A convolution maps a side of $n$ pixels to
+    $\lfloor (n + 2p - k) / s \rfloor + 1$, with kernel $k$, stride $s$, padding $p$.
+
+    **Arguments:**
+
+    - ``input_shape``: (height, width, channel).
+    - ``channels``, ``kernels``, ``strides``, ``paddings``: of the two convolutions;
+      kernels are square and paddings are zeros, in pixels on each side.
+    - ``pool``: side of the max-pool window, or ``None`` for no pooling.
+    - ``pool_stride``: its stride; ``None`` is the window's side (no overlap).
+    - ``labels``: number of scores.
+
+    **Raises:** ``ValueError`` if a size is not a positive integer or nothing is left of
+    the image.
+
+    >>> CNNConfig().feature_shape
+    (4, 4, 16)
+    """
+
+    input_shape: tuple[int, int, int] = (32, 32, 1)
+    channels: tuple[int, int] = (8, 16)
+    kernels: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (2, 2)
+    paddings: tuple[int, int] = (1, 1)
+    pool: int | None = 2
+    pool_stride: int | None = None
+    labels: int = 10
+
+    def __post_init__(self) -> None:
+        _check_tuple("input_shape", self.input_shape, 3, 1)
+        for name in ("channels", "kernels", "strides"):
+            _check_tuple(name, getattr(self, name), 2, 1)
+        _check_tuple("paddings", self.paddings, 2, 0)
+        _check_tuple("labels", (self.labels,), 1, 1)
+        _check_pool(self.pool, self.pool_stride)
+        _check_sides(self)
+
+    @property
+    def relu_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """(height, width, channel) after each convolution."""
+        shapes, sides = [], self.input_shape[:2]
+        for layer in range(2):
+            window = self.kernels[layer], self.strides[layer], self.paddings[layer]
+            sides = tuple(_side_after(side, *window) for side in sides)
+            shapes.append((*sides, self.channels[layer]))
+        return tuple(shapes)
+
+    @property
+    def feature_shape(self) -> tuple[int, int, int]:
+        """(height, width, channel) of what the dense layer reads."""
+        height, width, channels = self.relu_shapes[-1]
+        if self.pool is None:
+            return height, width, channels
+        window = self.pool, self.pool_stride or self.pool, 0
+        return _side_after(height, *window), _side_after(width, *window), channels
+
+    @property
+    def neurons(self) -> int:
+        """Number of ReLUs, the size that verification feels.
+
+        >>> CNNConfig().neurons
+        3072
+        """
+        return sum(math.prod(shape) for shape in self.relu_shapes)
+
+    def to_json(self) -> dict[str, object]:
+        """A dictionary of numbers and lists for ``json.dump``."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, object]) -> CNNConfig:
+        """The inverse of ``to_json``.
+
+        **Raises:** ``ValueError`` for an unknown or missing name or an impossible size.
+
+        >>> CNNConfig.from_json(CNNConfig(labels=3).to_json()).labels
+        3
+        """
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            raise ValueError(
+                f"values: got the names {sorted(values)}; expected {sorted(names)}. "
+                "Write it with CNNConfig.to_json()."
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+class MultiLabelCNN(nnx.Module):
+    """Convolution, ReLU, convolution, ReLU, max pool, dense: raw scores of labels.
+
+    The features are flattened in the order height, width, channel. Without a pool
+    (``config.pool is None``) that layer is left out.
+
+    **Arguments:** ``config``: the sizes; ``rngs``: seeds the weights.
+
+    **Source:** Mour and Drachsler-Cohen, *Robustness Verification of Multi-label Neural
+    Network Classifiers*, SAS 2024, whose networks have these layers.
+
+    >>> import jax.numpy as jnp
+    >>> model = MultiLabelCNN(CNNConfig(), rngs=nnx.Rngs(0))
+    >>> model(jnp.zeros((5, 32, 32, 1))).shape
+    (5, 10)
+    """
+
+    def __init__(self, config: CNNConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.conv1 = _convolution(config, 0, config.input_shape[-1], rngs)
+        self.conv2 = _convolution(config, 1, config.channels[0], rngs)
+        self.dense = nnx.Linear(math.prod(config.feature_shape), config.labels, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "batch height width channel"]
+    ) -> Float[Array, "batch label"]:
+        """Scores (raw logits); a label is the likelier the higher its score."""
+        x = jax.nn.relu(self.conv1(x))
+        x = jax.nn.relu(self.conv2(x))
+        if self.config.pool is not None:
+            window = (self.config.pool,) * 2
+            strides = (self.config.pool_stride or self.config.pool,) * 2
+            x = nnx.max_pool(x, window, strides=strides, padding="VALID")
+        return self.dense(x.reshape(x.shape[0], -1))
+
+
+def _convolution(config: CNNConfig, layer: int, inputs: int, rngs: nnx.Rngs) -> nnx.Conv:
+    return nnx.Conv(
+        inputs,
+        config.channels[layer],
+        (config.kernels[layer],) * 2,
+        strides=config.strides[layer],
+        padding=((config.paddings[layer],) * 2,) * 2,
+        rngs=rngs,
+    )
+
+
+def _side_after(side: int, window: int, stride: int, padding: int) -> int:
+    return (side + 2 * padding - window) // stride + 1
+
+
+def _check_tuple(name: str, values: object, length: int, least: int) -> None:
+    right = isinstance(values, tuple) and len(values) == length
+    if not right or not all(type(v) is int and v >= least for v in values):
+        raise ValueError(
+            f"{name}: got {values!r}; expected {length} integer(s) of at least {least}. "
+            "Pass a tuple of such sizes."
+        )
+
+
+def _check_pool(pool: int | None, stride: int | None) -> None:
+    if pool is not None:
+        _check_tuple("pool", (pool,), 1, 1)
+    if stride is not None:
+        _check_tuple("pool_stride", (stride,), 1, 1)
+    if pool is None and stride is not None:
+        raise ValueError(
+            f"pool_stride: got {stride} without a pool; expected None. Set `pool` too."
+        )
+
+
+def _check_sides(config: CNNConfig) -> None:
+    for shape in (*config.relu_shapes, config.feature_shape):
+        if min(shape) < 1:
+            raise ValueError(
+                f"input_shape: got {config.input_shape}, of which {shape} is left; "
+                "expected at least one pixel after every layer. Use a larger image or "
+                "smaller kernels, strides or pool."
+            )

@@ -1,0 +1,188 @@
+"""What an oracle is asked, what it may answer, and the one place where answers become verdicts."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jmlv.graph import Classifier, Graph, as_function, trace
+from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
+from jmlv.properties import Property
+from jmlv.regions import Region
+from jmlv.verdict import Status, Verdict
+
+
+class SoundnessError(AssertionError):
+    """A proof and a replayed witness contradict each other: a defect, never a verdict."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Query:
+    """'Does the property hold everywhere in the box?', with everything traced and checked once.
+
+    Attributes:
+        f: the deployed network, run as its user runs it.
+        graph: its normalised graph in float32; :attr:`graph64` the same in float64.
+        lower, upper: the box, float32 (height, width, channel): the inputs meant are the reals
+            between these numbers.
+        property: the property.
+    """
+
+    f: Classifier
+    graph: Graph
+    lower: np.ndarray
+    upper: np.ndarray
+    property: Property
+
+    @staticmethod
+    def of(f: Classifier, region: Region, property: Property, graph: Graph | None = None) -> Query:
+        """Traces ``f`` (unless its graph is given) and checks region and property against it.
+
+        Raises:
+            UnsupportedOperation: ``f`` has operations without a sound rule.
+            ValueError: the region's or the property's shape does not fit ``f``.
+        """
+        box = region.box()
+        lower, upper = (np.asarray(side, np.float32) for side in (box.lower, box.upper))
+        if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower <= upper).all()):
+            raise ValueError("region: lower must not exceed upper, and both must be finite.")
+        graph = trace(f, lower.shape) if graph is None else graph
+        if graph.input_shape != lower.shape:
+            raise ValueError(f"region: f takes {graph.input_shape}, the region has {lower.shape}.")
+        property.tree(graph.label_count)
+        return Query(as_function(f), graph, lower, upper, property)
+
+    @cached_property
+    def graph64(self) -> Graph:
+        with certificate_precision():
+            return self.graph.astype("float64")
+
+    @property
+    def label_count(self) -> int:
+        return self.graph.label_count
+
+    def margin_exact(self, x: np.ndarray) -> float:
+        """The property's margin at ``x``, evaluated in float64."""
+        with certificate_precision():
+            scores = self.graph64(jnp.asarray(as_float64(x))[None])[0]
+            return float(self.property.margin(scores))
+
+    def margin_deployed(self, x: np.ndarray) -> float:
+        """The property's margin at ``x``, evaluated by the network as deployed, in float32."""
+        with search_precision():
+            return float(self.property.margin(self.f(jnp.asarray(x, jnp.float32)[None])[0]))
+
+
+class Deadline:
+    """A moment after which no work may go on; ``Deadline(None)`` never comes."""
+
+    def __init__(self, seconds: float | None) -> None:
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"budget: must be a positive number of seconds, got {seconds}.")
+        self.start = time.monotonic()
+        self.end = np.inf if seconds is None else self.start + seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, never negative; ``inf`` without a limit."""
+        return max(0.0, self.end - time.monotonic())
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.start
+
+    @property
+    def passed(self) -> bool:
+        return self.remaining == 0.0
+
+    def within(self, seconds: float | None) -> Deadline:
+        """The earlier of this deadline and one that many seconds from now."""
+        inner = Deadline(seconds)
+        inner.end = min(inner.end, self.end)
+        return inner
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+    """What an oracle found. It claims nothing about robustness: :func:`judge` does.
+
+    Attributes:
+        lower: a proven lower bound on the margin over the whole box, in real arithmetic: a float64
+            bound, or `SOLVER_TOLERANCE` when a complete solver found 'margin <= SOLVER_TOLERANCE'
+            infeasible. ``-inf`` when nothing was proven.
+        point: the input with the smallest margin that the oracle knows, or None.
+        reason: one sentence, above all on why nothing was found.
+        stats: whatever is worth reporting: solver status, nodes, binaries, seconds.
+    """
+
+    lower: float = -np.inf
+    point: np.ndarray | None = None
+    reason: str = ""
+    stats: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stats", MappingProxyType(dict(self.stats)))
+
+
+class Oracle(abc.ABC):
+    """A frozen dataclass that looks for a proof, for a counterexample, or for both."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """Short name in tables and in ``Verdict.stats``."""
+
+    @abc.abstractmethod
+    def search(self, query: Query, deadline: Deadline) -> Evidence:
+        """Looks for evidence until the deadline. Errors raise; a time-out returns what is known."""
+
+
+def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
+    """The verdict rules, all of them: the only function that says ROBUST or NOT_ROBUST.
+
+    A witness is clipped into the box and replayed in float64 and on the deployed float32 path; both
+    margins must be at most zero. A proof needs a finite lower bound above `PROOF_TOLERANCE`.
+
+    Raises:
+        SoundnessError: there is a proof and a replayed witness.
+    """
+    witness, exact, deployed = _replay(query, evidence.point)
+    lower = evidence.lower if np.isfinite(evidence.lower) else -np.inf
+    broken = max(exact, deployed) <= 0
+    proven = lower > PROOF_TOLERANCE
+    stats = {**evidence.stats, "method": method}
+    if witness is not None:
+        stats["witness_margin_float32"] = deployed
+    if proven and broken:
+        raise SoundnessError(f"{method}: proved margin >= {lower}, but a witness reaches {exact}.")
+    if broken:
+        reason = f"a witness reaches margin {exact:.4g} (float64), {deployed:.4g} (float32)"
+        return Verdict(Status.NOT_ROBUST, lower, exact, witness, reason, stats)
+    if proven:
+        reason = evidence.reason or f"the margin is at least {lower:.4g} everywhere"
+        return Verdict(Status.ROBUST, lower, exact, witness, reason, stats)
+    return Verdict(Status.UNKNOWN, lower, exact, witness, _why_unknown(evidence, exact, deployed), stats)
+
+
+def _replay(query: Query, point: Any) -> tuple[np.ndarray | None, float, float]:
+    """The point clipped into the box, and its two margins (``inf`` where there is none or a NaN)."""
+    if point is None or not np.all(np.isfinite(point)):
+        return None, np.inf, np.inf
+    witness = np.clip(np.asarray(point, np.float32), query.lower, query.upper)
+    margins = query.margin_exact(witness), query.margin_deployed(witness)
+    exact, deployed = (np.inf if np.isnan(m) else m for m in margins)
+    return witness, exact, deployed
+
+
+def _why_unknown(evidence: Evidence, exact: float, deployed: float) -> str:
+    if min(exact, deployed) <= 0:
+        return f"float64 ({exact:.3g}) and float32 ({deployed:.3g}) disagree on the witness"
+    return evidence.reason or f"the best proven lower bound is {evidence.lower:.4g}"

@@ -1,0 +1,172 @@
+"""What is done to the training images to make a network harder to mislead."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from jmlv.training.losses import binary_cross_entropy
+from jmlv.training.pgd import projected_gradient
+
+__all__ = ["Defence", "L0Defence", "LinfDefence", "NoDefence"]
+
+Scores = Callable[
+    [Float[Array, "batch height width channel"]], Float[Array, "batch label"]
+]
+
+
+class Defence(ABC):
+    """Changes the images of one training step; pure, and traced by ``jit``."""
+
+    @abstractmethod
+    def apply(
+        self,
+        scores: Scores,
+        images: Float[Array, "batch height width channel"],
+        labels: Bool[Array, "batch label"],
+        key: Key[Array, ""],
+    ) -> Float[Array, "batch height width channel"]:
+        """The images to train on, with values in [0, 1].
+
+        **Arguments:** ``scores``: the network as it is; ``key``: new in each step.
+        """
+
+
+@dataclass(frozen=True)
+class NoDefence(Defence):
+    """Trains on the images as they are."""
+
+    def apply(
+        self,
+        scores: Scores,
+        images: Float[Array, "batch height width channel"],
+        labels: Bool[Array, "batch label"],
+        key: Key[Array, ""],
+    ) -> Float[Array, "batch height width channel"]:
+        return images
+
+
+@dataclass(frozen=True)
+class L0Defence(Defence):
+    """Blackens random rectangles: few pixels, each by any amount.
+
+    Each rectangle's height and width are uniform in 0..``max_side`` and its centre is
+    uniform in the image; a rectangle of height or width 0 changes nothing.
+
+    **Arguments:** ``rectangles``: number in each image; ``max_side``: in pixels.
+
+    **Raises:** ``ValueError`` if either is below 1.
+
+    **Source:** DeVries and Taylor, *Improved Regularization of Convolutional Neural
+    Networks with Cutout*, 2017, with squares there.
+
+    >>> ones = jnp.ones((1, 32, 32, 1))
+    >>> black = L0Defence().apply(None, ones, None, jax.random.key(0))
+    >>> bool(jnp.all((black == 0) | (black == 1)))
+    True
+    """
+
+    rectangles: int = 2
+    max_side: int = 6
+
+    def __post_init__(self) -> None:
+        _check_at_least("rectangles", self.rectangles, 1)
+        _check_at_least("max_side", self.max_side, 1)
+
+    def apply(
+        self,
+        scores: Scores | None,
+        images: Float[Array, "batch height width channel"],
+        labels: Bool[Array, "batch label"] | None,
+        key: Key[Array, ""],
+    ) -> Float[Array, "batch height width channel"]:
+        rows, columns = jax.random.split(key)
+        size = len(images), self.rectangles
+        in_rows = _intervals(rows, size, images.shape[1], self.max_side)
+        in_columns = _intervals(columns, size, images.shape[2], self.max_side)
+        black = (in_rows[..., :, None] & in_columns[..., None, :]).any(axis=1)
+        return jnp.where(black[..., None], 0, images)
+
+
+def _intervals(
+    key: Key[Array, ""], size: tuple[int, int], length: int, longest: int
+) -> Bool[Array, "batch rectangle {length}"]:
+    """Random runs of 0..``longest`` places on an axis of ``length``."""
+    centre_key, length_key = jax.random.split(key)
+    centres = jax.random.randint(centre_key, size, 0, length)
+    lengths = jax.random.randint(length_key, size, 0, longest + 1)
+    starts = (centres - lengths // 2)[..., None]
+    places = jnp.arange(length)
+    return (places >= starts) & (places < starts + lengths[..., None])
+
+
+@dataclass(frozen=True)
+class LinfDefence(Defence):
+    """Adversarial training: trains on what PGD finds in the l-infinity ball.
+
+    The objective is the training loss itself.
+
+    **Arguments:** ``epsilon``: radius, in units of pixel values; ``steps``: of PGD;
+    ``step_size``: ``None`` is ``2.5 * epsilon / steps``.
+
+    **Raises:** ``ValueError`` if ``epsilon`` is not in (0, 1], ``steps`` is below 1 or
+    ``step_size`` is not positive.
+
+    **Source:** Madry et al., *Towards Deep Learning Models Resistant to Adversarial
+    Attacks*, ICLR 2018, equation (1).
+
+    >>> LinfDefence(epsilon=0.1, steps=5).alpha
+    0.05
+    """
+
+    epsilon: float = 0.1
+    steps: int = 5
+    step_size: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon <= 1:
+            raise ValueError(
+                f"epsilon: got {self.epsilon}; expected a radius in (0, 1], in units "
+                "of pixel values. Use NoDefence() for none."
+            )
+        _check_at_least("steps", self.steps, 1)
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(
+                f"step_size: got {self.step_size}; expected a positive number. Pass "
+                "None for 2.5 * epsilon / steps."
+            )
+
+    @property
+    def alpha(self) -> float:
+        """The step size in use."""
+        default = 2.5 * self.epsilon / self.steps
+        return default if self.step_size is None else self.step_size
+
+    def apply(
+        self,
+        scores: Scores,
+        images: Float[Array, "batch height width channel"],
+        labels: Bool[Array, "batch label"],
+        key: Key[Array, ""],
+    ) -> Float[Array, "batch height width channel"]:
+        return projected_gradient(
+            lambda x: binary_cross_entropy(scores(x), labels),
+            images,
+            epsilon=self.epsilon,
+            steps=self.steps,
+            step_size=self.alpha,
+            key=key,
+        )
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise ValueError(
+            f"{name}: got {value!r}; expected an integer of at least {least}."
+            f" Pass {name}={least} or more."
+        )

@@ -1,0 +1,196 @@
+"""The training loop: one jitted scan an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Key, PyTree
+
+from jmlv.data import MultiLabelImages
+from jmlv.models import CNNConfig, MultiLabelCNN
+from jmlv.progress import NoProgress, Progress
+from jmlv.training.defences import Defence, NoDefence
+from jmlv.training.losses import binary_cross_entropy
+
+__all__ = ["TrainingConfig", "TrainingResult", "train"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train: AdamW with a cosine schedule that ends at zero.
+
+    **Arguments:** ``epochs``: passes over the images; ``batch_size``: images a step
+    (what is left over of an epoch is dropped; each epoch draws another order);
+    ``learning_rate``: at the start; ``weight_decay``: AdamW's; ``seed``: of the
+    weights, the order and the defence.
+
+    **Raises:** ``ValueError`` for a count below 1 or a rate that is not positive.
+
+    >>> TrainingConfig(epochs=3).batch_size
+    128
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)}; expected an integer of at "
+                    f"least {least}. Pass {name}={least} or more."
+                )
+        if not (self.learning_rate > 0 and self.weight_decay >= 0):
+            raise ValueError(
+                f"learning_rate, weight_decay: got {self.learning_rate}, "
+                f"{self.weight_decay}; expected more than 0 and at least 0. Pass such "
+                "rates, for instance the defaults."
+            )
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained model and how it got there.
+
+    **Arguments:** ``losses``: mean training loss of each finished epoch, on the images
+    as the defence left them; ``interrupted``: whether the user stopped it early.
+    """
+
+    model: MultiLabelCNN
+    losses: tuple[float, ...]
+    interrupted: bool = False
+
+
+def train(
+    data: MultiLabelImages,
+    model: CNNConfig = CNNConfig(),
+    config: TrainingConfig = TrainingConfig(),
+    *,
+    defence: Defence = NoDefence(),
+    progress: Progress = NoProgress(),
+) -> TrainingResult:
+    r"""Trains a new network to minimise the mean binary cross-entropy.
+
+    $$\min_\theta \mathbb{E}_{(x, y)} \, L(F_\theta(D(x)), y)$$
+
+    where the defence $D$ changes the images. A keyboard interrupt ends the training
+    after the last whole epoch and returns the network of that time, marked
+    ``interrupted``; before the end of the first epoch it is raised on.
+
+    **Arguments:** ``data``: the training images; ``model``: the network's sizes;
+    ``config``: how to train; ``defence``: what to do to the images; ``progress``:
+    shows epochs.
+
+    **Raises:** ``ValueError`` if the images are not those of ``model.input_shape``, the
+    labels not ``model.labels`` in number, fewer images than one batch, or the loss is
+    no longer finite.
+
+    >>> from jmlv.data import double_digits
+    >>> short = TrainingConfig(epochs=2, batch_size=64)
+    >>> losses = train(double_digits(size=256), config=short).losses
+    >>> len(losses), losses[1] < losses[0]
+    (2, True)
+    """
+    _check(data, model, config)
+    network = MultiLabelCNN(model, rngs=nnx.Rngs(config.seed))
+    graph, weights = nnx.split(network)
+    optimiser = _optimiser(config, len(data))
+    epoch = _epoch(graph, optimiser, defence, config.batch_size)
+    arrays = jnp.asarray(data.images), jnp.asarray(data.labels)
+    state, losses, interrupted = (weights, optimiser.init(weights)), [], False
+    try:
+        with progress.bar("training", config.epochs) as bar:
+            for key in jax.random.split(jax.random.key(config.seed), config.epochs):
+                state, loss = jax.block_until_ready(epoch(state, *arrays, key))
+                losses.append(_finite(float(loss), len(losses)))
+                bar.update(loss=losses[-1])
+    except KeyboardInterrupt:
+        if not losses:
+            raise
+        interrupted = True
+    return TrainingResult(nnx.merge(graph, state[0]), tuple(losses), interrupted)
+
+
+def _optimiser(config: TrainingConfig, images: int) -> optax.GradientTransformation:
+    steps = config.epochs * (images // config.batch_size)
+    schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
+    return optax.adamw(schedule, weight_decay=config.weight_decay)
+
+
+def _epoch(
+    graph: nnx.GraphDef,
+    optimiser: optax.GradientTransformation,
+    defence: Defence,
+    batch_size: int,
+) -> Callable:
+    """A jitted pass over shuffled batches: (state, images, labels, key) to
+    (state, mean loss)."""
+
+    def step(state: PyTree, batch: PyTree) -> tuple[PyTree, Float[Array, ""]]:
+        (weights, moments), (images, labels, key) = state, batch
+        scores = nnx.merge(graph, weights)
+        moved = jax.lax.stop_gradient(defence.apply(scores, images, labels, key))
+        loss, slope = jax.value_and_grad(
+            lambda w: binary_cross_entropy(nnx.merge(graph, w)(moved), labels).mean()
+        )(weights)
+        updates, moments = optimiser.update(slope, moments, weights)
+        return (optax.apply_updates(weights, updates), moments), loss
+
+    @jax.jit
+    def epoch(
+        state: PyTree,
+        images: Float[Array, "image height width channel"],
+        labels: Bool[Array, "image label"],
+        key: Key[Array, ""],
+    ) -> tuple[PyTree, Float[Array, ""]]:
+        order_key, defence_key = jax.random.split(key)
+        batches = len(images) // batch_size
+        order = jax.random.permutation(order_key, len(images))[: batches * batch_size]
+
+        def indexed_step(state: PyTree, batch: PyTree) -> tuple[PyTree, Float[Array, ""]]:
+            rows, step_key = batch
+            return step(state, (images[rows], labels[rows], step_key))
+
+        batch_keys = jax.random.split(defence_key, batches)
+        rows = order.reshape(batches, batch_size)
+        state, losses = jax.lax.scan(indexed_step, state, (rows, batch_keys))
+        return state, losses.mean()
+
+    return epoch
+
+
+def _finite(loss: float, epoch: int) -> float:
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"config: the loss became {loss} in epoch {epoch}; expected a finite one. "
+            "Lower `learning_rate`."
+        )
+    return loss
+
+
+def _check(data: MultiLabelImages, model: CNNConfig, config: TrainingConfig) -> None:
+    if data.images.shape[1:] != model.input_shape:
+        raise ValueError(
+            f"model: got input_shape {model.input_shape} for images of "
+            f"{data.images.shape[1:]}; expected the same. Pass "
+            f"CNNConfig(input_shape={data.images.shape[1:]})."
+        )
+    if data.labels.shape[1] != model.labels:
+        raise ValueError(
+            f"model: got {model.labels} labels for data with {data.labels.shape[1]}; "
+            f"expected as many. Pass CNNConfig(labels={data.labels.shape[1]})."
+        )
+    if len(data) < config.batch_size:
+        raise ValueError(
+            f"data: got {len(data)} images for batches of {config.batch_size}; expected "
+            "at least one batch. Pass more images or a smaller `batch_size`."
+        )

@@ -1,0 +1,71 @@
+"""What a verification says: one status, both bounds, a replayed witness, and how it was found."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+
+class Status(enum.Enum):
+    """The three answers. The method that found one is in ``Verdict.stats``, never here."""
+
+    ROBUST = "robust"
+    NOT_ROBUST = "not robust"
+    UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Verdict:
+    """The answer to 'does the property hold everywhere in the region?'.
+
+    Attributes:
+        status: `Status.ROBUST`, `Status.NOT_ROBUST` or `Status.UNKNOWN`.
+        lower: proven lower bound on the worst margin over the region (``-inf`` if none).
+        upper: a margin that was reached in the region (``inf`` if none).
+        witness: an input (height, width, channel) inside the region. Under ``NOT_ROBUST`` it
+            breaks the property, replayed in float64 and on the deployed float32 path.
+        reason: one sentence on why this status.
+        stats: ``method`` (which oracle decided), ``queries`` by oracle, ``seconds``, and more.
+    """
+
+    status: Status
+    lower: float = -np.inf
+    upper: float = np.inf
+    witness: np.ndarray | None = None
+    reason: str = ""
+    stats: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status is Status.NOT_ROBUST and self.witness is None:
+            raise ValueError("Verdict: NOT_ROBUST needs a witness; without one say UNKNOWN.")
+        if self.status is Status.ROBUST and not self.lower > -np.inf:
+            raise ValueError("Verdict: ROBUST needs a finite lower bound; without one say UNKNOWN.")
+        object.__setattr__(self, "stats", MappingProxyType(dict(self.stats)))
+
+    @property
+    def robust(self) -> bool:
+        return self.status is Status.ROBUST
+
+    @property
+    def method(self) -> str:
+        """Name of the oracle that decided, or an empty string."""
+        return self.stats.get("method", "")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Verdict) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple:
+        witness = None if self.witness is None else self.witness.tobytes()
+        return self.status, self.lower, self.upper, witness
+
+    def __repr__(self) -> str:
+        margin = f"worst margin in [{self.lower:.4g}, {self.upper:.4g}]"
+        return f"Verdict({self.status.name}, {margin}, by {self.method or '?'}: {self.reason})"
