@@ -1,7 +1,20 @@
 """jmlv: differentiable verification of multi-label neural networks in JAX."""
 
+from jmlv.bounds import CROWN, CROWNIBP, IBP, MarginBounds, bound
 from jmlv.errors import DamagedFile, UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, check, trace
+from jmlv.neighborhoods import (
+    GradientGuided,
+    GrownNeighborhood,
+    LayerByLayer,
+    Uniform,
+    by_pixel_count,
+    decaying,
+    equal,
+    grow,
+)
+from jmlv.oracles import MILP, PGD, Bounds, Cascade, verify
+from jmlv.progress import NoProgress, Progress, TqdmProgress
 from jmlv.properties import (
     AboveThreshold,
     And,

@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Union
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -49,6 +50,29 @@ class KthSmallest:
 
 
 Tree = Union[Row, KthSmallest]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class MarginForm:
+    """A margin whose labels are data, not structure: one compiled function serves every label.
+
+    Attributes:
+        coefficients, offsets: the rows ``C @ scores + d``.
+        skeleton: the tree with anonymous leaves.
+    """
+
+    coefficients: Float[Array, "row label"]
+    offsets: Float[Array, " row"]
+    skeleton: Tree = dataclasses.field(metadata={"static": True})
+
+    def combine(self, rows: Float[Array, "*batch row"]) -> Float[Array, "*batch"]:
+        """The margin from the values, or from one side's bounds, of the rows."""
+        return _evaluate(self.skeleton, rows, 0)[0]
+
+    def margin(self, scores: Float[Array, "*batch label"]) -> Float[Array, "*batch"]:
+        rows = jnp.einsum("...l,rl->...r", scores, self.coefficients, precision="highest")
+        return self.combine(rows + self.offsets)
 
 
 class Property(abc.ABC):
@@ -86,6 +110,11 @@ class Property(abc.ABC):
         """The margin from the values, or from bounds, of the rows in the order of :meth:`rows`."""
         value, _ = _evaluate(self.tree(label_count), rows, 0)
         return value
+
+    def form(self, label_count: int) -> MarginForm:
+        """The margin as arrays and a structure, for compiled functions."""
+        coefficients, offsets = self.rows(label_count)
+        return MarginForm(coefficients, offsets, _skeleton(self.tree(label_count)))
 
     def rows(
         self, label_count: int
@@ -227,6 +256,12 @@ class And(Property):
 def leaves(tree: Tree) -> list[Row]:
     """The rows of a tree, left to right."""
     return [tree] if isinstance(tree, Row) else list(_descend(tree))
+
+
+def _skeleton(tree: Tree) -> Tree:
+    if isinstance(tree, Row):
+        return Row(None, None)
+    return KthSmallest(tree.k, tuple(map(_skeleton, tree.children)))
 
 
 def _descend(tree: KthSmallest) -> Iterator[Row]:

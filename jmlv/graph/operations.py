@@ -59,8 +59,9 @@ def is_relu(eqn: Equation) -> bool:
 
 
 def is_max_pool(eqn: Equation) -> bool:
-    """A sliding maximum, with or without a ReLU merged into it."""
-    return eqn.primitive is lax.reduce_window_max_p or eqn.primitive is relu_max_pool_p
+    """A sliding maximum without dilation, with or without a ReLU merged into it."""
+    pools = eqn.primitive is lax.reduce_window_max_p or eqn.primitive is relu_max_pool_p
+    return pools and set(eqn.params["base_dilation"]) | set(eqn.params["window_dilation"]) == {1}
 
 
 def is_affine(graph: Graph, eqn: Equation) -> bool:
@@ -85,7 +86,8 @@ class ReluMaxPool:
 
     @staticmethod
     def bind(x, **params):
-        return lax.max(lax.reduce_window_max_p.bind(x, **params), lax._const(x, 0))
+        pooled = lax.reduce_window_max_p.bind(x, **params)
+        return lax.max(pooled, lax.full_like(pooled, 0))
 
 
 relu_max_pool_p = ReluMaxPool()

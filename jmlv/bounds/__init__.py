@@ -1,0 +1,7 @@
+"""Bounds: intervals for the margin of a property over a region."""
+
+from jmlv.bounds.api import MarginBounds, bound
+from jmlv.bounds.crown import CROWN, preactivation_bounds
+from jmlv.bounds.crown_ibp import CROWNIBP
+from jmlv.bounds.ibp import IBP
+from jmlv.bounds.method import BoundMethod, Interval

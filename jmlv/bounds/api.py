@@ -1,0 +1,86 @@
+"""The verb ``bound``: intervals for a property's margin over a region, or over many at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jmlv.bounds.method import BoundMethod, Interval
+from jmlv.graph import Classifier, Graph, trace
+from jmlv.properties import Property
+from jmlv.regions import Region
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class MarginBounds:
+    """Bounds on a margin, and on the linear rows (pairwise differences) that it is made of.
+
+    Attributes:
+        lower, upper: the margin of every input in the region lies between, (\\*batch,).
+        rows_lower, rows_upper: the same for ``C @ scores + d`` of ``property.rows()``,
+            (\\*batch, row).
+    """
+
+    lower: Float[Array, "*batch"]
+    upper: Float[Array, "*batch"]
+    rows_lower: Float[Array, "*batch row"]
+    rows_upper: Float[Array, "*batch row"]
+
+    def __repr__(self) -> str:
+        return f"MarginBounds(lower={self.lower}, upper={self.upper})"
+
+
+def bound(f: Classifier, region: Region, property: Property, method: BoundMethod) -> MarginBounds:
+    """Bounds the margin of a property over a region.
+
+    Goes through ``jit``, ``vmap`` and ``grad`` with respect to the region's arrays. Runs in float32
+    with full matmul precision; inside :func:`jmlv.numerics.certificate_precision` a graph in float64
+    gives a certificate, which is what :func:`jmlv.verify` does.
+
+    Args:
+        f: the network, or its graph (which saves the tracing).
+        region: a box or layered neighbourhood; a box may carry leading batch axes.
+        property: what the margin is of.
+        method: ``IBP()``, ``CROWNIBP()`` or ``CROWN()``.
+
+    Raises:
+        UnsupportedOperation: ``f`` has operations without a sound rule.
+        ValueError: the property's labels do not fit ``f``.
+
+    >>> import jax.numpy as jnp, jmlv
+    >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], x[:, 0, 1, 0]], -1)
+    >>> box = jmlv.Box.around(jnp.array([[[0.8], [0.3]]]), 0.1)
+    >>> print(f"{float(jmlv.bound(f, box, jmlv.InTopK(0, k=1), jmlv.IBP()).lower):.2f}")
+    0.30
+    """
+    box = region.box()
+    image_shape = f.input_shape if isinstance(f, Graph) else box.shape[-3:]
+    graph = trace(f, image_shape)
+    if box.shape[-len(image_shape):] != image_shape:
+        raise ValueError(f"region: f takes {image_shape}, the region has {box.shape}.")
+    coefficients, offsets = property.rows(graph.label_count)
+    lower, upper = (jnp.asarray(side, graph.dtype) for side in (box.lower, box.upper))
+    with jax.default_matmul_precision("highest"):
+        rows = _batched(method, graph, lower, upper, np.asarray(coefficients), np.asarray(offsets))
+    margins = (property.combine(side, graph.label_count) for side in rows)
+    return MarginBounds(*margins, *rows)
+
+
+@partial(jax.jit, static_argnums=0)
+def _batched(method: BoundMethod, graph, lower, upper, coefficients, offsets) -> Interval:
+    coefficients = coefficients.astype(graph.dtype)
+    offsets = offsets.astype(graph.dtype)
+
+    def one(low: Array, high: Array) -> Interval:
+        return method.rows(graph, low, high, coefficients, offsets)
+
+    batch = lower.shape[: lower.ndim - len(graph.input_shape)]
+    for _ in batch:
+        one = jax.vmap(one)
+    return one(lower, upper)

@@ -1,0 +1,125 @@
+"""The backward pass of CROWN: linear functionals of any variable, pulled back to the input box.
+
+Source: Zhang et al., *Efficient Neural Network Robustness Certification with General Activation
+Functions*, NeurIPS 2018, Eq. (7)-(8), in the form of Xu et al., NeurIPS 2020 (auto_LiRPA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jmlv.bounds.functionals import (
+    Functional,
+    Whole,
+    Window,
+    add,
+    crop,
+    flat_sum,
+    is_small,
+    minimum_over_box,
+    whole,
+)
+from jmlv.bounds.lines import Lines
+from jmlv.bounds.relaxations import patches
+from jmlv.bounds.windows import pool_settings, pull_window, slide
+from jmlv.graph import Equation, Graph, Variable
+from jmlv.graph.affine import pull_back
+from jmlv.graph.operations import is_affine, is_relu
+
+
+def lower_bound(
+    graph: Graph,
+    functional: Functional,
+    lines: Mapping[int, Lines],
+    lower: Float[Array, "1 *image"],
+    upper: Float[Array, "1 *image"],
+) -> Float[Array, " row"]:
+    """The least value over the box of functionals of ``graph.output``, by linear relaxation.
+
+    Args:
+        graph: ends in the variable that the functionals read.
+        functional: the functionals.
+        lines: for each nonlinear equation, by the index of its output, the two lines around it.
+        lower, upper: the input box.
+
+    Returns:
+        A lower bound for each row. (An upper bound is minus the lower bound of minus the row.)
+    """
+    constants = graph.constants()
+    pending: dict[Variable, Functional] = {graph.output: functional}
+    constant = jnp.zeros(functional.rows.shape[0], graph.dtype)
+    for eqn in reversed(graph.eqns):
+        if eqn.outvar not in pending:
+            continue
+        current = _sized(pending.pop(eqn.outvar), eqn.outvar)
+        if is_affine(graph, eqn):
+            pulled, offset = _pull_affine(graph, eqn, current, constants)
+        else:
+            pulled, offset = pull_lines(eqn, current, lines[eqn.outvar.index])
+        constant = constant + offset
+        for variable, part in pulled.items():
+            pending[variable] = add(pending.get(variable), part, variable)
+    return constant + minimum_over_box(pending[graph.input], lower, upper)
+
+
+def pull_lines(
+    eqn: Equation, functional: Functional, lines: Lines
+) -> tuple[dict[Variable, Functional], Float[Array, " row"]]:
+    """Replaces a nonlinear output by its lower line where the coefficient is positive, else upper."""
+    if isinstance(functional, Window) and _has_window_rule(eqn):
+        return _pull_lines_window(eqn, functional, lines)
+    rows = whole(functional, eqn.outvar).rows
+    positive, negative = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
+    spread = positive[:, None] * lines.lower_weights + negative[:, None] * lines.upper_weights
+    offset = positive * lines.lower_constant + negative * lines.upper_constant
+    (source,) = (v for v in eqn.invars[:1])
+    if is_relu(eqn):
+        return {source: Whole(spread[:, 0])}, flat_sum(offset)
+    transposed = jax.linear_transpose(lambda x: patches(x, eqn.params), source.aval)
+    (rows,) = jax.vmap(transposed)(spread)
+    return {source: Whole(rows)}, flat_sum(offset)
+
+
+def _pull_affine(graph: Graph, eqn: Equation, current: Functional, constants: Mapping) -> Any:
+    if isinstance(current, Window):
+        pulled = pull_window(graph, eqn, current, constants)
+        if pulled is not None:
+            return pulled
+    pulled, offset = pull_back(graph, eqn, whole(current, eqn.outvar).rows, constants)
+    return {variable: Whole(rows) for variable, rows in pulled.items()}, offset
+
+
+def _sized(functional: Functional, variable: Variable) -> Functional:
+    small = isinstance(functional, Whole) or is_small(functional, variable)
+    return functional if small else whole(functional, variable)
+
+
+def _has_window_rule(eqn: Equation) -> bool:
+    return is_relu(eqn) or pool_settings(eqn) is not None
+
+
+def _pull_lines_window(eqn: Equation, window: Window, lines: Lines) -> Any:
+    rows = window.rows
+    positive, negative = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
+    low, high = (
+        jnp.stack([crop(w[0], window) for w in weights], 1)
+        for weights in (lines.lower_weights, lines.upper_weights)
+    )
+    spread = positive[:, None] * low + negative[:, None] * high
+    offset = positive * crop(lines.lower_constant[0], window)
+    offset += negative * crop(lines.upper_constant[0], window)
+    (source,) = (v for v in eqn.invars[:1])
+    if is_relu(eqn):
+        return {source: Window(spread[:, 0], window.corner)}, flat_sum(offset)
+    valid = {**eqn.params, "padding": ((0, 0),) * 4}
+
+    def local(patch: Array) -> Array:
+        return patches(patch[None], valid)[:, 0]
+
+    pulled = slide(Window(spread, window.corner), source, local, pool_settings(eqn))
+    return {source: pulled}, flat_sum(offset)

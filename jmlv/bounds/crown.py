@@ -1,0 +1,193 @@
+"""Full backward CROWN: every unstable neuron is bounded by a backward pass of its own.
+
+Our own implementation, on the normalised graph. The intervals of stable neurons come from interval
+arithmetic, which is enough; only the others are pulled back to the input, as windows where the
+network is convolutional (:mod:`jmlv.bounds.functionals`), in chunks of static size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from jmlv.bounds.backward import lower_bound
+from jmlv.bounds.functionals import Functional, Whole, Window, one_hot
+from jmlv.bounds.interval import interval_step
+from jmlv.bounds.loop import masked_map
+from jmlv.bounds.method import BoundMethod, Interval
+from jmlv.bounds.lines import Lines, lines_of, undecided
+from jmlv.graph import Equation, Graph, Variable
+from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.graph.ir import prefix, read
+from jmlv.graph.operations import ELEMENTWISE, is_affine
+
+
+@dataclasses.dataclass(frozen=True)
+class CROWN(BoundMethod):
+    """Backward linear relaxation from every unstable neuron to the input, intersected with IBP.
+
+    Source: Zhang et al., NeurIPS 2018; lower slope of an unstable ReLU adaptive (1 if ``u > -l``
+    else 0), max pools by the two lines of :mod:`jmlv.bounds.lines`.
+
+    Attributes:
+        chunk: how many unstable neurons are pulled back at a time; memory grows with it.
+        frozen: when differentiating, take the relaxation (intermediate bounds and slopes) as
+            constant. The gradient is then that of the last backward pass alone, and cheap. Values
+            do not change.
+    """
+
+    chunk: int = 128
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise ValueError(f"chunk: must be at least 1, got {self.chunk}.")
+
+    @property
+    def name(self) -> str:
+        return "CROWN"
+
+    def rows(self, graph, lower, upper, coefficients, offsets) -> Interval:
+        graph = fuse_relu_max_pool(graph)
+        box = Interval(lower[None], upper[None])
+        intervals, lines = relax(graph, box, self.chunk)
+        scores = intervals[graph.output]
+        if self.frozen:
+            scores, lines = jax.lax.stop_gradient((scores, lines))
+        both = jnp.concatenate([coefficients, -coefficients])[:, None, :].astype(graph.dtype)
+        least = lower_bound(graph, Whole(both), lines, *box)
+        low, high = least[: len(coefficients)], -least[len(coefficients) :]
+        ibp = _interval_rows(scores, coefficients)
+        return Interval(jnp.maximum(low, ibp.lower) + offsets, jnp.minimum(high, ibp.upper) + offsets)
+
+
+def preactivation_bounds(
+    graph: Graph, lower: Float[Array, "*image"], upper: Float[Array, "*image"], chunk: int = 128
+) -> dict[Variable, Interval]:
+    """CROWN intervals for the input of every nonlinear equation of a graph, over a box.
+
+    Args:
+        graph: as :func:`jmlv.graph.fuse.fuse_relu_max_pool` returns it, in the precision wanted.
+        lower, upper: the box, one image.
+        chunk: as in :class:`CROWN`.
+
+    Returns:
+        For the input variable of each ReLU and max pool: an interval of its shape (1, ...).
+    """
+    intervals = _jitted_intervals(chunk, graph, lower, upper)
+    return dict(zip(_sources(graph), intervals))
+
+
+@partial(jax.jit, static_argnums=0)
+def _jitted_intervals(chunk: int, graph: Graph, lower: Array, upper: Array) -> list[Interval]:
+    intervals, _ = relax(graph, Interval(lower[None], upper[None]), chunk)
+    return [intervals[v] for v in _sources(graph)]
+
+
+def _sources(graph: Graph) -> list[Variable]:
+    nonlinear = (eqn for eqn in graph.eqns if not is_affine(graph, eqn))
+    return list(dict.fromkeys(eqn.invars[0] for eqn in nonlinear))
+
+
+def relax(
+    graph: Graph, box: Interval, chunk: int
+) -> tuple[dict[Variable, Interval], dict[int, Lines]]:
+    """Intervals of every variable, and the lines around every nonlinear equation, in one sweep.
+
+    Args:
+        graph: with ReLU and max pool fused.
+        box: the input interval, arrays of shape (1, height, width, channel).
+        chunk: as in :class:`CROWN`.
+
+    Returns:
+        Intervals by variable, and lines by the index of the nonlinear equation's output.
+    """
+    values: dict[Variable, Any] = graph.constants() | {graph.input: box}
+    lines: dict[int, Lines] = {}
+    exact = _exact_intervals(graph)
+    tightened: set[Variable] = set()
+    for eqn in graph.eqns:
+        if not is_affine(graph, eqn):
+            source = eqn.invars[0]
+            if source not in exact and source not in tightened:
+                wanted = undecided(eqn, values[source])
+                values[source] = _tighten(graph, source, values[source], wanted, lines, box, chunk)
+                tightened.add(source)
+            lines[eqn.outvar.index] = lines_of(eqn, values[source])
+        values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
+    return {v: i for v, i in values.items() if isinstance(i, Interval)}, lines
+
+
+def _tighten(
+    graph: Graph,
+    source: Variable,
+    interval: Interval,
+    wanted: Bool[Array, "1 ..."],
+    lines: Mapping[int, Lines],
+    box: Interval,
+    chunk: int,
+) -> Interval:
+    """Intersects a variable's interval with a backward pass for each wanted entry."""
+    part = prefix(graph, source)
+    needed = {eqn.outvar.index: lines[eqn.outvar.index] for eqn in part.eqns if not is_affine(part, eqn)}
+    function = partial(_bound_entries, part.structure)
+    size = min(chunk, source.size)
+    found = masked_map(function, size, wanted.reshape(-1), (part.consts, needed, box))
+    low, high = (side.reshape(source.shape) for side in found)
+    return Interval(jnp.maximum(interval.lower, low), jnp.minimum(interval.upper, high))
+
+
+def _bound_entries(structure: Any, operands: Any, indices: Array) -> Interval:
+    """Intervals of single entries of the structure's output, by their flat index."""
+    consts, lines, box = operands
+    graph = Graph(structure, consts)
+    entries = one_hot(graph.output, indices)
+    least = lower_bound(graph, _with_negatives(entries), lines, *box)
+    low, high = jnp.split(least, 2)
+    return Interval(low, -high)
+
+
+def _with_negatives(functional: Functional) -> Functional:
+    rows = jnp.concatenate([functional.rows, -functional.rows])
+    if isinstance(functional, Window):
+        return Window(rows, jnp.concatenate([functional.corner] * 2))
+    return Whole(rows)
+
+
+def _interval_rows(scores: Interval, coefficients: Array) -> Interval:
+    positive, negative = jnp.maximum(coefficients, 0), jnp.minimum(coefficients, 0)
+    low, high = scores.lower[0], scores.upper[0]
+    return Interval(positive @ low + negative @ high, positive @ high + negative @ low)
+
+
+def _exact_intervals(graph: Graph) -> set[Variable]:
+    """Variables whose interval bounds are attained: no backward pass can tighten them.
+
+    Elementwise operations keep attained bounds; one operation that mixes entries (convolution,
+    dense, average pool) keeps them too if its operand's entries vary independently.
+    """
+    independent, exact = {graph.input}, {graph.input}
+    for eqn in graph.eqns:
+        inputs = graph.inputs_of(eqn)
+        if not is_affine(graph, eqn) or len(inputs) != 1:
+            continue
+        if eqn.primitive in ELEMENTWISE and inputs[0] in independent and _one_to_one(eqn, inputs[0]):
+            independent.add(eqn.outvar)
+        if inputs[0] in (exact if eqn.primitive in ELEMENTWISE else independent):
+            exact.add(eqn.outvar)
+    return exact
+
+
+def _one_to_one(eqn: Equation, source: Variable) -> bool:
+    """Whether each entry is used once: broadcasting would make copies that move together."""
+    return eqn.primitive is not lax.broadcast_in_dim_p and eqn.outvar.size <= source.size or (
+        eqn.primitive is lax.pad_p
+    )

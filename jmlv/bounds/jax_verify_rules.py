@@ -1,0 +1,217 @@
+"""Propagation rules for jax_verify: its own where they are sound, ours for the rest.
+
+jax_verify walks a graph and looks up one rule per primitive. These dictionaries are built from
+copies of its own; the originals stay as they are.
+
+* IBP keeps jax_verify's arithmetic: bounds through monotone operations as they are, centre and
+  radius through products. New are the operations that it does not know, and the parameters that
+  its product rules reject (JAX has added some) or drop in silence (``batch_group_count``).
+* CROWN-IBP: the stock rules of ``x - c`` (it adds ``c``) and of residual additions (an offset that
+  is already there is counted on both branches) are unsound, and its rule of a matrix product
+  crashes. All affine operations have one rule here, JAX's own transposition; ReLU and max pooling
+  take the lines of :mod:`jmlv.bounds.relaxations`.
+
+A backward bound holds ``coefficients`` (row, *activation shape) and ``offset`` (row,).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jmlv.bounds.method import Interval
+from jmlv.bounds.relaxations import (
+    max_pool_lines,
+    patches_transpose,
+    relu_lines,
+)
+from jmlv.graph.jax_verify import load
+from jmlv.graph.operations import BILINEAR, LINEAR, relu_max_pool_p
+
+Rule = Callable[..., Any]
+
+#: Non-decreasing in every operand: bounds go through as they are.
+MONOTONE = (LINEAR - {lax.neg_p}) | {lax.max_p, lax.reduce_window_max_p, relu_max_pool_p}
+
+#: Affine operations that may add a constant of their own.
+SHIFTING = frozenset({lax.add_p, lax.sub_p, lax.concatenate_p, lax.pad_p})
+
+AFFINE = LINEAR | BILINEAR | SHIFTING | {lax.div_p}
+
+
+@functools.cache
+def ibp_rules() -> Mapping[Any, Rule]:
+    """Rules ``(index, *operands, **params) -> IntervalBound``; operands are bounds or arrays."""
+    ibp = load().ibp
+    monotone = {p: _drop_index(ibp._make_ibp_passthrough_primitive(p)) for p in MONOTONE}
+    products = {p: functools.partial(_ibp_product, p) for p in BILINEAR}
+    others = {lax.neg_p: _ibp_neg, lax.div_p: _ibp_div}
+    return {**ibp._primitive_transform, **monotone, **products, **others}
+
+
+@functools.cache
+def ibp_transform() -> Any:
+    """jax_verify's forward transform with :func:`ibp_rules`."""
+    jv = load()
+    return jv.bound_propagation.OpwiseBoundTransform(jv.ibp._input_transform, ibp_rules())
+
+
+@functools.cache
+def crown_rules() -> Mapping[Any, Rule]:
+    """Rules ``(index, out_bound, *operands, **params) -> bounds on the operands`` (None: constant)."""
+    pools = {
+        lax.reduce_window_max_p: functools.partial(_crown_pool, -jnp.inf),
+        relu_max_pool_p: functools.partial(_crown_pool, 0.0),
+    }
+    affine = {p: functools.partial(_crown_affine, p) for p in AFFINE}
+    return {**load().crown_ibp._primitive_transform, **affine, lax.max_p: _crown_relu, **pools}
+
+
+def interval_bound(interval: Interval) -> Any:
+    """An interval as jax_verify's."""
+    return load().ibp.IntervalBound(*interval)
+
+
+def backward_bound(
+    lower: tuple[Float[Array, "row *activation"], Float[Array, " row"]],
+    upper: tuple[Float[Array, "row *activation"], Float[Array, " row"]],
+) -> Any:
+    """Linear functions that enclose the rows: (coefficients, offset) below and above."""
+    jv = load()
+    linear = jv.fastlin.LinearExpression
+    return jv.crown_ibp.CrownBackwardBound(linear(*lower), linear(*upper))
+
+
+# ---------------------------------------------------------------------------------------------
+# Intervals, forward
+# ---------------------------------------------------------------------------------------------
+
+
+def _drop_index(function: Callable[..., Any]) -> Rule:
+    return lambda _index, *operands, **params: function(*operands, **params)
+
+
+def _ibp_neg(_index: int, x: Any) -> Any:
+    return interval_bound(Interval(-x.upper, -x.lower))
+
+
+def _ibp_div(_index: int, x: Any, divisor: Any, **_: Any) -> Any:
+    ends = x.lower / divisor, x.upper / divisor
+    return interval_bound(Interval(jnp.minimum(*ends), jnp.maximum(*ends)))
+
+
+def _ibp_product(primitive: Any, _index: int, x: Any, y: Any, **params: Any) -> Any:
+    """A bound times an array, either way round: ``|W| r`` around ``W c``, centre c, radius r."""
+    if _is_bound(x) and _is_bound(y):
+        raise NotImplementedError(f"{primitive.name} of two computed values has no bound.")
+    split = load().ibp._decompose_affine_argument
+    (x_radius, x_center), (y_radius, y_center) = split(x), split(y)
+    center = primitive.bind(x_center, y_center, **params)
+    radius = primitive.bind(x_radius, y_radius, **params)
+    return interval_bound(Interval(center - radius, center + radius))
+
+
+# ---------------------------------------------------------------------------------------------
+# Linear functions, backward
+# ---------------------------------------------------------------------------------------------
+
+
+def _crown_affine(primitive: Any, _index: int, out: Any, *operands: Any, **params: Any) -> list:
+    """``a . (M_1 x_1 + .. + M_n x_n + b)``: ``a M_i`` for each ``x_i``, and ``a . b`` once.
+
+    The offset goes to the first operand alone: jax_verify adds up what reaches the input along
+    all branches, so on each of them it would be counted as often as there are branches.
+    """
+    dependent = [i for i, x in enumerate(operands) if _is_bound(x)]
+
+    def function(*values: Array) -> Array:
+        filled = dict(zip(dependent, values))
+        return primitive.bind(*(filled.get(i, x) for i, x in enumerate(operands)), **params)
+
+    zeros = [jnp.zeros_like(operands[i].lower) for i in dependent]
+    constant, transposed = jax.vjp(function, *zeros)
+    lower = _pull(out.lower_lin, transposed, constant if primitive in SHIFTING else None)
+    upper = _pull(out.upper_lin, transposed, constant if primitive in SHIFTING else None)
+    pulled = dict(zip(dependent, map(backward_bound, lower, upper)))
+    return [pulled.get(i) for i in range(len(operands))]
+
+
+def _pull(rows: Any, transposed: Callable[..., Any], constant: Array | None) -> list:
+    """(coefficients, offset) on each operand; the offset on the first, zero on the others."""
+    coefficients = jax.vmap(transposed)(rows.lin_coeffs)
+    offset = rows.offset if constant is None else rows.offset + _dot(rows.lin_coeffs, constant)
+    offsets = [offset, *(jnp.zeros_like(offset) for _ in coefficients[1:])]
+    return list(zip(coefficients, offsets))
+
+
+def _crown_relu(_index: int, out: Any, x: Any, zero: Any) -> list:
+    """``max(x, 0)``; adaptive lower slope, chord above."""
+    if not _is_bound(x) or zero != 0:
+        raise NotImplementedError("max: expected max(x, 0), as normalisation leaves it.")
+    lines = relu_lines(x.lower, x.upper)
+    lower, upper = out.lower_lin, out.upper_lin
+    below, above = jnp.minimum(lower.lin_coeffs, 0), jnp.maximum(upper.lin_coeffs, 0)
+    slopes = lines.lower_slope, lines.upper_slope
+    pulled = backward_bound(
+        (
+            _by_sign(lower.lin_coeffs, *slopes),
+            lower.offset + _dot(below, lines.upper_intercept),
+        ),
+        (
+            _by_sign(upper.lin_coeffs, *reversed(slopes)),
+            upper.offset + _dot(above, lines.upper_intercept),
+        ),
+    )
+    return [pulled, None]
+
+
+def _crown_pool(floor: float, _index: int, out: Any, x: Any, **params: Any) -> list:
+    """``max(floor, max over each window)``: one window element below, one above."""
+    lines = max_pool_lines(x.lower, x.upper, params, floor)
+    back = jax.vmap(lambda elements: patches_transpose(elements, params, x.shape))
+    low, high = lines[:2], lines[2:]
+
+    def pull(rows: Any, positive: tuple, negative: tuple) -> tuple[Array, Array]:
+        elements = _by_sign(rows.lin_coeffs[:, None], positive[0], negative[0])
+        plus, minus = jnp.maximum(rows.lin_coeffs, 0), jnp.minimum(rows.lin_coeffs, 0)
+        return back(elements), rows.offset + _dot(plus, positive[1]) + _dot(minus, negative[1])
+
+    return [backward_bound(pull(out.lower_lin, low, high), pull(out.upper_lin, high, low))]
+
+
+def concretize(linear: Any, lower: Float[Array, "*image"], upper: Float[Array, "*image"]) -> Interval:
+    """The range of a backward bound on the input over the box; jax_verify's, as matrix products."""
+    below, above = linear.lower_lin, linear.upper_lin
+    return Interval(
+        below.offset + _least(below.lin_coeffs, lower, upper),
+        above.offset - _least(-above.lin_coeffs, lower, upper),
+    )
+
+
+def _least(rows: Float[Array, "row ..."], lower: Array, upper: Array) -> Float[Array, " row"]:
+    return _dot(jnp.maximum(rows, 0), lower) + _dot(jnp.minimum(rows, 0), upper)
+
+
+def _by_sign(rows: Array, positive: Array, negative: Array) -> Array:
+    """``rows`` times one slope where they are positive and the other where they are not.
+
+    A selection rather than a sum of two products: its gradient with respect to the slopes, a sum
+    over the rows, compiles to a loop several times as fast on CPUs.
+    """
+    return rows * jnp.where(rows > 0, positive, negative)
+
+
+def _dot(rows: Float[Array, "row ..."], values: Array) -> Float[Array, " row"]:
+    """``rows . values``; a matrix product, since XLA's sums of broadcast products are slow."""
+    flat = rows.reshape(rows.shape[0], -1)
+    return jnp.dot(flat, values.reshape(-1), precision=lax.Precision.HIGHEST)
+
+
+def _is_bound(x: Any) -> bool:
+    return isinstance(x, load().bound_propagation.Bound)

@@ -1,0 +1,57 @@
+"""The two lines around a nonlinear equation, in one form for ReLU and max pool."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jmlv.bounds.method import Interval
+from jmlv.bounds.relaxations import max_pool_lines, patches, patches_transpose, relu_lines
+from jmlv.graph import Equation
+from jmlv.graph.operations import is_relu, relu_max_pool_p
+
+
+class Lines(NamedTuple):
+    """``sum_j lower_weights_j x_j + lower_constant <= y <= sum_j upper_weights_j x_j + upper_constant``.
+
+    The elements ``x_j`` are the window's entries for a max pool, and the one entry for a ReLU.
+    """
+
+    lower_weights: Float[Array, "element *out"]
+    lower_constant: Float[Array, "*out"]
+    upper_weights: Float[Array, "element *out"]
+    upper_constant: Float[Array, "*out"]
+
+
+def lines_of(eqn: Equation, interval: Interval) -> Lines:
+    """Lines around a ReLU or max pool whose input lies in the interval."""
+    if is_relu(eqn):
+        slope, chord, intercept = relu_lines(*interval)
+        return Lines(slope[None], jnp.zeros_like(slope), chord[None], intercept)
+    return Lines(*max_pool_lines(*interval, eqn.params, floor_of(eqn)))
+
+
+def undecided(eqn: Equation, interval: Interval) -> Bool[Array, "1 ..."]:
+    """Which entries of the input a tighter interval could help.
+
+    For a ReLU the unstable ones. For a max pool, in every window that no element wins for sure,
+    the elements that may exceed the floor and every other element's lower bound.
+    """
+    lower, upper = interval
+    if is_relu(eqn):
+        return (lower < 0) & (upper > 0)
+    valid = patches(jnp.ones(lower.shape, bool), eqn.params)
+    low, high = patches(lower, eqn.params), patches(upper, eqn.params)
+    floor = floor_of(eqn)
+    least = jnp.maximum(jnp.where(valid, low, -jnp.inf).max(0), floor)
+    candidate = valid & (high > least)
+    several = (candidate.sum(0) > 1) | (jnp.where(valid, low, -jnp.inf).max(0) < floor)
+    wanted = (candidate & several).astype(lower.dtype)
+    return patches_transpose(wanted, eqn.params, lower.shape) > 0
+
+
+def floor_of(eqn: Equation) -> float:
+    """What a max pool's output cannot fall below: 0 when a ReLU is merged into it."""
+    return 0.0 if eqn.primitive is relu_max_pool_p else -jnp.inf

@@ -1,0 +1,78 @@
+"""A map over the set entries of a mask, in chunks of static size, differentiable in reverse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jmlv.bounds.method import Interval
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def masked_map(
+    function: Callable[[Any, Array], Interval], chunk: int, mask: Bool[Array, " n"], operands: Any
+) -> Interval:
+    """``function(operands, indices)`` at every set entry of ``mask``, infinite intervals elsewhere.
+
+    The number of chunks depends on how many entries are set, so the loop is a ``while``; JAX has no
+    reverse mode for that, and keeping every chunk's residuals would cost the memory that chunks
+    save. The backward loop here computes each chunk again.
+
+    Args:
+        function: maps a pytree of arrays and (chunk,) flat indices to an interval of (chunk,).
+        chunk: how many entries to compute at a time.
+        mask: which entries are wanted.
+        operands: everything that the function depends on and that gradients may flow to.
+
+    Returns:
+        An interval of two (n,) arrays.
+    """
+    indices, count = _order(mask, chunk)
+    dtype = jax.eval_shape(function, operands, indices[:chunk]).lower.dtype
+    unknown = jnp.full(mask.shape, jnp.inf, dtype)
+
+    def body(state: tuple[Array, Interval]) -> tuple[Array, Interval]:
+        start, found = state
+        at = jax.lax.dynamic_slice(indices, (start,), (chunk,))
+        lower, upper = function(operands, at)
+        return start + chunk, Interval(found.lower.at[at].set(lower), found.upper.at[at].set(upper))
+
+    start = (jnp.zeros((), count.dtype), Interval(-unknown, unknown))
+    return jax.lax.while_loop(lambda s: s[0] < count, body, start)[1]
+
+
+def _forward(function, chunk, mask, operands):
+    return masked_map(function, chunk, mask, operands), (mask, operands)
+
+
+def _backward(function, chunk, residuals, cotangent: Interval):
+    mask, operands = residuals
+    indices, count = _order(mask, chunk)
+
+    def body(state: tuple[Array, Any]) -> tuple[Array, Any]:
+        start, total = state
+        at = jax.lax.dynamic_slice(indices, (start,), (chunk,))
+        wanted = start + jnp.arange(chunk) < count
+        _, pull = jax.vjp(lambda o: function(o, at), operands)
+        (part,) = pull(Interval(*(jnp.where(wanted, side[at], 0) for side in cotangent)))
+        return start + chunk, jax.tree.map(jnp.add, total, part)
+
+    zeros = jax.tree.map(jnp.zeros_like, operands)
+    start = (jnp.zeros((), count.dtype), zeros)
+    return None, jax.lax.while_loop(lambda s: s[0] < count, body, start)[1]
+
+
+masked_map.defvjp(_forward, _backward)
+
+
+def _order(mask: Bool[Array, " n"], chunk: int) -> tuple[Array, Array]:
+    """Indices of the set entries, then of the first again, up to a multiple of the chunk."""
+    size = -(-mask.size // chunk) * chunk
+    indices = jnp.nonzero(mask, size=size, fill_value=0)[0]
+    count = mask.sum()
+    return jnp.where(jnp.arange(size) < count, indices, indices[0]), count

@@ -1,0 +1,9 @@
+"""Layered neighbourhoods: growing the largest one that is provably robust."""
+
+from jmlv.neighborhoods.gradient_guided import GradientGuided
+from jmlv.neighborhoods.grow import grow
+from jmlv.neighborhoods.grown import GrownNeighborhood
+from jmlv.neighborhoods.layer_by_layer import LayerByLayer
+from jmlv.neighborhoods.strategy import Strategy
+from jmlv.neighborhoods.uniform import Uniform
+from jmlv.neighborhoods.weights import by_pixel_count, decaying, equal

@@ -1,0 +1,155 @@
+"""The verb ``grow``: the largest certified layered neighbourhood that a strategy can find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Union
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from jmlv.bounds import CROWN, BoundMethod
+from jmlv.graph import Classifier
+from jmlv.graph.reads import pixels_read
+from jmlv.neighborhoods.gradient_guided import GradientGuided
+from jmlv.neighborhoods.grown import GrownNeighborhood
+from jmlv.neighborhoods.problem import OutOfTime, Problem
+from jmlv.neighborhoods.strategy import Strategy
+from jmlv.neighborhoods.weights import equal
+from jmlv.oracles import MILP, PGD, Bounds, Cascade, Deadline, Oracle, Query
+from jmlv.progress import NoProgress, Progress
+from jmlv.properties import Property
+from jmlv.regions import Box, LayeredNeighborhood, Layers, require_image
+
+Weights = Union[Float[Array, " layer"], Callable[[Layers], Float[Array, " layer"]]]
+
+
+def grow(
+    f: Classifier,
+    x: Float[Array, "height width channel"],
+    layers: Layers,
+    property: Property,
+    strategy: Strategy | None = None,
+    *,
+    weights: Weights | None = None,
+    budget: float | None = 60.0,
+    bound: BoundMethod = CROWN(),
+    oracle: Oracle | None = None,
+    progress: Progress = NoProgress(),
+) -> GrownNeighborhood:
+    """Grows a layered neighbourhood of ``x`` in which a property provably holds.
+
+    Args:
+        f: the network.
+        x: one image, values in [0, 1].
+        layers: the layers around the perturbed object, ``Layers.around(mask)``.
+        property: what must hold, such as ``InTopK(target, 2)``.
+        strategy: how to search; by default ``GradientGuided()``.
+        weights: one weight per layer, or a function of the layers (``jmlv.decaying``); equal by
+            default.
+        budget: seconds. What is certified when they end is returned.
+        bound: the certificate of the search.
+        oracle: gives the final confirmation; by default PGD (which must fail), CROWN, then SCIP.
+        progress: shows queries and the best size.
+
+    Returns:
+        The largest neighbourhood found and its verdict. Epsilons never exceed 1. A keyboard
+        interrupt ends the search, not the call: what is certified is returned.
+
+    Raises:
+        UnsupportedOperation: ``f`` has operations without a sound rule.
+        ValueError: arguments do not fit, or the property does not hold at ``x`` itself.
+
+    >>> import jax.numpy as jnp, numpy as np, jmlv
+    >>> f = lambda x: jnp.stack([x[:, 1, 1, 0], x[:, 0, 0, 0], 0 * x[:, 0, 1, 0]], -1)
+    >>> x = np.zeros((2, 2, 1), np.float32); x[1, 1] = 0.75
+    >>> layers = jmlv.Layers.around(np.array([[True, False], [False, False]]))
+    >>> grown = jmlv.grow(f, x, layers, jmlv.InTopK(0, k=1), jmlv.Uniform())
+    >>> print(np.round(grown.epsilon, 2), grown.verdict.status.name)
+    [0.37 0.37] ROBUST
+    """
+    deadline = Deadline(budget)
+    strategy = GradientGuided() if strategy is None else strategy
+    require_image(x, "x")
+    x = np.asarray(x, np.float32)
+    _require_layers(layers, x)
+    query = Query.of(f, Box(x, x), property)
+    with progress.bar(strategy.name) as bar:
+        problem = Problem(
+            query=query,
+            layers=layers,
+            weights=_weights(weights, layers),
+            bound=bound,
+            deadline=deadline.within(None if budget is None else 0.9 * budget),
+            bar=bar,
+            free=_free_layers(query, layers),
+        )
+        reason = _search(problem, strategy)
+    oracle = Cascade((PGD(), Bounds(bound), MILP())) if oracle is None else oracle
+    return _confirmed(problem, strategy, oracle, deadline, reason)
+
+
+def _search(problem: Problem, strategy: Strategy) -> str:
+    """Runs the strategy; returns why it ended."""
+    start = np.zeros(len(problem.movable))
+    margin = problem.query.margin_exact(problem.x)
+    if not margin > 0:
+        raise ValueError(f"property: does not hold at x itself (margin {margin:.4g}).")
+    try:
+        if not problem.offer(start):
+            return "the image alone could not be certified"
+        strategy.search(problem)
+    except OutOfTime:
+        return "the budget ended"
+    except KeyboardInterrupt:
+        return "interrupted"
+    return "the strategy ended"
+
+
+def _confirmed(
+    problem: Problem, strategy: Strategy, oracle: Oracle, deadline: Deadline, reason: str
+) -> GrownNeighborhood:
+    """The best neighbourhood with the oracle's verdict, or the search's own where that is unknown."""
+    epsilon = problem.full(np.zeros(len(problem.movable))) if problem.best is None else problem.best
+    problem.deadline = deadline
+    verdict = problem.best_verdict
+    if verdict is None or not deadline.passed:
+        confirmed = problem.verify(epsilon[problem.movable], oracle)
+        verdict = confirmed if verdict is None or confirmed.robust else verdict
+    return GrownNeighborhood(
+        x=problem.x,
+        layers=problem.layers,
+        epsilon=epsilon,
+        weights=problem.weights,
+        property=problem.query.property,
+        verdict=verdict,
+        free=problem.free,
+        queries=dict(problem.queries),
+        seconds=deadline.elapsed,
+        trace=tuple(problem.trace),
+        strategy=strategy.name,
+        reason=reason,
+    )
+
+
+def _free_layers(query: Query, layers: Layers) -> np.ndarray:
+    read = pixels_read(query.graph).any(-1)
+    index = np.asarray(layers.index)
+    reads = np.bincount(index.ravel(), read.ravel(), minlength=layers.count)
+    return (reads == 0) & (layers.counts() > 0)
+
+
+def _require_layers(layers: Any, x: np.ndarray) -> None:
+    if not isinstance(layers, Layers):
+        raise TypeError(f"layers: expected Layers.around(mask), got {type(layers).__name__}.")
+    LayeredNeighborhood(x, layers, np.zeros(layers.count, np.float32))
+
+
+def _weights(weights: Weights | None, layers: Layers) -> np.ndarray:
+    values = equal(layers) if weights is None else weights(layers) if callable(weights) else weights
+    values = np.asarray(values, float)
+    if values.shape != (layers.count,):
+        raise ValueError(f"weights: expected one per layer ({layers.count},), got {values.shape}.")
+    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
+        raise ValueError("weights: must be finite, not negative, and not all zero.")
+    return values

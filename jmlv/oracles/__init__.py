@@ -1,0 +1,8 @@
+"""Oracles: what decides, or helps to decide, whether a property holds in a region."""
+
+from jmlv.oracles.bounds import Bounds
+from jmlv.oracles.cascade import Cascade
+from jmlv.oracles.falsify import PGD
+from jmlv.oracles.milp import MILP
+from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, SoundnessError, judge
+from jmlv.oracles.verify import ask, verify

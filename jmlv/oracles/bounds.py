@@ -1,0 +1,34 @@
+"""A bound as an oracle: proves what it can in float64, and never finds a counterexample."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jmlv.bounds.api import bound
+from jmlv.bounds.crown import CROWN
+from jmlv.bounds.method import BoundMethod
+from jmlv.numerics import as_float64, certificate_precision
+from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
+from jmlv.regions import Box
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds(Oracle):
+    """Incomplete: one bound on the margin, computed in float64.
+
+    Attributes:
+        method: any bound of :mod:`jmlv.bounds`.
+    """
+
+    method: BoundMethod = CROWN()
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    def search(self, query: Query, deadline: Deadline) -> Evidence:
+        with certificate_precision():
+            box = Box(as_float64(query.lower), as_float64(query.upper))
+            lower = float(bound(query.graph64, box, query.property, self.method).lower)
+        reason = f"{self.name} proves a margin of at least {lower:.4g}"
+        return Evidence(lower=lower, reason=reason)

@@ -1,0 +1,64 @@
+"""Oracles from cheap to dear, each asked only what those before it left open."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jmlv.oracles.bounds import Bounds
+from jmlv.oracles.falsify import PGD
+from jmlv.oracles.milp import MILP
+from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, judge
+from jmlv.verdict import Status
+
+
+@dataclasses.dataclass(frozen=True)
+class Cascade(Oracle):
+    """Asks its stages in order until one decides; keeps the best bound and the best point.
+
+    Attributes:
+        stages: the oracles. By default CROWN in float64, PGD, then SCIP: the first two decide most
+            queries in milliseconds, the last is complete.
+    """
+
+    stages: tuple[Oracle, ...] = (Bounds(), PGD(), MILP())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if not self.stages:
+            raise ValueError("stages: expected at least one oracle.")
+
+    @property
+    def name(self) -> str:
+        return "cascade(" + ", ".join(stage.name for stage in self.stages) + ")"
+
+    def search(self, query: Query, deadline: Deadline) -> Evidence:
+        found = Evidence()
+        asked: list[str] = []
+        for stage in self.stages:
+            if deadline.passed:
+                break
+            new = stage.search(query, deadline)
+            asked.append(stage.name)
+            decisive = judge(query, new, stage.name).status is not Status.UNKNOWN
+            found = _merge(query, found, new, {"method": stage.name} if decisive else {})
+            if decisive:
+                break
+        return dataclasses.replace(found, stats={**found.stats, "asked": tuple(asked)})
+
+
+def _merge(query: Query, old: Evidence, new: Evidence, extra: Mapping[str, Any]) -> Evidence:
+    reasons = [r for r in (old.reason, new.reason) if r]
+    return Evidence(
+        lower=max(old.lower, new.lower),
+        point=_better_point(query, old.point, new.point),
+        reason=new.reason if extra else "; ".join(reasons),
+        stats={**old.stats, **new.stats, **extra},
+    )
+
+
+def _better_point(query: Query, old: Any, new: Any) -> Any:
+    if old is None or new is None:
+        return new if old is None else old
+    return min(old, new, key=query.margin_exact)

@@ -1,0 +1,200 @@
+"""The complete oracle: one mixed-integer model a query, solved by SCIP or, exactly, by CP-SAT."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jmlv.bounds.crown import CROWN, preactivation_bounds
+from jmlv.graph import Classifier
+from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.numerics import SOLVER_TOLERANCE, as_float64, certificate_precision
+from jmlv.oracles.encoding import Encoding, encode
+from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, SoundnessError
+from jmlv.oracles.solvers import SOLVERS, Outcome, solve
+from jmlv.properties import Property
+from jmlv.regions import Region
+
+CLEARANCE = 1e-3
+"""A decision may stop at an input whose margin is this far below zero: it will replay."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MILP(Oracle):
+    """Decides a query by mixed-integer programming, with CROWN bounds on the inner values.
+
+    The question is 'is there an input with margin at most `SOLVER_TOLERANCE`?'. Only the solver's
+    *infeasible* answers it with a proof; everything else gives at most a point and a dual bound.
+
+    Source: Tjeng, Xiao and Tedrake, *Evaluating Robustness of Neural Networks with Mixed Integer
+    Programming*, ICLR 2019; the formulation is in :mod:`jmlv.oracles.encoding`.
+
+    Attributes:
+        solver: ``"scip"``, or ``"cp-sat"`` as a second opinion on small instances that is exact in
+            integer arithmetic.
+        weakest_point: look for the input with the smallest margin, not just for any that breaks
+            the property: the optimum, many times dearer than the decision.
+        time_limit: seconds for one query, or None for the caller's budget alone.
+
+    >>> import jax.numpy as jnp, jmlv
+    >>> from jmlv.oracles.milp import MILP
+    >>> from jmlv.oracles.oracle import Deadline, Query, judge
+    >>> f = lambda x: jnp.stack([x.sum((1, 2, 3)), jnp.full(x.shape[:1], 0.5)], -1)
+    >>> box = jmlv.Box.between(jnp.zeros((1, 2, 1)), jnp.full((1, 2, 1), 0.2))
+    >>> query = Query.of(f, box, jmlv.InTopK(1, k=1))
+    >>> judge(query, MILP().search(query, Deadline(10)), "MILP").status
+    <Status.ROBUST: 'robust'>
+    """
+
+    solver: str = "scip"
+    weakest_point: bool = False
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver: expected one of {SOLVERS}, got {self.solver!r}.")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit: must be a positive number, got {self.time_limit}.")
+
+    @property
+    def name(self) -> str:
+        return f"MILP ({self.solver})"
+
+    def search(self, query: Query, deadline: Deadline) -> Evidence:
+        deadline = deadline.within(self.time_limit)
+        ask = _find_weakest if self.weakest_point else _decide
+        return ask(query, self.solver, deadline)
+
+
+class WeakestPoint(NamedTuple):
+    """The input of smallest margin that is known, and what is proven about all others.
+
+    Attributes:
+        point: (height, width, channel) float32, inside the region.
+        margin: its margin in float64.
+        lower: a proven lower bound on the margin over the region (``-inf`` if none).
+        reason: how the solver ended.
+    """
+
+    point: np.ndarray
+    margin: float
+    lower: float
+    reason: str
+
+
+def weakest_point(
+    f: Classifier,
+    region: Region,
+    property: Property,
+    *,
+    budget: float | None = None,
+    solver: str = "scip",
+) -> WeakestPoint:
+    """The input in the region at which the property comes closest to failing, or fails most.
+
+    ``argmin of margin(f(x)) over x in the region``. On small instances ``margin`` and ``lower``
+    meet up to `SOLVER_TOLERANCE`; on others they enclose the optimum when the budget ends.
+
+    Args:
+        f: the network.
+        region: where the input may lie.
+        property: what should hold; for ``InTopK(t, k)`` the point maximises the k-th largest
+            ``F_c - F_t``.
+        budget: seconds, or None for no limit.
+        solver: ``"scip"`` or ``"cp-sat"``.
+
+    Raises:
+        UnsupportedOperation: ``f`` has operations without a sound rule.
+
+    >>> import jax.numpy as jnp, jmlv
+    >>> from jmlv.oracles.milp import weakest_point
+    >>> f = lambda x: jnp.stack([jnp.abs(x.sum((1, 2, 3)) - 0.3), 0 * x[:, 0, 0, 0]], -1)
+    >>> box = jmlv.Box.between(jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1)))
+    >>> print(f"{weakest_point(f, box, jmlv.AboveThreshold(0), budget=10).point.item():.3f}")
+    0.300
+    """
+    query = Query.of(f, region, property)
+    evidence = MILP(solver, weakest_point=True).search(query, Deadline(budget))
+    return WeakestPoint(
+        evidence.point, query.margin_exact(evidence.point), evidence.lower, evidence.reason
+    )
+
+
+def _decide(query: Query, solver: str, deadline: Deadline) -> Evidence:
+    encoding = build(query, SOLVER_TOLERANCE, CLEARANCE)
+    if encoding.model is None:
+        return Evidence(encoding.margin.lower, stats=_stats(encoding, solver))
+    outcome = solve(encoding.model, solver, deadline.remaining)
+    stats = _stats(encoding, solver, outcome)
+    if outcome.infeasible:
+        reason = f"{solver}: no input has a margin of at most {SOLVER_TOLERANCE:g}"
+        return Evidence(SOLVER_TOLERANCE, reason=reason, stats=stats)
+    lower = _proven(encoding, outcome)
+    return Evidence(lower, _point(query, encoding, outcome), _open(outcome, lower), stats)
+
+
+def _find_weakest(query: Query, solver: str, deadline: Deadline) -> Evidence:
+    centre = ((as_float64(query.lower) + as_float64(query.upper)) / 2).astype(np.float32)
+    centre = np.clip(centre, query.lower, query.upper)
+    ceiling = query.margin_exact(centre) + SOLVER_TOLERANCE
+    encoding = build(query, ceiling, np.inf)
+    if encoding.model is None:
+        raise SoundnessError(f"CROWN: all margins above {ceiling}, but the centre's is below.")
+    outcome = solve(encoding.model, solver, deadline.remaining)
+    if outcome.infeasible:
+        raise SoundnessError(f"{solver}: no margin up to {ceiling}, but the centre's is below.")
+    known = [centre] if outcome.values is None else [centre, _point(query, encoding, outcome)]
+    lower = _proven(encoding, outcome)
+    stats = _stats(encoding, solver, outcome)
+    return Evidence(lower, min(known, key=query.margin_exact), _open(outcome, lower), stats)
+
+
+def build(query: Query, ceiling: float, clearance: float) -> Encoding:
+    """The query's model with CROWN bounds, all in float64."""
+    lower, upper = as_float64(query.lower), as_float64(query.upper)
+    with certificate_precision():
+        graph = fuse_relu_max_pool(query.graph64)
+        bounds = preactivation_bounds(graph, lower, upper)
+        rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count))
+        return encode(
+            graph, lower, upper, bounds, query.property,
+            ceiling=ceiling, clearance=clearance, row_bounds=rows,
+        )  # fmt: skip
+
+
+_row_bounds = jax.jit(CROWN().rows)
+
+
+def _proven(encoding: Encoding, outcome: Outcome) -> float:
+    """A lower bound on the margin: what bounds alone give, or minus the solver's bound on ``w``.
+
+    ``w`` was asked for between minus the ceiling and the clearance, so a bound on it says nothing
+    about margins above the ceiling, nor below minus the clearance.
+    """
+    w = encoding.model.objective.argmax()
+    ceiling, clearance = -encoding.model.lower[w], encoding.model.upper[w]
+    if not outcome.bound < clearance:
+        return encoding.margin.lower
+    return max(encoding.margin.lower, min(-outcome.bound, ceiling) - SOLVER_TOLERANCE)
+
+
+def _point(query: Query, encoding: Encoding, outcome: Outcome) -> np.ndarray | None:
+    """The solver's input, rounded to float32 inside the box."""
+    if outcome.values is None:
+        return None
+    image = encoding.point(outcome.values).astype(np.float32)
+    return np.clip(image, query.lower, query.upper)
+
+
+def _open(outcome: Outcome, lower: float) -> str:
+    return f"{outcome.reason}; the margin is proven to be at least {lower:.4g}"
+
+
+def _stats(encoding: Encoding, solver: str, outcome: Outcome | None = None) -> dict[str, Any]:
+    model = encoding.model
+    size = {} if model is None else {"binaries": model.binaries, "rows": model.rows}
+    solved = {} if outcome is None else {"solver_status": outcome.status, **outcome.stats}
+    return {"solver": solver, "undecided": encoding.undecided, **size, **solved}
