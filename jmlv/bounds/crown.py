@@ -20,7 +20,9 @@ from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.backward import lower_bound
 from jmlv.bounds.functionals import Functional, Whole, Window, one_hot
+from jmlv.bounds.ibp import rows_of_scores
 from jmlv.bounds.interval import interval_step
+from jmlv.bounds.jax_verify_rules import interval_bound
 from jmlv.bounds.loop import masked_map
 from jmlv.bounds.method import BoundMethod, Interval
 from jmlv.bounds.lines import Lines, lines_of, undecided
@@ -65,8 +67,10 @@ class CROWN(BoundMethod):
         both = jnp.concatenate([coefficients, -coefficients])[:, None, :].astype(graph.dtype)
         least = lower_bound(graph, Whole(both), lines, *box)
         low, high = least[: len(coefficients)], -least[len(coefficients) :]
-        ibp = _interval_rows(scores, coefficients)
-        return Interval(jnp.maximum(low, ibp.lower) + offsets, jnp.minimum(high, ibp.upper) + offsets)
+        ibp = rows_of_scores(interval_bound(scores), coefficients, offsets)
+        return Interval(
+            jnp.maximum(low + offsets, ibp.lower), jnp.minimum(high + offsets, ibp.upper)
+        )
 
 
 def preactivation_bounds(
@@ -160,12 +164,6 @@ def _with_negatives(functional: Functional) -> Functional:
     if isinstance(functional, Window):
         return Window(rows, jnp.concatenate([functional.corner] * 2))
     return Whole(rows)
-
-
-def _interval_rows(scores: Interval, coefficients: Array) -> Interval:
-    positive, negative = jnp.maximum(coefficients, 0), jnp.minimum(coefficients, 0)
-    low, high = scores.lower[0], scores.upper[0]
-    return Interval(positive @ low + negative @ high, positive @ high + negative @ low)
 
 
 def _exact_intervals(graph: Graph) -> set[Variable]:

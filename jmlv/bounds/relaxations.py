@@ -16,10 +16,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jmlv.bounds.method import Interval
-from jmlv.graph.ir import Equation
-from jmlv.graph.operations import is_relu, relu_max_pool_p
-
 
 class ReluLines(NamedTuple):
     """``lower_slope x <= max(x, 0) <= upper_slope x + upper_intercept``, entry by entry."""
@@ -29,59 +25,17 @@ class ReluLines(NamedTuple):
     upper_intercept: Array
 
 
-class Lines(NamedTuple):
-    """The two lines around a ReLU or pooling output ``y``; each has its own window of operands.
+class PoolLines(NamedTuple):
+    """``sum_j lower_weights_j x_j + lower_constant <= y <= sum_j upper_weights_j x_j + upper_constant``.
 
-    ``sum_j lower_weights_j x_j + lower_constant <= y <= sum_j upper_weights_j x_j +
-    upper_constant``, the ``x_j`` being :func:`patches` of the operand (a ReLU has one element). At
-    most one weight of a window differs from zero.
+    The ``x_j`` are the elements of a window as :func:`patches` gives them; at most one weight of a
+    window differs from zero.
     """
 
     lower_weights: Float[Array, "element *out"]
     lower_constant: Float[Array, "*out"]
     upper_weights: Float[Array, "element *out"]
     upper_constant: Float[Array, "*out"]
-
-
-def lines_of(eqn: Equation, interval: Interval) -> Lines:
-    """The lines around the output of a ReLU or max pooling equation.
-
-    Args:
-        eqn: the equation.
-        interval: bounds on its operand.
-    """
-    if is_relu(eqn):
-        slopes = relu_lines(*interval)
-        zero = slopes.upper_intercept * 0
-        return Lines(
-            slopes.lower_slope[None], zero, slopes.upper_slope[None], slopes.upper_intercept
-        )
-    return max_pool_lines(*interval, eqn.params, floor_of(eqn))
-
-
-def floor_of(eqn: Equation) -> float:
-    """The least output of a max pool: 0 with a ReLU merged into it, else minus infinity."""
-    return 0.0 if eqn.primitive is relu_max_pool_p else -jnp.inf
-
-
-def undecided(eqn: Equation, interval: Interval) -> Bool[Array, "*in"]:
-    """The operand's entries whose bounds leave room for a better line.
-
-    A ReLU's are those that may have either sign. A max pool's are those that may be their window's
-    maximum, unless that window's lines are exact already.
-    """
-    lower, upper = interval
-    if is_relu(eqn):
-        return (lower < 0) & (upper > 0)
-    params = eqn.params
-    valid = patches(jnp.ones(lower.shape, bool), params)
-    low = jnp.where(valid, patches(lower, params), -jnp.inf)
-    high = jnp.where(valid, patches(upper, params), -jnp.inf)
-    least = jnp.maximum(low.max(0), floor_of(eqn))
-    contending = high > least
-    alone = (contending.sum(0) == 1) & (jnp.where(contending, low, -jnp.inf).max(0) >= least)
-    open_ = (contending & ~alone).astype(lower.dtype)
-    return patches_transpose(open_, params, lower.shape) > 0
 
 
 def relu_lines(lower: Float[Array, "*n"], upper: Float[Array, "*n"]) -> ReluLines:
@@ -119,7 +73,7 @@ def max_pool_lines(
     upper: Float[Array, "*image"],
     params: Mapping[str, Any],
     floor: float = -jnp.inf,
-) -> Lines:
+) -> PoolLines:
     """Lines for ``y = max(floor, max over each window)``.
 
     Lower: ``y >= x_j`` with ``j`` the element of the largest lower bound (of these the one of the
@@ -149,7 +103,7 @@ def max_pool_lines(
     unknown = (jnp.isnan(low) | jnp.isnan(high)).any(0)
     lower_constant = jnp.where(unknown, jnp.nan, lower_constant)
     upper_constant = jnp.where(unknown, jnp.nan, upper_constant)
-    return Lines(lower_weights, lower_constant, upper_weights, upper_constant)
+    return PoolLines(lower_weights, lower_constant, upper_weights, upper_constant)
 
 
 def _pool_lower(low: Array, high: Array, valid: Array, floor: float) -> tuple[Array, Array]:

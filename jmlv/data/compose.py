@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from jmlv.data.images import MultiLabelImages
+from jmlv.data.warp import Warp
 
 __all__ = ["INK_THRESHOLD", "SPLITS", "DigitSource", "compose_pairs", "generator"]
 
@@ -50,7 +51,13 @@ def generator(split: str, seed: int) -> np.random.Generator:
 
 
 def compose_pairs(
-    source: DigitSource, *, size: int, canvas: int, split: str, seed: int
+    source: DigitSource,
+    *,
+    size: int,
+    canvas: int,
+    split: str,
+    seed: int,
+    warp: Warp | None = None,
 ) -> MultiLabelImages:
     """``size`` images with two digits of different labels, one in each half.
 
@@ -59,7 +66,7 @@ def compose_pairs(
     pixels where its value exceeds ``INK_THRESHOLD``.
 
     **Arguments:** ``canvas``: height and width of the image in pixels, at least
-    twice the side of a digit.
+    twice the side of a digit; ``warp``: deforms each digit before it is placed.
 
     **Raises:** ``ValueError`` for a negative ``size``, a canvas that is too small, a
     source with fewer than two labels, or a digit without a pixel of ink.
@@ -68,7 +75,7 @@ def compose_pairs(
     _check(source, size, canvas)
     chosen = _choose_distinct(source.labels, size, rng)
     corners = _random_corners(size, canvas, source.images.shape[1], rng)
-    layers = _place(source.images[chosen], corners, canvas)
+    layers = _place(_warped(source.images[chosen], warp, rng), corners, canvas)
     object_labels = source.labels[chosen].astype(np.int64)
     return MultiLabelImages(
         images=layers.sum(axis=1)[..., None],
@@ -127,6 +134,17 @@ def _random_corners(
     tops = rng.integers(canvas - side + 1, size=(size, 2))
     lefts = rng.integers(half - side + 1, size=(size, 2)) + np.array([0, canvas - half])
     return np.stack([tops, lefts], axis=-1)
+
+
+def _warped(
+    digits: Float32[np.ndarray, "image 2 side side"],
+    warp: Warp | None,
+    rng: np.random.Generator,
+) -> Float32[np.ndarray, "image 2 side side"]:
+    if warp is None:
+        return digits
+    single = digits.reshape(-1, *digits.shape[2:])
+    return warp.apply(single, rng).reshape(digits.shape)
 
 
 def _place(

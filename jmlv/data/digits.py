@@ -9,11 +9,12 @@ from jaxtyping import Float, Float32, Int
 
 from jmlv.data.compose import DigitSource, compose_pairs, generator
 from jmlv.data.images import MultiLabelImages
+from jmlv.data.warp import Warp
 
 __all__ = ["double_digits"]
 
 CANVAS = 32
-DIGIT_SIDE = 16
+DIGIT_SIDE = 15
 TEST_FRACTION = 0.2
 """Share of each label's digits that make test images; the others make training ones."""
 
@@ -21,12 +22,16 @@ _MAX_INK = 16.0
 
 
 def double_digits(
-    split: Literal["train", "test"] = "train", *, size: int = 2000, seed: int = 0
+    split: Literal["train", "test"] = "train",
+    *,
+    size: int = 2000,
+    seed: int = 0,
+    warp: Warp | None = None,
 ) -> MultiLabelImages:
     r"""Images of 32x32 pixels with two different handwritten digits.
 
     The 8x8 digits of ``sklearn.datasets.load_digits`` are divided by 16, enlarged
-    bilinearly to 14x14, and placed at random, one in the left half and one in the
+    bilinearly to 15x15, and placed at random, one in the left half and one in the
     right. Test images are made of 355 of the 1,797 digits, a fifth of each label's,
     drawn once for all seeds; training images of the other 1,442. The two splits share
     no digit; they do share writers, whom scikit-learn's copy of the data does not name.
@@ -36,6 +41,7 @@ def double_digits(
     - ``split``: which digits to compose from.
     - ``size``: number of images.
     - ``seed``: equal seeds give equal images; splits use different random streams.
+    - ``warp``: deforms every digit a little (more handwriting to train on).
 
     **Raises:** ``ValueError`` for an unknown split, a negative size or seed.
 
@@ -47,7 +53,9 @@ def double_digits(
     ((3, 32, 32, 1), [2, 2, 2])
     """
     generator(split, seed)
-    return compose_pairs(_source(split), size=size, canvas=CANVAS, split=split, seed=seed)
+    return compose_pairs(
+        _source(split), size=size, canvas=CANVAS, split=split, seed=seed, warp=warp
+    )
 
 
 def _source(split: str) -> DigitSource:

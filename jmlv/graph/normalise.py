@@ -8,6 +8,7 @@ operations; subtraction becomes addition and negation.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -92,6 +93,10 @@ def neg(b: Builder, x: Any) -> Any:
     return b.emit(lax.neg_p, x)
 
 
+def multiply(b: Builder, x: Any, y: Any) -> Any:
+    return b.emit(lax.mul_p, x, y, **_multiplication())
+
+
 def subtract(b: Builder, x: Any, y: Any) -> Variable:
     return add(b, x, neg(b, y))
 
@@ -129,8 +134,7 @@ def select(b: Builder, which: Any, *cases: Any) -> Variable:
     x, slope = match
     if _is_zero(slope):
         return relu(b, x)
-    rest = b.emit(lax.mul_p, relu(b, x), _scalar(x, 1) - slope)
-    return add(b, b.emit(lax.mul_p, x, slope), rest)
+    return add(b, multiply(b, x, slope), multiply(b, relu(b, x), _scalar(x, 1) - slope))
 
 
 def squeeze(b: Builder, x: Variable, *, dimensions: Sequence[int]) -> Variable:
@@ -209,6 +213,12 @@ RULES: dict[str, Rule] = {
     "copy_p": identity,
     "sharding_constraint": identity,
 }
+
+
+@functools.cache
+def _multiplication() -> dict[str, Any]:
+    """The parameters of a product in this JAX release (0.10 added one)."""
+    return jax.make_jaxpr(lax.mul)(1.0, 1.0).eqns[0].params
 
 
 def _cut(b: Builder, x: Variable, axis: int, start: int, stop: int) -> Variable:

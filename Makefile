@@ -1,0 +1,20 @@
+# Two commands do everything on a fresh machine; each makes .venv from pyproject.toml if there is none.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: demo test clean
+
+demo: $(READY)
+	$(VENV)/bin/jmlv demo
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
+
+$(READY): pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info results

@@ -1,0 +1,79 @@
+"""What commands read: a checkpoint, an image with its objects, and a property."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jmlv import checkpoints
+from jmlv.data import MultiLabelImages, double_digits, double_mnist
+from jmlv.graph import Graph, trace
+from jmlv.properties import InTopK
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+    """One image, which of its two objects is perturbed, and which one's label must stay."""
+
+    name: str
+    x: Float[np.ndarray, "height width channel"]
+    perturbed: Bool[np.ndarray, "height width"]
+    target: Bool[np.ndarray, "height width"]
+    perturbed_label: int
+    target_label: int
+
+    @property
+    def property(self) -> InTopK:
+        return InTopK(self.target_label, k=2)
+
+
+def example(data: MultiLabelImages, index: int, perturbed: int) -> Example:
+    """Object number ``perturbed`` of an image is changed; the other one's label is the target."""
+    if not 0 <= index < len(data):
+        raise ValueError(f"image: must be in 0..{len(data) - 1}, got {index}.")
+    labels = [int(label) for label in data.object_labels[index]]
+    other = 1 - perturbed
+    return Example(
+        name=f"{index} ({labels[0]}, {labels[1]})",
+        x=data.images[index],
+        perturbed=data.masks[index][perturbed],
+        target=data.masks[index][other],
+        perturbed_label=labels[perturbed],
+        target_label=labels[other],
+    )
+
+
+def network(folder: str | Path) -> tuple[Graph, dict[str, Any]]:
+    """A checkpoint's network as a graph, and its metadata."""
+    model, metadata = checkpoints.restore(folder)
+    return trace(model, model.config.input_shape), metadata
+
+
+def test_images(mnist: str | None) -> MultiLabelImages:
+    """The embedded test images, or pairs from a folder of MNIST files."""
+    return double_digits("test") if mnist is None else double_mnist(mnist, "test")
+
+
+def add_network_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoint", default="checkpoints/double_digits_linf", help="folder of the network"
+    )
+    command.add_argument(
+        "--mnist", metavar="FOLDER", help="test images from MNIST files instead of the embedded digits"
+    )
+    command.add_argument("--image", type=int, default=0, help="number of the test image")
+    command.add_argument(
+        "--perturb", choices=("left", "right"), default="left", help="which digit is changed"
+    )
+
+
+def selected(arguments: argparse.Namespace) -> tuple[Graph, Example]:
+    """The network and the example that the arguments name."""
+    graph, _ = network(arguments.checkpoint)
+    data = test_images(arguments.mnist)
+    return graph, example(data, arguments.image, ("left", "right").index(arguments.perturb))
