@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
@@ -23,9 +22,9 @@ from jmlv.bounds.functionals import Functional, Whole, Window, one_hot
 from jmlv.bounds.ibp import rows_of_scores
 from jmlv.bounds.interval import interval_step
 from jmlv.bounds.jax_verify_rules import interval_bound
+from jmlv.bounds.lines import Lines, lines_of, undecided
 from jmlv.bounds.loop import masked_map
 from jmlv.bounds.method import BoundMethod, Interval
-from jmlv.bounds.lines import Lines, lines_of, undecided
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.ir import prefix, read

@@ -51,7 +51,7 @@ def in_one_precision(graph: Graph, *values: Any) -> tuple[Graph, list[Array]]:
 def propagate(
     graph: Graph, lower: Float[Array, "*image"], upper: Float[Array, "*image"]
 ) -> tuple[Any, Any]:
-    """jax_verify's interval bound on the scores, and its record of the bounds on every variable."""
+    """jax_verify's interval bound on the scores, and its record of every variable's bound."""
     box = interval_bound(Interval(lower[None], upper[None]))
     return load().bound_propagation.bound_propagation(ibp_transform(), graph, box)
 
@@ -59,7 +59,7 @@ def propagate(
 def rows_of_scores(
     scores: Any, coefficients: Float[Array, "row label"], offsets: Float[Array, " row"]
 ) -> Interval:
-    """Interval bounds on ``coefficients @ scores + offsets`` from those on the (1, label) scores."""
+    """Interval bounds on ``coefficients @ scores + offsets`` from those on (1, label) scores."""
     settings = {"dimension_numbers": (((1,), (1,)), ((), ())), "precision": lax.Precision.HIGHEST}
     bound = load().ibp._ibp_dot_general(scores, coefficients, **settings)
     return Interval(bound.lower[0] + offsets, bound.upper[0] + offsets)

@@ -26,11 +26,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jmlv.bounds.method import Interval
-from jmlv.bounds.relaxations import (
-    max_pool_lines,
-    patches_transpose,
-    relu_lines,
-)
+from jmlv.bounds.relaxations import max_pool_lines, patches_transpose, relu_lines
 from jmlv.graph.jax_verify import load
 from jmlv.graph.operations import BILINEAR, LINEAR, relu_max_pool_p
 
@@ -64,7 +60,7 @@ def ibp_transform() -> Any:
 
 @functools.cache
 def crown_rules() -> Mapping[Any, Rule]:
-    """Rules ``(index, out_bound, *operands, **params) -> bounds on the operands`` (None: constant)."""
+    """Rules ``(index, out_bound, *operands, **params) -> bounds`` on the operands, or None."""
     pools = {
         lax.reduce_window_max_p: functools.partial(_crown_pool, -jnp.inf),
         relu_max_pool_p: functools.partial(_crown_pool, 0.0),
@@ -185,7 +181,9 @@ def _crown_pool(floor: float, _index: int, out: Any, x: Any, **params: Any) -> l
     return [backward_bound(pull(out.lower_lin, low, high), pull(out.upper_lin, high, low))]
 
 
-def concretize(linear: Any, lower: Float[Array, "*image"], upper: Float[Array, "*image"]) -> Interval:
+def concretize(
+    linear: Any, lower: Float[Array, "*image"], upper: Float[Array, "*image"]
+) -> Interval:
     """The range of a backward bound on the input over the box; jax_verify's, as matrix products."""
     below, above = linear.lower_lin, linear.upper_lin
     return Interval(

@@ -26,10 +26,10 @@ class ReluLines(NamedTuple):
 
 
 class PoolLines(NamedTuple):
-    """``sum_j lower_weights_j x_j + lower_constant <= y <= sum_j upper_weights_j x_j + upper_constant``.
+    """``lower_weights . x + lower_constant <= y <= upper_weights . x + upper_constant``.
 
-    The ``x_j`` are the elements of a window as :func:`patches` gives them; at most one weight of a
-    window differs from zero.
+    The entries of ``x`` are the elements of a window, as :func:`patches` gives them. At most one
+    weight of a window differs from zero.
     """
 
     lower_weights: Float[Array, "element *out"]

@@ -62,7 +62,8 @@ def _stored(path: Path) -> Box:
         content = np.load(path)
         return Box.between(content["lower"], content["upper"])
     except (KeyError, ValueError, EOFError) as error:
-        raise DamagedFile(f"--neighborhood: {path} is not a file that 'jmlv grow' wrote ({error}).")
+        message = f"--neighborhood: {path} is not a file that 'jmlv grow' wrote ({error})."
+        raise DamagedFile(message) from error
 
 
 def _write(folder: Path, verdict, prop) -> None:

@@ -16,10 +16,11 @@ from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.problem import OutOfTime, Problem
 from jmlv.neighborhoods.strategy import Strategy
 from jmlv.neighborhoods.weights import equal
-from jmlv.oracles import MILP, PGD, Bounds, Cascade, Deadline, Oracle, Query
+from jmlv.oracles import MILP, PGD, Bounds, Cascade, Deadline, Oracle, Query, SoundnessError
 from jmlv.progress import NoProgress, Progress
 from jmlv.properties import Property
 from jmlv.regions import Box, LayeredNeighborhood, Layers, require_image
+from jmlv.verdict import Status, Verdict
 
 Weights = Union[Float[Array, " layer"], Callable[[Layers], Float[Array, " layer"]]]
 
@@ -115,6 +116,7 @@ def _confirmed(
     verdict = problem.best_verdict
     if verdict is None or not deadline.passed:
         confirmed = problem.verify(epsilon[problem.movable], oracle)
+        _require_agreement(verdict, confirmed)
         verdict = confirmed if verdict is None or confirmed.robust else verdict
     return GrownNeighborhood(
         x=problem.x,
@@ -130,6 +132,11 @@ def _confirmed(
         strategy=strategy.name,
         reason=reason,
     )
+
+
+def _require_agreement(searched: Verdict | None, confirmed: Verdict) -> None:
+    if searched is not None and searched.robust and confirmed.status is Status.NOT_ROBUST:
+        raise SoundnessError(f"{searched.method} proved what {confirmed.method} broke: {confirmed}")
 
 
 def _free_layers(query: Query, layers: Layers) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -39,7 +40,9 @@ class LayerByLayer(Strategy):
         epsilon = np.zeros(len(problem.movable))
         places = range(len(epsilon))
         for place in places if self.order == "outward" else reversed(places):
-            unit = np.eye(len(epsilon))[place]
-            epsilon[place] = largest(
-                lambda value: holds(problem, epsilon + value * unit, self.oracle), self.steps
-            )
+            epsilon[place] = largest(partial(self._holds_at, problem, epsilon, place), self.steps)
+
+    def _holds_at(self, problem: Problem, epsilon: np.ndarray, place: int, value: float) -> bool:
+        raised = epsilon.copy()
+        raised[place] = value
+        return holds(problem, raised, self.oracle)

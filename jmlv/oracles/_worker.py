@@ -69,6 +69,8 @@ def _scip(arrays: dict, options: dict) -> dict:
         time_limit=None if seconds is None else datetime.timedelta(seconds=seconds),
         relative_gap_tolerance=0.0,
         absolute_gap_tolerance=0.0,
+        solution_limit=1 if options["first"] else None,
+        cuts=mathopt.Emphasis.OFF,
     )
     parameters.gscip.real_params["numerics/feastol"] = options["feasibility"]
     parameters.gscip.real_params["limits/memory"] = float(options["memory_mib"])
@@ -131,6 +133,7 @@ def _cp_sat(arrays: dict, options: dict) -> dict:
     if seconds is not None:
         solver.parameters.max_time_in_seconds = seconds
     solver.parameters.num_workers = 1
+    solver.parameters.stop_after_first_solution = options["first"]
     solver.parameters.max_memory_in_mb = options["memory_mib"]
     status = solver.status_name(solver.solve(model))
     result = {"status": status, "detail": "", "limit": "", "nodes": int(solver.num_branches)}

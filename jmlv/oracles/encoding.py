@@ -74,7 +74,6 @@ def encode(
     property: Property,
     *,
     ceiling: float = SOLVER_TOLERANCE,
-    clearance: float = np.inf,
     row_bounds: Interval | None = None,
 ) -> Encoding:
     """Encodes the search for an input with ``margin <= ceiling``; float64 precision must be on.
@@ -85,8 +84,6 @@ def encode(
         bounds: sound bounds on the input of every ReLU and max pool of the graph.
         property: the property.
         ceiling: the margin that is asked for; labels that cannot bring it this low are dropped.
-        clearance: margins below ``-clearance`` count as no better than that, so that a solver may
-            stop at the first input that breaks the property clearly.
         row_bounds: sound bounds on the property's rows, if known.
 
     Raises:
@@ -106,7 +103,7 @@ def encode(
     model = None
     if margin.lower <= ceiling:
         tree = property.tree(graph.label_count)
-        model = _add_property(builder, tree, rows, values, (ceiling, min(clearance, -margin.lower)))
+        model = _add_property(builder, tree, rows, values, (-ceiling, -margin.lower))
     base = np.asarray(lower, float)
     return Encoding(model, margin, moving, base, undecided)
 
@@ -210,25 +207,24 @@ Node = Union[Low, AtLeast]
 _ALWAYS = AtLeast(0, ())
 
 
-def prune(tree: Tree, values: Interval, ceiling: float, clearance: float) -> Node | None:
-    """What is left to decide of 'the tree is at most -w' for some ``-ceiling <= w <= clearance``.
+def prune(tree: Tree, values: Interval, reach: tuple[float, float]) -> Node | None:
+    """What is left to decide of 'the tree is at most -w' for some ``w`` within ``reach``.
 
-    Rows above the ceiling throughout are dropped, rows at most ``-clearance`` throughout are
-    counted as low. None: the tree is above the ceiling throughout.
+    Rows above ``-w`` for every such ``w`` are dropped, rows that are never above it are counted as
+    low. None: the tree is above it throughout.
     """
-    numbers = iter(range(len(values.lower)))
-    return _prune(tree, values, ceiling, clearance, numbers)
+    return _prune(tree, values, reach, iter(range(len(values.lower))))
 
 
 def _prune(
-    tree: Tree, values: Interval, ceiling: float, clearance: float, numbers: Iterator[int]
+    tree: Tree, values: Interval, reach: tuple[float, float], numbers: Iterator[int]
 ) -> Node | None:
     if isinstance(tree, Row):
         row = next(numbers)
-        if values.lower[row] > ceiling:
+        if values.lower[row] > -reach[0]:
             return None
-        return _ALWAYS if values.upper[row] <= -clearance else Low(row)
-    children = [_prune(child, values, ceiling, clearance, numbers) for child in tree.children]
+        return _ALWAYS if values.upper[row] <= -reach[1] else Low(row)
+    children = [_prune(child, values, reach, numbers) for child in tree.children]
     rest = tuple(c for c in children if c is not None and c != _ALWAYS)
     k = tree.k - children.count(_ALWAYS)
     if k <= 0:
@@ -260,13 +256,12 @@ def _row_bounds(builder: ModelBuilder, rows: Affine, known: Interval | None) -> 
 def _add_property(
     builder: ModelBuilder, tree: Tree, rows: Affine, values: Interval, reach: tuple[float, float]
 ) -> MixedIntegerModel:
-    """The column ``w``, the property's rows, and the finished model."""
-    ceiling, clearance = reach
-    (w,) = builder.add_columns([-ceiling], [clearance])
-    node = prune(tree, values, ceiling, clearance)
+    """The column ``w`` between the two ends of ``reach``, the property's rows, the finished model."""
+    (w,) = builder.add_columns(*([end] for end in reach))
+    node = prune(tree, values, reach)
     if node is None:
         raise AssertionError("prune: contradicts the margin's lower bound.")
-    _impose(builder, node, rows, values.upper + clearance, w, None)
+    _impose(builder, node, rows, values.upper + reach[1], w, None)
     return builder.finish(w)
 
 

@@ -18,8 +18,8 @@ from jmlv.oracles.solvers import SOLVERS, Outcome, solve
 from jmlv.properties import Property
 from jmlv.regions import Region
 
-CLEARANCE = 1e-3
-"""A decision may stop at an input whose margin is this far below zero: it will replay."""
+CLEARANCE = 1e-4
+"""An input that a solver says is this far below zero replays, in float32 too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +42,11 @@ class MILP(Oracle):
     >>> import jax.numpy as jnp, jmlv
     >>> from jmlv.oracles.milp import MILP
     >>> from jmlv.oracles.oracle import Deadline, Query, judge
-    >>> f = lambda x: jnp.stack([x.sum((1, 2, 3)), jnp.full(x.shape[:1], 0.5)], -1)
-    >>> box = jmlv.Box.between(jnp.zeros((1, 2, 1)), jnp.full((1, 2, 1), 0.2))
+    >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) @ jnp.array([[1.0, 1.0], [-1.0, 2.0]]))
+    >>> box = jmlv.Box.between(jnp.array([[[0.1], [0.3]]]), jnp.array([[[0.4], [0.5]]]))
     >>> query = Query.of(f, box, jmlv.InTopK(1, k=1))
-    >>> judge(query, MILP().search(query, Deadline(10)), "MILP").status
-    <Status.ROBUST: 'robust'>
+    >>> print(judge(query, MILP().search(query, Deadline(10)), "MILP").status)
+    Status.ROBUST
     """
 
     solver: str = "scip"
@@ -111,7 +111,7 @@ def weakest_point(
 
     >>> import jax.numpy as jnp, jmlv
     >>> from jmlv.oracles.milp import weakest_point
-    >>> f = lambda x: jnp.stack([jnp.abs(x.sum((1, 2, 3)) - 0.3), 0 * x[:, 0, 0, 0]], -1)
+    >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 1) - 0.3)
     >>> box = jmlv.Box.between(jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1)))
     >>> print(f"{weakest_point(f, box, jmlv.AboveThreshold(0), budget=10).point.item():.3f}")
     0.300
@@ -124,35 +124,51 @@ def weakest_point(
 
 
 def _decide(query: Query, solver: str, deadline: Deadline) -> Evidence:
-    encoding = build(query, SOLVER_TOLERANCE, CLEARANCE)
+    """Asks for a margin of at most the tolerance; if what is found does not replay, for less."""
+    evidence = _ask(query, solver, deadline, SOLVER_TOLERANCE)
+    if evidence.point is None or _replays(query, evidence.point) or deadline.passed:
+        return evidence
+    second = _ask(query, solver, deadline, -CLEARANCE)
+    point = evidence.point if second.point is None else second.point
+    lower = max(evidence.lower, second.lower)
+    return dataclasses.replace(second, point=point, lower=lower)
+
+
+def _ask(query: Query, solver: str, deadline: Deadline, ceiling: float) -> Evidence:
+    """Is there an input with a margin of at most ``ceiling``?"""
+    encoding = build(query, ceiling)
     if encoding.model is None:
         return Evidence(encoding.margin.lower, stats=_stats(encoding, solver))
-    outcome = solve(encoding.model, solver, deadline.remaining)
+    outcome = solve(encoding.model, solver, deadline.remaining, first=True)
     stats = _stats(encoding, solver, outcome)
     if outcome.infeasible:
-        reason = f"{solver}: no input has a margin of at most {SOLVER_TOLERANCE:g}"
-        return Evidence(SOLVER_TOLERANCE, reason=reason, stats=stats)
-    lower = _proven(encoding, outcome)
+        reason = f"{solver}: no input has a margin of at most {ceiling:g}"
+        return Evidence(_proven_at(ceiling), reason=reason, stats=stats)
+    lower = _proven(encoding, outcome, ceiling)
     return Evidence(lower, _point(query, encoding, outcome), _open(outcome, lower), stats)
+
+
+def _replays(query: Query, point: np.ndarray) -> bool:
+    return max(query.margin_exact(point), query.margin_deployed(point)) <= 0
 
 
 def _find_weakest(query: Query, solver: str, deadline: Deadline) -> Evidence:
     centre = ((as_float64(query.lower) + as_float64(query.upper)) / 2).astype(np.float32)
     centre = np.clip(centre, query.lower, query.upper)
     ceiling = query.margin_exact(centre) + SOLVER_TOLERANCE
-    encoding = build(query, ceiling, np.inf)
+    encoding = build(query, ceiling)
     if encoding.model is None:
         raise SoundnessError(f"CROWN: all margins above {ceiling}, but the centre's is below.")
     outcome = solve(encoding.model, solver, deadline.remaining)
     if outcome.infeasible:
         raise SoundnessError(f"{solver}: no margin up to {ceiling}, but the centre's is below.")
     known = [centre] if outcome.values is None else [centre, _point(query, encoding, outcome)]
-    lower = _proven(encoding, outcome)
+    lower = _proven(encoding, outcome, ceiling)
     stats = _stats(encoding, solver, outcome)
     return Evidence(lower, min(known, key=query.margin_exact), _open(outcome, lower), stats)
 
 
-def build(query: Query, ceiling: float, clearance: float) -> Encoding:
+def build(query: Query, ceiling: float) -> Encoding:
     """The query's model with CROWN bounds, all in float64."""
     lower, upper = as_float64(query.lower), as_float64(query.upper)
     with certificate_precision():
@@ -160,24 +176,23 @@ def build(query: Query, ceiling: float, clearance: float) -> Encoding:
         bounds = preactivation_bounds(graph, lower, upper)
         rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count))
         return encode(
-            graph, lower, upper, bounds, query.property,
-            ceiling=ceiling, clearance=clearance, row_bounds=rows,
-        )  # fmt: skip
+            graph, lower, upper, bounds, query.property, ceiling=ceiling, row_bounds=rows
+        )
 
 
 _row_bounds = jax.jit(CROWN().rows)
 
 
-def _proven(encoding: Encoding, outcome: Outcome) -> float:
+def _proven_at(ceiling: float) -> float:
+    """What 'no margin up to the ceiling' proves: `SOLVER_TOLERANCE` only as the verdict rules say."""
+    return ceiling if ceiling == SOLVER_TOLERANCE else ceiling - SOLVER_TOLERANCE
+
+
+def _proven(encoding: Encoding, outcome: Outcome, ceiling: float) -> float:
     """A lower bound on the margin: what bounds alone give, or minus the solver's bound on ``w``.
 
-    ``w`` was asked for between minus the ceiling and the clearance, so a bound on it says nothing
-    about margins above the ceiling, nor below minus the clearance.
+    The model holds margins up to the ceiling only, so a bound on ``w`` proves no more than that.
     """
-    w = encoding.model.objective.argmax()
-    ceiling, clearance = -encoding.model.lower[w], encoding.model.upper[w]
-    if not outcome.bound < clearance:
-        return encoding.margin.lower
     return max(encoding.margin.lower, min(-outcome.bound, ceiling) - SOLVER_TOLERANCE)
 
 

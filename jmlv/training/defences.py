@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from jmlv.training.losses import binary_cross_entropy
 from jmlv.training.pgd import projected_gradient
@@ -30,10 +30,12 @@ class Defence(ABC):
         images: Float[Array, "batch height width channel"],
         labels: Bool[Array, "batch label"],
         key: Key[Array, ""],
+        done: Float[ArrayLike, ""] = 1.0,
     ) -> Float[Array, "batch height width channel"]:
         """The images to train on, with values in [0, 1].
 
-        **Arguments:** ``scores``: the network as it is; ``key``: new in each step.
+        **Arguments:** ``scores``: the network as it is; ``key``: new in each step;
+        ``done``: the share of the training that is over, in [0, 1].
         """
 
 
@@ -47,6 +49,7 @@ class NoDefence(Defence):
         images: Float[Array, "batch height width channel"],
         labels: Bool[Array, "batch label"],
         key: Key[Array, ""],
+        done: Float[ArrayLike, ""] = 1.0,
     ) -> Float[Array, "batch height width channel"]:
         return images
 
@@ -84,6 +87,7 @@ class L0Defence(Defence):
         images: Float[Array, "batch height width channel"],
         labels: Bool[Array, "batch label"] | None,
         key: Key[Array, ""],
+        done: Float[ArrayLike, ""] = 1.0,
     ) -> Float[Array, "batch height width channel"]:
         rows, columns = jax.random.split(key)
         size = len(images), self.rectangles
@@ -109,13 +113,16 @@ def _intervals(
 class LinfDefence(Defence):
     """Adversarial training: trains on what PGD finds in the l-infinity ball.
 
-    The objective is the training loss itself.
+    The objective is the training loss itself. The radius, and the step with it, grows
+    linearly from 0 during the first part of the training: small networks do not start
+    to learn in a large ball.
 
     **Arguments:** ``epsilon``: radius, in units of pixel values; ``steps``: of PGD;
-    ``step_size``: ``None`` is ``2.5 * epsilon / steps``.
+    ``step_size``: ``None`` is ``2.5 * epsilon / steps``; ``warm_up``: share of the
+    training during which the radius grows.
 
-    **Raises:** ``ValueError`` if ``epsilon`` is not in (0, 1], ``steps`` is below 1 or
-    ``step_size`` is not positive.
+    **Raises:** ``ValueError`` if ``epsilon`` is not in (0, 1], ``steps`` is below 1,
+    ``step_size`` is not positive or ``warm_up`` is not in [0, 1].
 
     **Source:** Madry et al., *Towards Deep Learning Models Resistant to Adversarial
     Attacks*, ICLR 2018, equation (1).
@@ -127,6 +134,7 @@ class LinfDefence(Defence):
     epsilon: float = 0.1
     steps: int = 5
     step_size: float | None = None
+    warm_up: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon <= 1:
@@ -139,6 +147,11 @@ class LinfDefence(Defence):
             raise ValueError(
                 f"step_size: got {self.step_size}; expected a positive number. Pass "
                 "None for 2.5 * epsilon / steps."
+            )
+        if not 0 <= self.warm_up <= 1:
+            raise ValueError(
+                f"warm_up: got {self.warm_up}; expected a share of the training in "
+                "[0, 1]. Pass 0 to begin with the whole radius."
             )
 
     @property
@@ -153,13 +166,15 @@ class LinfDefence(Defence):
         images: Float[Array, "batch height width channel"],
         labels: Bool[Array, "batch label"],
         key: Key[Array, ""],
+        done: Float[ArrayLike, ""] = 1.0,
     ) -> Float[Array, "batch height width channel"]:
+        grown = jnp.where(done < self.warm_up, done / max(self.warm_up, 1e-9), 1.0)
         return projected_gradient(
             lambda x: binary_cross_entropy(scores(x), labels),
             images,
-            epsilon=self.epsilon,
+            epsilon=grown * self.epsilon,
             steps=self.steps,
-            step_size=self.alpha,
+            step_size=grown * self.alpha,
             key=key,
         )
 

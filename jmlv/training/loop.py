@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree
 
 from jmlv.data import MultiLabelImages
 from jmlv.models import CNNConfig, MultiLabelCNN
@@ -109,8 +109,8 @@ def train(
     state, losses, interrupted = (weights, optimiser.init(weights)), [], False
     try:
         with progress.bar("training", config.epochs) as bar:
-            for key in jax.random.split(jax.random.key(config.seed), config.epochs):
-                state, loss = _epoch(step, state, batches, key)
+            for number in range(config.epochs):
+                state, loss = _epoch(step, state, batches, config, number)
                 losses.append(_finite(loss, len(losses)))
                 bar.update(loss=loss)
     except KeyboardInterrupt:
@@ -129,7 +129,7 @@ def _optimiser(config: TrainingConfig, images: int) -> optax.GradientTransformat
 def _step(
     graph: nnx.GraphDef, optimiser: optax.GradientTransformation, defence: Defence
 ) -> Callable:
-    """The jitted step: (state, images, labels, key) to (state, loss).
+    """The jitted step: (state, images, labels, key, done) to (state, loss).
 
     It is not put into a ``lax.scan``: XLA runs a convolution inside a loop on one
     CPU thread without its fast kernels, ten times slower.
@@ -141,9 +141,10 @@ def _step(
         images: Float[Array, "batch height width channel"],
         labels: Bool[Array, "batch label"],
         key: Key[Array, ""],
+        done: Float[ArrayLike, ""],
     ) -> tuple[PyTree, Float[Array, ""]]:
         weights, moments = state
-        moved = defence.apply(nnx.merge(graph, weights), images, labels, key)
+        moved = defence.apply(nnx.merge(graph, weights), images, labels, key, done)
         moved = jax.lax.stop_gradient(moved)
         loss, slope = jax.value_and_grad(
             lambda w: binary_cross_entropy(nnx.merge(graph, w)(moved), labels).mean()
@@ -161,7 +162,10 @@ class _Batches:
     data: MultiLabelImages
     size: int
 
-    def shuffled(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __len__(self) -> int:
+        return len(self.data) // self.size
+
+    def shuffled(self, seed: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         order = np.random.default_rng(seed).permutation(len(self.data))
         for start in range(0, len(order) - self.size + 1, self.size):
             rows = order[start : start + self.size]
@@ -169,14 +173,15 @@ class _Batches:
 
 
 def _epoch(
-    step: Callable, state: PyTree, batches: _Batches, key: Key[Array, ""]
+    step: Callable, state: PyTree, batches: _Batches, config: TrainingConfig, number: int
 ) -> tuple[PyTree, float]:
-    """One pass over the data, and its mean loss."""
-    order_key, defence_key = jax.random.split(key)
-    losses = []
-    for images, labels in batches.shuffled(int(jax.random.bits(order_key))):
-        batch_key = jax.random.fold_in(defence_key, len(losses))
-        state, loss = step(state, images, labels, batch_key)
+    """Pass ``number`` over the data, and its mean loss."""
+    key = jax.random.fold_in(jax.random.key(config.seed), number)
+    count, losses = len(batches), []
+    for images, labels in batches.shuffled([config.seed, number]):
+        done = (number + len(losses) / count) / config.epochs
+        step_key = jax.random.fold_in(key, len(losses))
+        state, loss = step(state, images, labels, step_key, done)
         losses.append(loss)
     return state, float(np.mean(jax.device_get(losses)))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 __all__ = ["projected_gradient"]
 
@@ -15,9 +15,9 @@ def projected_gradient(
     objective: Callable[[Float[Array, "batch height width channel"]], Float[Array, " batch"]],
     images: Float[Array, "batch height width channel"],
     *,
-    epsilon: float,
+    epsilon: Float[ArrayLike, ""],
     steps: int,
-    step_size: float,
+    step_size: Float[ArrayLike, ""],
     key: Key[Array, ""],
 ) -> Float[Array, "batch height width channel"]:
     r"""The last iterate of ascent on ``objective`` within ``epsilon`` of ``images``.

@@ -1,0 +1,195 @@
+"""Trained networks on disk: Orbax weights and a readable ``metadata.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import PyTree
+
+from jmlv.models import CNNConfig, MultiLabelCNN
+
+__all__ = ["FORMAT_VERSION", "Metadata", "available", "restore", "save"]
+
+FORMAT_VERSION = 1
+"""Goes up when older code can no longer read what is written."""
+
+_METADATA = "metadata.json"
+_WEIGHTS = "weights"
+_REMEDY = "Restore the folder (git checkout), or train it again: see experiments/train_checkpoints.py."
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known of a trained network; everything in it goes into JSON.
+
+    **Arguments:** ``data``: what it was trained on; ``training``: how, with the seed
+    and the defence; ``metrics``: measured on test images.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def save(
+    folder: str | Path,
+    model: MultiLabelCNN,
+    metadata: Metadata = Metadata(),
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Writes the weights and ``metadata.json`` into ``folder``, which it creates.
+
+    The files hold neither a path nor a host name, so they can be committed. The
+    metadata hold the network's sizes and a digest of its weights.
+
+    **Raises:** ``FileExistsError`` if the folder has content and ``overwrite`` is false.
+
+    >>> import tempfile
+    >>> model = MultiLabelCNN(CNNConfig(), rngs=nnx.Rngs(0))
+    >>> folder = save(Path(tempfile.mkdtemp()) / "mine", model)
+    >>> restore(folder)[0].config.labels
+    10
+    """
+    path = Path(folder)
+    if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(
+            f"folder: got {str(folder)!r}, which exists; expected a new or empty folder. "
+            "Pass overwrite=True to replace the checkpoint."
+        )
+    weights = _weights(model)
+    with _checkpointer() as checkpointer:
+        checkpointer.save((path / _WEIGHTS).absolute(), weights, force=overwrite)
+    content = {
+        "format_version": FORMAT_VERSION,
+        "model": model.config.to_json(),
+        "weights_sha256": _digest(weights),
+        "data": dict(metadata.data),
+        "training": dict(metadata.training),
+        "metrics": dict(metadata.metrics),
+    }
+    (path / _METADATA).write_text(json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def restore(folder: str | Path) -> tuple[MultiLabelCNN, Metadata]:
+    """The network that ``save`` wrote, bit for bit, and its metadata.
+
+    **Raises:** ``FileNotFoundError`` if the folder or a part is missing; ``ValueError``
+    if a part is damaged, was changed after it was written, or is of another format
+    version.
+    """
+    path = Path(folder)
+    content = _read_metadata(path)
+    model = nnx.eval_shape(
+        lambda: MultiLabelCNN(_config(content["model"], path), rngs=nnx.Rngs(0))
+    )
+    graph, state = nnx.split(model)
+    weights = _read_weights(path, nnx.to_pure_dict(state))
+    if _digest(weights) != content["weights_sha256"]:
+        raise ValueError(
+            f"folder: the weights in {str(path)!r} are not those that its "
+            f"{_METADATA} was written for; expected the digest "
+            f"{content['weights_sha256'][:12]}... . {_REMEDY}"
+        )
+    nnx.replace_by_pure_dict(state, jax.tree.map(jax.numpy.asarray, weights))
+    return nnx.merge(graph, state), Metadata(
+        content["data"], content["training"], content["metrics"]
+    )
+
+
+def available(folder: str | Path | None = None) -> tuple[Path, ...]:
+    """The checkpoints in ``folder``, by name; ``None``: the repository's own.
+
+    The repository's own are there in a checkout of the sources; a library that was
+    installed from a wheel has none, and the answer is empty.
+    """
+    root = Path(__file__).parents[1] / "checkpoints" if folder is None else Path(folder)
+    return tuple(sorted(found.parent for found in root.glob(f"*/{_METADATA}")))
+
+
+def _checkpointer() -> Any:
+    """Orbax is imported late: it takes seconds, and few calls need it."""
+    import orbax.checkpoint as ocp
+
+    return ocp.StandardCheckpointer()
+
+
+def _weights(model: MultiLabelCNN) -> PyTree:
+    """Plain NumPy arrays: Orbax writes no device or sharding for them."""
+    return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
+
+
+def _digest(weights: PyTree) -> str:
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    digest = hashlib.sha256()
+    for name, leaf in leaves:
+        digest.update(f"{jax.tree_util.keystr(name)}{leaf.shape}{leaf.dtype}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """The content of ``metadata.json``, with every key that is needed."""
+    if not (path / _METADATA).is_file():
+        raise FileNotFoundError(
+            f"folder: got {str(path)!r}, which has no {_METADATA}; expected a checkpoint "
+            f"of jmlv. Check the path; jmlv.checkpoints.available() lists those there "
+            f"are. {_REMEDY}"
+        )
+    try:
+        content = json.loads((path / _METADATA).read_text())
+        missing = {"model", "weights_sha256", "data", "training", "metrics"} - set(content)
+        version = content.get("format_version")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"folder: {_METADATA} in {str(path)!r} is damaged: got {error}; expected a "
+            f"JSON object. {_REMEDY}"
+        ) from error
+    if version != FORMAT_VERSION or missing:
+        raise ValueError(
+            f"folder: {_METADATA} in {str(path)!r} has format version {version!r} and "
+            f"lacks {sorted(missing)}; expected version {FORMAT_VERSION} and nothing "
+            f"lacking. Use the jmlv that wrote it. {_REMEDY}"
+        )
+    return content
+
+
+def _config(values: object, path: Path) -> CNNConfig:
+    try:
+        return CNNConfig.from_json(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"folder: {_METADATA} in {str(path)!r} describes no network: {error} {_REMEDY}"
+        ) from error
+
+
+def _read_weights(path: Path, like: PyTree) -> PyTree:
+    """The weights as NumPy arrays, of the shapes in ``like``."""
+    if not (path / _WEIGHTS).is_dir():
+        raise FileNotFoundError(
+            f"folder: got {str(path)!r}, which has no {_WEIGHTS}/; expected Orbax's "
+            f"files in it. {_REMEDY}"
+        )
+    target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    try:
+        with _checkpointer() as checkpointer:
+            return checkpointer.restore((path / _WEIGHTS).absolute(), target)
+    except Exception as error:  # Orbax and TensorStore raise many types
+        raise ValueError(
+            f"folder: the weights in {str(path)!r} are damaged or of another network: "
+            f"got {type(error).__name__}: {_first_line(error)}; expected Orbax's files "
+            f"as written. {_REMEDY}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
