@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 
 _METADATA = "metadata.json"
 _WEIGHTS = "weights"
+_COMMITTED = "commit_success.txt"
+"""Orbax's marker holds the folder's absolute path; local files restore without it."""
 _REMEDY = "Restore the folder (git checkout), or train it again: see experiments/train_checkpoints.py."
 
 
@@ -68,6 +70,7 @@ def save(
     weights = _weights(model)
     with _checkpointer() as checkpointer:
         checkpointer.save((path / _WEIGHTS).absolute(), weights, force=overwrite)
+    (path / _WEIGHTS / _COMMITTED).unlink(missing_ok=True)
     content = {
         "format_version": FORMAT_VERSION,
         "model": model.config.to_json(),

@@ -33,17 +33,15 @@ def masked_map(
         An interval of two (n,) arrays.
     """
     indices, count = _order(mask, chunk)
-    dtype = jax.eval_shape(function, operands, indices[:chunk]).lower.dtype
+    dtype = jax.eval_shape(function, operands, indices[0]).lower.dtype
     unknown = jnp.full(mask.shape, jnp.inf, dtype)
 
-    def body(state: tuple[Array, Interval]) -> tuple[Array, Interval]:
-        start, found = state
-        at = jax.lax.dynamic_slice(indices, (start,), (chunk,))
+    def body(turn: Array, found: Interval) -> Interval:
+        at = indices[turn]
         lower, upper = function(operands, at)
-        return start + chunk, Interval(found.lower.at[at].set(lower), found.upper.at[at].set(upper))
+        return Interval(found.lower.at[at].set(lower), found.upper.at[at].set(upper))
 
-    start = (jnp.zeros((), count.dtype), Interval(-unknown, unknown))
-    return jax.lax.while_loop(lambda s: s[0] < count, body, start)[1]
+    return _repeat(body, Interval(-unknown, unknown), count, chunk)
 
 
 def _forward(function, chunk, mask, operands):
@@ -54,25 +52,34 @@ def _backward(function, chunk, residuals, cotangent: Interval):
     mask, operands = residuals
     indices, count = _order(mask, chunk)
 
-    def body(state: tuple[Array, Any]) -> tuple[Array, Any]:
-        start, total = state
-        at = jax.lax.dynamic_slice(indices, (start,), (chunk,))
-        wanted = start + jnp.arange(chunk) < count
+    def body(turn: Array, total: Any) -> Any:
+        at = indices[turn]
+        wanted = turn * chunk + jnp.arange(chunk) < count
         _, pull = jax.vjp(lambda o: function(o, at), operands)
         (part,) = pull(Interval(*(jnp.where(wanted, side[at], 0) for side in cotangent)))
-        return start + chunk, jax.tree.map(jnp.add, total, part)
+        return jax.tree.map(jnp.add, total, part)
 
-    zeros = jax.tree.map(jnp.zeros_like, operands)
-    start = (jnp.zeros((), count.dtype), zeros)
-    return None, jax.lax.while_loop(lambda s: s[0] < count, body, start)[1]
+    return None, _repeat(body, jax.tree.map(jnp.zeros_like, operands), count, chunk)
 
 
 masked_map.defvjp(_forward, _backward)
 
 
-def _order(mask: Bool[Array, " n"], chunk: int) -> tuple[Array, Array]:
-    """Indices of the set entries, then of the first again, up to a multiple of the chunk."""
+def _repeat(body: Callable[[Array, Any], Any], start: Any, count: Array, chunk: int) -> Any:
+    """``body(turn, state)`` once per chunk that holds wanted entries.
+
+    The counter goes by ones: XLA drops a loop over a constant ``start < count`` in longer steps
+    when ``count`` is below one step (seen in jaxlib 0.10.2).
+    """
+    turns = (count + chunk - 1) // chunk
+    state = (jnp.zeros_like(turns), start)
+    return jax.lax.while_loop(lambda s: s[0] < turns, lambda s: (s[0] + 1, body(*s)), state)[1]
+
+
+def _order(mask: Bool[Array, " n"], chunk: int) -> tuple[Int[Array, "turn chunk"], Array]:
+    """Indices of the set entries, then of the first again, in rows of one chunk; and their count."""
     size = -(-mask.size // chunk) * chunk
     indices = jnp.nonzero(mask, size=size, fill_value=0)[0]
     count = mask.sum()
-    return jnp.where(jnp.arange(size) < count, indices, indices[0]), count
+    indices = jnp.where(jnp.arange(size) < count, indices, indices[0])
+    return indices.reshape(-1, chunk), count

@@ -11,6 +11,7 @@ from jaxtyping import Int, UInt8
 from jmlv.data.compose import DigitSource, compose_pairs, generator
 from jmlv.data.idx import IMAGES_MAGIC, LABELS_MAGIC, find_idx, read_idx
 from jmlv.data.images import MultiLabelImages
+from jmlv.data.warp import Warp
 
 __all__ = ["double_mnist"]
 
@@ -26,6 +27,7 @@ def double_mnist(
     *,
     size: int = 2000,
     seed: int = 0,
+    warp: Warp | None = None,
 ) -> MultiLabelImages:
     """Images of 64x64 pixels with two different MNIST digits.
 
@@ -36,8 +38,8 @@ def double_mnist(
     the test files are split by index: of 10,000, the first 8,000 train and the last
     2,000 test; the result's ``origin`` says so.
 
-    **Arguments:** ``folder``: where the files are; ``split``, ``size``, ``seed`` as in
-    ``double_digits``.
+    **Arguments:** ``folder``: where the files are; ``split``, ``size``, ``seed``,
+    ``warp`` as in ``double_digits``.
 
     **Raises:** ``FileNotFoundError`` if the folder or a file is missing; ``ValueError``
     if a file is truncated, has the wrong magic number or other sizes than MNIST, if
@@ -52,7 +54,9 @@ def double_mnist(
     """
     generator(split, seed)
     source = _source(_checked(folder), split)
-    return compose_pairs(source, size=size, canvas=CANVAS, split=split, seed=seed)
+    return compose_pairs(
+        source, size=size, canvas=CANVAS, split=split, seed=seed, warp=warp
+    )
 
 
 def _checked(folder: str | Path) -> Path:

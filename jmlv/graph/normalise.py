@@ -189,6 +189,14 @@ def concatenate(b: Builder, *operands: Any, dimension: int) -> Variable:
     return b.emit(lax.concatenate_p, *operands, dimension=dimension)
 
 
+def stack(b: Builder, *operands: Any, axis: int) -> Variable:
+    """Concatenation along a new axis of length one."""
+    shape = next(v.shape for v in operands if isinstance(v, Variable))
+    longer = (*shape[:axis], 1, *shape[axis:])
+    parts = (reshape(b, v, longer) if isinstance(v, Variable) else v.reshape(longer) for v in operands)
+    return concatenate(b, *parts, dimension=axis)
+
+
 def identity(b: Builder, x: Any, **_: Any) -> Any:
     return x
 
@@ -206,6 +214,7 @@ RULES: dict[str, Rule] = {
     "reshape": lambda b, x, **params: reshape(b, x, **params),
     "reduce_max": reduce_max,
     "split": split,
+    "stack": stack,
     "convert_element_type": convert,
     "conv_general_dilated": convolution,
     "dot_general": dot,

@@ -1,0 +1,331 @@
+"""Counts of the base classifier's top labels under Gaussian noise: streamed, sharded, reproducible."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from jmlv.errors import DamagedFile
+from jmlv.graph import Classifier, as_function
+from jmlv.progress import NoProgress, Progress
+from jmlv.smoothing.arguments import require_count, require_positive
+
+NEAR_TIE = 1e-4
+"""Two scores at the border of the top k' that differ by less than this share of the largest score are
+decided by a forward pass of that noisy input alone: rounding depends on the size of a batch."""
+
+SAVE_EVERY = 5.0
+"""Seconds between two writes of a partial result."""
+
+MOST_SAMPLES = 2**31 - 1
+
+
+def sample_counts(
+    f: Classifier,
+    x: Float[Array | np.ndarray, "..."],
+    *,
+    sigma: float,
+    n: int,
+    k_prime: int,
+    key: Key[Array, ""],
+    batch_size: int = 256,
+    first: int = 0,
+    resume: str | Path | None = None,
+    progress: Progress = NoProgress(),
+) -> Int[np.ndarray, " label"]:
+    r"""How often each label is among the k' highest scores of noisy copies of one input.
+
+    $$n_j = \sum_{i < n} [\, j \in f_{k'}(x + \sigma z_i) \,], \qquad
+      z_i \sim \mathcal{N}(0, I) \text{ from } \texttt{fold\_in(key, i)}$$
+
+    Each noisy input has its own key, so the counts depend on ``key`` alone: not on ``batch_size``,
+    nor on how many devices the batch is spread over, nor on interruptions. Equal scores count for
+    the label of the lower number. Noisy inputs are not clipped to [0, 1]; a classifier that wants
+    them clipped does so itself, and the certificate holds for that classifier.
+
+    Args:
+        f: maps a batch of inputs to raw scores (batch, label); a function or a Flax NNX module.
+            Passing the same object again reuses the compiled code.
+        x: one input, (height, width, channel) or any other shape that ``f`` takes in batches.
+        sigma: standard deviation of the noise, in units of ``x``.
+        n: number of noisy inputs.
+        k_prime: number of labels that the base classifier outputs.
+        key: a threefry key, ``jax.random.key(seed)``.
+        batch_size: noisy inputs in memory at a time; rounded up to a multiple of the devices.
+        first: number of the first noisy input: the counts of 0..m and those of m..n add up to
+            those of 0..n.
+        resume: a file for the partial counts, written every few seconds and on interruption. A call
+            that finds it there goes on from it.
+        progress: shows the noisy inputs that are done.
+
+    Returns:
+        Integer counts (label,) that sum to ``(n - first) * k_prime``.
+
+    Raises:
+        ValueError: a score is NaN or infinite under noise (such a sample is never counted), ``x`` is
+            not finite, ``sigma`` is not positive, ``k_prime`` is not in 1..labels, the counts are no
+            positive integers, the key is of another kind, ``f`` gives no scores (batch, label), or
+            the file belongs to another call.
+        DamagedFile: ``resume`` is not a file that this function wrote.
+
+    Source: Jia, Qu and Gong, *MultiGuard*, NeurIPS 2022, Algorithm 1.
+
+    >>> f = lambda x: x.reshape(-1, 4)
+    >>> sample_counts(f, np.float32([[3.0, 2.0], [1.0, 0.0]]), sigma=1.0, n=1000, k_prime=2,
+    ...               key=jax.random.key(0)).sum()
+    np.int64(2000)
+    """
+    n, first = require_count("n", n, most=MOST_SAMPLES), require_count("first", first, least=0)
+    batch_size = require_count("batch_size", batch_size)
+    require_positive("sigma", sigma)
+    sampler = _Sampler.of(f, _finite(x), sigma, _threefry(key), k_prime)
+    tally = _Tally(np.zeros(sampler.labels, np.int64), first)
+    if resume is not None:
+        tally = _read(Path(resume), sampler, tally, n)
+    return _run(sampler, tally, n, batch_size, None if resume is None else Path(resume), progress)
+
+
+@dataclass
+class _Tally:
+    """The loop's state: counts of the noisy inputs ``first .. done - 1``."""
+
+    counts: np.ndarray
+    first: int
+    done: int = -1
+    saved: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.done = max(self.done, self.first)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampler:
+    """One input, its noise and the network: all that the counts depend on."""
+
+    network: Any
+    weights: PyTree
+    x: Array
+    sigma: float
+    key: Key[Array, ""]
+    k_prime: int
+    labels: int
+
+    @staticmethod
+    def of(f: Classifier, x: Array, sigma: float, key: Key[Array, ""], k_prime: int) -> _Sampler:
+        network, weights = _split(f)
+        shape = jax.eval_shape(partial(_scores, network), weights, x[None])
+        if getattr(shape, "ndim", 0) != 2 or shape.shape[0] != 1:
+            raise ValueError(
+                f"f: expected scores (1, labels) for an input of shape {(1, *x.shape)}, got {shape}."
+            )
+        k_prime = require_count("k_prime", k_prime, most=shape.shape[1])
+        return _Sampler(network, weights, x, float(sigma), key, k_prime, shape.shape[1])
+
+    def count(self, indices: Int[Array, " batch"], stop: int) -> tuple[Array, Array, Array]:
+        """Counts of the clear samples below ``stop``; which are unclear; which are not finite."""
+        with jax.default_matmul_precision("highest"):
+            return _count(
+                self.network, self.weights, self.x, self.sigma, self.key, indices, stop,
+                k_prime=self.k_prime, near=NEAR_TIE if len(indices) > 1 else -1.0,
+            )  # fmt: skip
+
+    def count_alone(self, index: int) -> np.ndarray:
+        """Counts of one sample, in a batch of its own: the same whatever batch it came from."""
+        return np.asarray(self.count(jnp.array([index], jnp.uint32), index + 1)[0])
+
+    def identity(self) -> dict[str, np.ndarray]:
+        """What a partial result must share with the call that goes on from it."""
+        x = np.ascontiguousarray(self.x)
+        return {
+            "sigma": np.float64(self.sigma),
+            "k_prime": np.int64(self.k_prime),
+            "key": np.asarray(jax.random.key_data(self.key)),
+            "x": np.array(hashlib.sha256(f"{x.shape}".encode() + x.tobytes()).hexdigest()),
+        }
+
+    def scores(self) -> np.ndarray:
+        """Scores of the input without noise: they tell one network from another."""
+        return np.asarray(_scores(self.network, self.weights, self.x[None]))[0]
+
+
+def _run(
+    sampler: _Sampler,
+    tally: _Tally,
+    n: int,
+    batch_size: int,
+    path: Path | None,
+    progress: Progress,
+) -> np.ndarray:
+    """Adds the samples ``tally.done .. n - 1``; one batch is computed while one is read."""
+    waiting: list[tuple[Array, tuple[Array, Array, Array]]] = []
+    try:
+        with progress.bar("noisy inputs", n - tally.first) as bar:
+            bar.update(tally.done - tally.first)
+            for indices in _batches(tally.done, n, batch_size):
+                waiting.append((indices, sampler.count(indices, n)))
+                if len(waiting) > 1:
+                    _add(sampler, tally, n, *waiting.pop(0), bar)
+                _save(path, sampler, tally, SAVE_EVERY)
+            for batch in waiting:
+                _add(sampler, tally, n, *batch, bar)
+    finally:
+        _save(path, sampler, tally, 0.0)
+    return tally.counts
+
+
+def _add(sampler: _Sampler, tally: _Tally, n: int, indices: Array, result: tuple, bar: Any) -> None:
+    counts, unclear, broken = map(np.asarray, result)
+    if broken.any():
+        raise ValueError(
+            f"f: gave NaN or infinite scores for {broken.sum()} of the noisy inputs "
+            f"{int(indices[0])}..{min(int(indices[-1]), n - 1)}, the first at number "
+            f"{int(indices[int(broken.argmax())])}; such a sample cannot be counted. Make the network "
+            "finite under this noise, or lower sigma."
+        )
+    total = counts.astype(np.int64)
+    for place in np.flatnonzero(unclear):
+        total += sampler.count_alone(int(indices[place]))
+    done = min(int(indices[-1]) + 1, n)
+    tally.counts, steps, tally.done = tally.counts + total, done - tally.done, done
+    bar.update(steps)
+
+
+def _batches(start: int, stop: int, batch_size: int) -> Iterator[Int[Array, " batch"]]:
+    """Numbers of the noisy inputs, all batches of one size, spread over the devices."""
+    devices = len(jax.devices())
+    size = -(-min(batch_size, max(stop - start, 1)) // devices) * devices
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("sample",))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("sample"))
+    for begin in range(start, stop, size):
+        indices = np.arange(begin, begin + size, dtype=np.uint32)
+        yield jax.device_put(indices, spread) if devices > 1 else jnp.asarray(indices)
+
+
+@partial(jax.jit, static_argnames=("network", "k_prime"))
+def _count(
+    network: Any,
+    weights: PyTree,
+    x: Float[Array, "..."],
+    sigma: Float[Array, ""],
+    key: Key[Array, ""],
+    indices: Int[Array, " batch"],
+    stop: Int[Array, ""],
+    *,
+    k_prime: int,
+    near: Float[Array, ""],
+) -> tuple[Int[Array, " label"], Array, Array]:
+    keys = jax.vmap(partial(jax.random.fold_in, key))(indices)
+    noise = jax.vmap(lambda k: jax.random.normal(k, x.shape, jnp.float32))(keys)
+    scores = _scores(network, weights, x + jnp.float32(sigma) * noise)
+    used = indices < stop
+    broken = used & ~jnp.isfinite(scores).all(axis=1)
+    top, chosen = jax.lax.top_k(scores, min(k_prime + 1, scores.shape[1]))
+    unclear = jnp.zeros_like(used)
+    if k_prime < scores.shape[1]:
+        gap = top[:, k_prime - 1] - top[:, k_prime]
+        unclear = used & ~broken & (gap <= near * jnp.abs(scores).max(axis=1))
+    hot = jax.nn.one_hot(chosen[:, :k_prime], scores.shape[1], dtype=jnp.int32).sum(axis=1)
+    counted = (used & ~unclear)[:, None]
+    return jnp.where(counted, hot, 0).sum(axis=0), unclear, broken
+
+
+def _scores(network: Any, weights: PyTree, x: Float[Array, "batch ..."]) -> Array:
+    """The scores of a split network: an NNX graph definition, or a function with its weights inside."""
+    return network(x) if weights is None else nnx.merge(network, weights)(x)
+
+
+def _split(f: Classifier) -> tuple[Any, PyTree]:
+    """A hashable description of the network and its weights, so that compiled code is found again."""
+    if isinstance(f, nnx.Module):
+        evaluation = nnx.clone(f)
+        evaluation.eval()
+        return nnx.split(evaluation)
+    function = getattr(f, "scores", None) or as_function(f)
+    try:
+        hash(function)
+    except TypeError:
+        return lambda x: function(x), None
+    return function, None
+
+
+def _finite(x: Any) -> Float[Array, "..."]:
+    values = np.asarray(x, np.float32)
+    if not np.all(np.isfinite(values)):
+        raise ValueError("x: holds NaN or infinite values.")
+    return jnp.asarray(values)
+
+
+def _threefry(key: Any) -> Key[Array, ""]:
+    """A typed scalar key whose numbers do not depend on the batch that they are drawn in."""
+    if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32")
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not (typed and key.shape == () and "fry" in str(key.dtype)):
+        raise ValueError(
+            f"key: expected one threefry key, got {key!r}. Pass "
+            "jax.random.key(0, impl='threefry2x32')."
+        )
+    return key
+
+
+def _save(path: Path | None, sampler: _Sampler, tally: _Tally, every: float) -> None:
+    """Writes the partial counts, never half of them, unless written less than ``every`` seconds ago."""
+    now = time.monotonic()
+    if path is None or now - tally.saved < every:
+        return
+    tally.saved = now
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as stream:
+        np.savez(
+            stream,
+            counts=tally.counts,
+            first=tally.first,
+            done=tally.done,
+            scores=sampler.scores(),
+            **sampler.identity(),
+        )
+    os.replace(part, path)
+
+
+def _read(path: Path, sampler: _Sampler, fresh: _Tally, n: int) -> _Tally:
+    """The partial counts in a file, or fresh ones where there is none."""
+    if not path.exists():
+        return fresh
+    content = _load(path)
+    expected = sampler.identity() | {"first": np.int64(fresh.first)}
+    other = [name for name in expected if not np.array_equal(content[name], expected[name])]
+    if not np.allclose(content["scores"], sampler.scores(), rtol=1e-2, atol=1e-3):
+        other.append("f")
+    if content["done"] > n:
+        other.append("n")
+    if other:
+        raise ValueError(
+            f"resume: {str(path)!r} belongs to a call with another {', '.join(other)}. Pass another "
+            "file, or delete this one."
+        )
+    return _Tally(content["counts"], fresh.first, int(content["done"]))
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    names = ("counts", "first", "done", "scores", "sigma", "k_prime", "key", "x")
+    try:
+        with np.load(path) as content:
+            return {name: content[name] for name in names}
+    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise DamagedFile(
+            f"resume: {str(path)!r} holds no partial counts ({error}). Delete it to start afresh."
+        ) from error

@@ -1,0 +1,145 @@
+"""Full backward CROWN: windows, chunks, tightness, and the pieces it is made of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import published
+import pytest
+from zoo import FAST_BUILD, NETS, SHAPE, Weights, boxes, rows_of
+
+import jmlv
+from jmlv.bounds import Interval
+from jmlv.bounds.crown import preactivation_bounds
+from jmlv.bounds.functionals import Window, crop, drop_outside, one_hot, whole
+from jmlv.bounds.loop import masked_map
+from jmlv.graph import Variable
+from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.graph.reads import pixels_read
+
+MAP = Variable(0, (1, 5, 7, 2))
+
+
+def test_windows_are_functionals():
+    """A window, made whole, has the same value on every map; cropping is the transpose of placing."""
+    rng = np.random.default_rng(0)
+    window = Window(jnp.asarray(rng.normal(size=(9, 3, 2, 2))), jnp.asarray(rng.integers(-4, 8, (9, 2))))
+    values = jnp.asarray(rng.normal(size=MAP.shape))
+    by_window = (drop_outside(window, MAP).rows * crop(values[0], window)).sum((1, 2, 3))
+    by_whole = (whole(window, MAP).rows * values).sum((1, 2, 3, 4))
+    np.testing.assert_allclose(by_window, by_whole, atol=1e-5)
+    dropped = (whole(drop_outside(window, MAP), MAP).rows * values).sum((1, 2, 3, 4))
+    np.testing.assert_allclose(dropped, by_whole, atol=1e-5)
+
+
+def test_one_hot_reads_single_entries():
+    values = jnp.arange(MAP.size, dtype=jnp.float32).reshape(MAP.shape)
+    indices = jnp.arange(MAP.size)
+    read = (whole(one_hot(MAP, indices), MAP).rows * values).sum((1, 2, 3, 4))
+    np.testing.assert_array_equal(read, indices)
+    flat = Variable(1, (1, 6))
+    np.testing.assert_array_equal(one_hot(flat, jnp.arange(6)).rows[:, 0], np.eye(6))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 12, 13])
+def test_masked_map_computes_what_is_wanted_and_its_gradient(count):
+    mask = np.zeros(13, bool)
+    mask[np.random.default_rng(count).permutation(13)[:count]] = True
+    weights = jnp.linspace(1, 2, 13)
+
+    def entries(operands, indices):
+        return Interval(operands[indices] ** 2, operands.sum() * operands[indices])
+
+    def total(operands):
+        found = masked_map(entries, 4, jnp.asarray(mask), operands)
+        return jnp.where(mask, found.lower + weights * found.upper, 0).sum(), found
+
+    def direct(operands):
+        return jnp.where(mask, operands**2 + weights * operands.sum() * operands, 0).sum()
+
+    operands = jnp.arange(13.0)
+    (value, found), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(operands)
+    np.testing.assert_allclose(value, direct(operands), rtol=1e-6)
+    np.testing.assert_allclose(gradient, jax.grad(direct)(operands), rtol=1e-6)
+    assert np.all(np.isinf(found.lower[~mask])) and np.all(np.isinf(found.upper[~mask]))
+
+
+@pytest.mark.parametrize("name", ["pool", "residual"])
+def test_chunks_do_not_matter(name):
+    rng = np.random.default_rng(0)
+    graph = jmlv.trace(NETS[name](Weights(2)), SHAPE)
+    low, high = (jnp.asarray(side[11], "float32") for side in boxes(rng, 18))
+    coefficients, offsets = (jnp.asarray(v, "float32") for v in rows_of(rng))
+    found = [
+        jax.jit(jmlv.CROWN(chunk=chunk).rows, compiler_options=FAST_BUILD)(
+            graph, low, high, coefficients, offsets
+        )
+        for chunk in (3, 200)
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_changes_the_gradient_only():
+    graph = jmlv.trace(NETS["pool"](Weights(2)), SHAPE)
+    x = jnp.full(SHAPE, 0.5)
+
+    def lower(epsilon, method):
+        return method.rows(graph, x - epsilon, x + epsilon, jnp.eye(3)[:1], jnp.zeros(1)).lower[0]
+
+    both = [jax.value_and_grad(lower)(jnp.full(SHAPE, 0.1), jmlv.CROWN(frozen=f)) for f in (False, True)]
+    assert float(both[0][0]) == pytest.approx(float(both[1][0]), abs=1e-6)
+    assert np.all(both[1][1] <= 0) and not np.allclose(both[0][1], both[1][1])
+
+
+def test_preactivation_bounds_hold_at_sampled_points():
+    rng = np.random.default_rng(4)
+    for name in ("pool", "conv", "linen"):
+        graph = fuse_relu_max_pool(jmlv.trace(NETS[name](Weights(5)), SHAPE))
+        low, high = (jnp.asarray(side[13], "float32") for side in boxes(rng, 18))
+        found = preactivation_bounds(graph, low, high)
+        assert found
+        for t in rng.random((64, *SHAPE)).round(1):
+            env = graph.environment((low + t * (high - low))[None])
+            for variable, interval in found.items():
+                assert np.all(interval.lower <= env[variable] + 1e-4)
+                assert np.all(interval.upper >= env[variable] - 1e-4)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_fusing_does_not_change_the_function(name):
+    graph = jmlv.trace(NETS[name](Weights(1)), SHAPE)
+    x = jnp.asarray(np.random.default_rng(0).random((3, *SHAPE)), "float32")
+    np.testing.assert_allclose(fuse_relu_max_pool(graph).scores(x), graph.scores(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_pixels_read_are_those_that_gradients_reach(name):
+    """No gradient reaches a pixel that is not read (weights are random, so the rest is reached)."""
+    graph = jmlv.trace(NETS[name](Weights(1)), SHAPE)
+    x = jnp.asarray(np.random.default_rng(0).random((8, *SHAPE)), "float32")
+    slopes = jax.vmap(jax.jacrev(lambda image: graph(image[None])[0]))(x)
+    reached = np.any(np.asarray(slopes) != 0, (0, 1))
+    assert not np.any(reached & ~pixels_read(graph))
+
+
+needs_published = pytest.mark.skipif(
+    not published.FOLDER.exists(), reason="the published Double-MNIST networks are not here"
+)
+
+
+@needs_published
+def test_tightness_on_the_published_networks():
+    """Mean lower bound over the two true labels' pairs, as tight as what auto_LiRPA 0.7.1 gives."""
+    data = published.images()
+    expected = {"linf": (0.32, 1.18), "x2": (-4.9, -2.16)}
+    for name, (crown_ibp, crown) in expected.items():
+        graph = jmlv.trace(published.network(name), (64, 64, 1))
+        means = {method: [] for method in (jmlv.CROWNIBP(), jmlv.CROWN())}
+        for image, digits in list(zip(data.images, data.digits))[:3]:
+            box = jmlv.Box.around(image, 0.01)
+            for method, values in means.items():
+                for digit in digits:
+                    rows = jmlv.bound(graph, box, jmlv.InTopK(int(digit), 2), method).rows_lower
+                    values.append(float(rows.mean()))
+        assert np.mean(means[jmlv.CROWNIBP()]) > crown_ibp - 1
+        assert np.mean(means[jmlv.CROWN()]) > crown - 1
+        assert np.mean(means[jmlv.CROWN()]) > np.mean(means[jmlv.CROWNIBP()]) + 0.3

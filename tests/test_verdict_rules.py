@@ -1,0 +1,150 @@
+"""The verdict rules, each with a case that breaks it."""
+
+import dataclasses
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jmlv
+from jmlv.bounds import CROWN, Interval
+from jmlv.numerics import PROOF_TOLERANCE
+from jmlv.oracles import Deadline, Evidence, Oracle, Query, SoundnessError, judge
+from jmlv.verdict import Status, Verdict
+
+
+def difference(x):
+    """Two scores: the two pixels."""
+    return x.reshape(x.shape[0], 2)
+
+
+X = np.array([[[0.8]], [[0.3]]], np.float32)
+PROPERTY = jmlv.InTopK(0, k=1)
+BREAKING = np.array([[[0.2]], [[0.9]]], np.float32)
+
+
+def query(epsilon, f=difference):
+    return Query.of(f, jmlv.Box.around(X, epsilon), PROPERTY)
+
+
+def test_proof_needs_a_finite_bound_above_the_tolerance():
+    for lower in (0.0, PROOF_TOLERANCE, -np.inf, np.nan, np.inf, -1.0):
+        assert judge(query(0.1), Evidence(lower=lower), "test").status is Status.UNKNOWN
+    assert judge(query(0.1), Evidence(lower=2 * PROOF_TOLERANCE), "test").robust
+
+
+def test_a_witness_is_clipped_into_the_region_before_it_counts():
+    """The point breaks the property, but outside the box; clipped it does not."""
+    verdict = judge(query(0.1), Evidence(point=BREAKING), "test")
+    assert verdict.status is Status.UNKNOWN
+    assert verdict.upper == pytest.approx(0.3, abs=1e-6)
+    assert query(0.1).lower.min() <= verdict.witness.min()
+
+
+def test_a_witness_inside_is_replayed():
+    verdict = judge(query(0.7), Evidence(point=BREAKING), "test")
+    assert verdict.status is Status.NOT_ROBUST and verdict.upper == pytest.approx(-0.7)
+    assert verdict.stats["witness_margin_float32"] == pytest.approx(-0.7)
+
+
+def test_a_witness_that_only_breaks_one_precision_is_no_witness():
+    def deployed(x):
+        scores = difference(x)
+        return scores + jnp.array([1.0, 0.0])
+
+    broken = dataclasses.replace(query(0.7), f=deployed)
+    verdict = judge(broken, Evidence(point=BREAKING), "test")
+    assert verdict.status is Status.UNKNOWN and "disagree" in verdict.reason
+
+
+def test_a_tie_counts_against_the_property():
+    tie = np.full((2, 1, 1), 0.5, np.float32)
+    assert judge(query(0.7), Evidence(point=tie), "test").status is Status.NOT_ROBUST
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_point_that_is_not_finite_is_no_witness(value):
+    point = np.full((2, 1, 1), value, np.float32)
+    assert judge(query(0.7), Evidence(point=point), "test").status is Status.UNKNOWN
+
+
+def test_a_deployed_nan_is_no_witness_and_no_proof():
+    broken = dataclasses.replace(query(0.7), f=lambda x: difference(x) * jnp.nan)
+    assert judge(broken, Evidence(point=BREAKING), "test").status is Status.UNKNOWN
+
+
+def test_proof_and_witness_together_are_a_defect():
+    with pytest.raises(SoundnessError, match="but a witness reaches"):
+        judge(query(0.7), Evidence(lower=1.0, point=BREAKING), "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Failing(Oracle):
+    name = "failing"
+
+    def search(self, query, deadline):
+        raise RuntimeError("solver crashed")
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokenBound(CROWN):
+    """CROWN with a broken rule: every lower bound is 1 too high."""
+
+    def rows(self, graph, lower, upper, coefficients, offsets):
+        low, high = super().rows(graph, lower, upper, coefficients, offsets)
+        return Interval(low + 1, high)
+
+
+def test_a_deliberately_broken_bound_is_caught_by_the_confirmation():
+    layers = jmlv.Layers.around(np.array([[True], [False]]))
+    with pytest.raises(SoundnessError, match="proved what PGD broke"):
+        jmlv.grow(difference, X, layers, PROPERTY, jmlv.Uniform(), bound=BrokenBound())
+
+
+def test_an_error_raises_and_never_becomes_a_verdict():
+    with pytest.raises(RuntimeError, match="solver crashed"):
+        jmlv.verify(difference, jmlv.Box.around(X, 0.1), PROPERTY, Failing())
+    with pytest.raises(RuntimeError, match="solver crashed"):
+        jmlv.verify(difference, jmlv.Box.around(X, 0.1), PROPERTY, jmlv.Cascade((Failing(),)))
+
+
+def test_statuses_need_their_evidence():
+    with pytest.raises(ValueError, match="needs a witness"):
+        Verdict(Status.NOT_ROBUST)
+    with pytest.raises(ValueError, match="finite lower bound"):
+        Verdict(Status.ROBUST)
+
+
+def test_cascade_asks_cheap_first_and_stops():
+    box = jmlv.Box.around(X, 0.1)
+    proven = jmlv.verify(difference, box, PROPERTY, jmlv.Cascade((jmlv.Bounds(), Failing())))
+    assert proven.robust and proven.method == "CROWN" and proven.stats["asked"] == ("CROWN",)
+    broken = jmlv.verify(difference, jmlv.Box.around(X, 0.7), PROPERTY, jmlv.Cascade((jmlv.PGD(), Failing())))
+    assert broken.status is Status.NOT_ROBUST and broken.method == "PGD"
+
+
+def test_verify_checks_before_any_work():
+    box = jmlv.Box.around(X, 0.1)
+    with pytest.raises(ValueError, match="budget: must be"):
+        jmlv.verify(difference, box, PROPERTY, budget=0)
+    with pytest.raises(ValueError, match="label: must be"):
+        jmlv.verify(difference, box, jmlv.InTopK(7, 1))
+    with pytest.raises(jmlv.UnsupportedOperation, match="exp.*log"):
+        jmlv.verify(lambda x: jnp.log(jnp.exp(difference(x))), box, PROPERTY)
+    with pytest.raises(ValueError, match="one array of scores"):
+        jmlv.verify(lambda x: x, box, PROPERTY)
+
+
+def test_deadlines_pass_and_nest():
+    deadline = Deadline(0.05)
+    inner = deadline.within(10)
+    assert not deadline.passed and inner.remaining <= 0.05
+    time.sleep(0.06)
+    assert deadline.passed and inner.passed and Deadline(None).remaining == np.inf
+
+
+def test_witness_and_verdict_are_values():
+    first = judge(query(0.7), Evidence(point=BREAKING), "test")
+    assert first == judge(query(0.7), Evidence(point=BREAKING), "test")
+    assert "NOT_ROBUST" in repr(first)
