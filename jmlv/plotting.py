@@ -94,9 +94,12 @@ def describe(result: GrownNeighborhood) -> str:
 
 
 def draw_epsilon(axes: Axes, result: GrownNeighborhood):
-    """Draws the map of epsilons on given axes; returns the image, for a colour bar."""
+    """Draws the map of epsilons, on a square-root scale; returns the image, for a colour bar."""
+    from matplotlib.colors import PowerNorm
+
     values = np.asarray(result.layers.spread(result.epsilon))[..., 0]
-    drawn = axes.imshow(values, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+    scale = PowerNorm(0.5, vmin=0, vmax=1)
+    drawn = axes.imshow(values, norm=scale, cmap="magma", interpolation="nearest")
     free = result.free[np.asarray(result.layers.index)]
     if free.any():
         axes.contourf(free, levels=[0.5, 1.5], colors="none", hatches=["//"])

@@ -22,7 +22,7 @@ HEADER = (
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--images", type=int, default=2, help="how many test images")
-    command.add_argument("--budget", type=float, default=20.0, help="seconds for each neighbourhood")
+    command.add_argument("--budget", type=float, default=60.0, help="seconds for each neighbourhood")
     command.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="their folder")
     command.add_argument("--out", type=Path, default=Path("results/demo"), help="folder for the files")
 

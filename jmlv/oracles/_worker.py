@@ -70,7 +70,7 @@ def _scip(arrays: dict, options: dict) -> dict:
         relative_gap_tolerance=0.0,
         absolute_gap_tolerance=0.0,
         solution_limit=1 if options["first"] else None,
-        cuts=mathopt.Emphasis.OFF,
+        cuts=mathopt.Emphasis.OFF if options["first"] else None,
     )
     parameters.gscip.real_params["numerics/feastol"] = options["feasibility"]
     parameters.gscip.real_params["limits/memory"] = float(options["memory_mib"])

@@ -59,7 +59,9 @@ class Encoding:
     base: Float[np.ndarray, "height width channel"]
     undecided: int
 
-    def point(self, values: Float[np.ndarray, " column"]) -> Float[np.ndarray, "height width channel"]:
+    def point(
+        self, values: Float[np.ndarray, " column"]
+    ) -> Float[np.ndarray, "height width channel"]:
         """The image that the model's values stand for."""
         image = self.base.copy()
         image.reshape(-1)[self.moving] = values[: len(self.moving)]

@@ -139,7 +139,7 @@ def _ask(query: Query, solver: str, deadline: Deadline, ceiling: float) -> Evide
     encoding = build(query, ceiling)
     if encoding.model is None:
         return Evidence(encoding.margin.lower, stats=_stats(encoding, solver))
-    outcome = solve(encoding.model, solver, deadline.remaining, first=True)
+    outcome = _solve(encoding, solver, deadline, first=True)
     stats = _stats(encoding, solver, outcome)
     if outcome.infeasible:
         reason = f"{solver}: no input has a margin of at most {ceiling:g}"
@@ -159,7 +159,7 @@ def _find_weakest(query: Query, solver: str, deadline: Deadline) -> Evidence:
     encoding = build(query, ceiling)
     if encoding.model is None:
         raise SoundnessError(f"CROWN: all margins above {ceiling}, but the centre's is below.")
-    outcome = solve(encoding.model, solver, deadline.remaining)
+    outcome = _solve(encoding, solver, deadline, first=False)
     if outcome.infeasible:
         raise SoundnessError(f"{solver}: no margin up to {ceiling}, but the centre's is below.")
     known = [centre] if outcome.values is None else [centre, _point(query, encoding, outcome)]
@@ -175,12 +175,16 @@ def build(query: Query, ceiling: float) -> Encoding:
         graph = fuse_relu_max_pool(query.graph64)
         bounds = preactivation_bounds(graph, lower, upper)
         rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count))
-        return encode(
-            graph, lower, upper, bounds, query.property, ceiling=ceiling, row_bounds=rows
-        )
+        return encode(graph, lower, upper, bounds, query.property, ceiling=ceiling, row_bounds=rows)
 
 
 _row_bounds = jax.jit(CROWN().rows)
+
+
+def _solve(encoding: Encoding, solver: str, deadline: Deadline, first: bool) -> Outcome:
+    if deadline.passed:
+        return Outcome(status="NOT_STARTED", reason=f"{solver}: no time was left to start it")
+    return solve(encoding.model, solver, deadline.remaining, first=first)
 
 
 def _proven_at(ceiling: float) -> float:

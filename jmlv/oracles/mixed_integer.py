@@ -32,13 +32,17 @@ class MixedIntegerModel:
 
     def __post_init__(self) -> None:
         rows, columns = self.matrix.shape
-        if not all(len(v) == columns for v in (self.lower, self.upper, self.integer, self.objective)):
+        if not all(
+            len(v) == columns for v in (self.lower, self.upper, self.integer, self.objective)
+        ):
             raise ValueError(f"MixedIntegerModel: column arrays must have {columns} entries.")
         if not len(self.row_lower) == len(self.row_upper) == rows:
             raise ValueError(f"MixedIntegerModel: row arrays must have {rows} entries.")
         finite = (self.lower, self.upper, self.objective, self.matrix.data)
         if not all(np.isfinite(v).all() for v in finite):
-            raise ValueError("MixedIntegerModel: bounds of columns and coefficients must be finite.")
+            raise ValueError(
+                "MixedIntegerModel: bounds of columns and coefficients must be finite."
+            )
         if np.isnan(self.row_lower).any() or np.isnan(self.row_upper).any():
             raise ValueError("MixedIntegerModel: a row's bound is not a number.")
 
@@ -110,7 +114,9 @@ class ModelBuilder:
         """Bounds of the columns so far."""
         return np.array(self._lower, float), np.array(self._upper, float)
 
-    def add_columns(self, lower: Sequence[float], upper: Sequence[float]) -> Int[np.ndarray, " new"]:
+    def add_columns(
+        self, lower: Sequence[float], upper: Sequence[float]
+    ) -> Int[np.ndarray, " new"]:
         """Continuous columns; returns their numbers."""
         first = self.columns
         self._lower.extend(map(float, lower))

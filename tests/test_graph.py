@@ -1,0 +1,146 @@
+"""The normalised graph: what it evaluates to, what it refuses, and what it shares."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+from zoo import NETS, SHAPE, Weights, conv
+
+import jmlv
+from jmlv.graph import Literal, Variable
+from jmlv.graph.affine import pull_back
+from jmlv.graph.operations import is_affine, is_relu, is_supported
+from jmlv.models import CNNConfig, MultiLabelCNN
+from jmlv.numerics import certificate_precision
+
+X = np.random.default_rng(0).random((4, *SHAPE)).astype("float32")
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_graph_computes_the_network(name):
+    f = NETS[name](Weights(1))
+    graph = jmlv.trace(f, SHAPE)
+    expected = jnp.concatenate([f(x[None]) for x in X])
+    np.testing.assert_allclose(graph.scores(X), expected, rtol=1e-4, atol=1e-5)
+    assert all(is_supported(graph, eqn) for eqn in graph.eqns)
+    with certificate_precision():
+        exact = graph.astype("float64")
+        assert exact.dtype == "float64" and exact.scores(X.astype("float64")).dtype == "float64"
+        np.testing.assert_allclose(exact.scores(X.astype("float64")), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_pulling_back_an_affine_equation_is_exact(name):
+    """rows . y = sum of pulled rows . x + offset, at a random input of every affine equation."""
+    graph = jmlv.trace(NETS[name](Weights(1)), SHAPE)
+    env = graph.environment(jnp.asarray(X[:1]))
+    rng = np.random.default_rng(1)
+    for eqn in graph.eqns:
+        if is_affine(graph, eqn):
+            rows = jnp.asarray(rng.normal(size=(2, *eqn.outvar.shape)), "float32")
+            pulled, offset = pull_back(graph, eqn, rows, graph.constants())
+            found = offset + sum((r * env[v]).reshape(2, -1).sum(1) for v, r in pulled.items())
+            expected = (rows * env[eqn.outvar]).reshape(2, -1).sum(1)
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_same_architecture_has_the_same_structure():
+    """So one compiled bound serves every network of an architecture."""
+    config = CNNConfig(input_shape=(8, 8, 1), channels=(2, 2))
+    first, second = (
+        jmlv.trace(MultiLabelCNN(config, rngs=nnx.Rngs(seed)), (8, 8, 1)) for seed in (0, 1)
+    )
+    assert first.structure == second.structure and hash(first.structure) == hash(second.structure)
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    other = jmlv.trace(MultiLabelCNN(CNNConfig(input_shape=(8, 8, 1)), rngs=nnx.Rngs(0)), (8, 8, 1))
+    assert other.structure != first.structure
+
+
+def test_every_inlined_call_has_fresh_variables():
+    relu = jax.jit(lambda x: jnp.maximum(x, 0))
+    graph = jmlv.trace(lambda x: relu(x) - relu(-x), (3,))
+    outputs = [eqn.outvar for eqn in graph.eqns]
+    assert len(set(outputs)) == len(outputs) and sum(map(is_relu, graph.eqns)) == 2
+
+
+def test_dead_code_and_constants_are_gone():
+    def f(x):
+        jnp.exp(x)
+        return x @ (jnp.exp(jnp.ones((3, 2))) / jnp.sqrt(2.0))
+
+    graph = jmlv.trace(f, (3,))
+    assert [eqn.primitive.name for eqn in graph.eqns] == ["dot_general"]
+
+
+def test_weights_may_be_traced():
+    """A graph can be read inside jit and grad, for certified training."""
+
+    @jax.jit
+    def greatest_scores(kernel):
+        graph = jmlv.trace(lambda x: jax.nn.relu(x @ kernel), (3,))
+        bounds = jmlv.CROWNIBP().rows(graph, jnp.zeros(3), jnp.ones(3), jnp.eye(2), jnp.zeros(2))
+        return bounds.upper.sum()
+
+    kernel = jnp.array([[1.0, -1.0], [0.5, 2.0], [-1.0, 1.0]])
+    slopes = jax.grad(greatest_scores)(kernel)
+    assert slopes.shape == kernel.shape and np.isfinite(slopes).all() and np.any(slopes != 0)
+
+
+UNSUPPORTED = {
+    "exp": (lambda x: jnp.exp(x.reshape(1, -1)), ["exp"]),
+    "product": (lambda x: (x * x[:, ::-1]).reshape(1, -1), ["mul of two computed values"]),
+    "softmax": (lambda x: jax.nn.softmax(x.reshape(1, -1)), ["exp", "div of two computed values"]),
+    "divisor": (lambda x: 1 / (1 + x.reshape(1, -1)), ["div"]),
+    "half precision": (lambda x: x.astype("bfloat16").reshape(1, -1), ["convert_element_type"]),
+    "selection": (lambda x: jnp.where(x > 0.5, x, 2.0).reshape(1, -1), ["gt", "select_n"]),
+    "dynamic kernel": (lambda x: conv(x, x[0, :2, :2, :, None]).reshape(1, -1), ["conv_general_dilated"]),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported_operations_are_all_listed_before_any_work(name):
+    f, expected = UNSUPPORTED[name]
+    problems = jmlv.check(f, X[0])
+    assert all(any(p.startswith(e) for p in problems) for e in expected), problems
+    with pytest.raises(jmlv.UnsupportedOperation, match="no sound rule"):
+        jmlv.trace(f, SHAPE)
+
+
+def test_supported_networks_have_nothing_to_list():
+    for name, net in NETS.items():
+        assert jmlv.check(net(Weights(1)), X[0]) == [], name
+
+
+def test_selection_that_only_looks_like_leaky_relu_is_refused():
+    def f(x):
+        return jnp.where(x >= 0.1, x, 0.5 * x).reshape(1, -1)
+
+    assert jmlv.check(f, X[0])
+
+
+def test_bad_functions_are_named():
+    with pytest.raises(ValueError, match="do not depend"):
+        jmlv.trace(lambda x: jnp.zeros((1, 3)), SHAPE)
+    with pytest.raises(ValueError, match="one array of scores"):
+        jmlv.trace(lambda x: (x, x), SHAPE)
+    with pytest.raises(TypeError, match="module: expected"):
+        jmlv.as_function(3)
+    graph = jmlv.trace(lambda x: x.reshape(1, -1), SHAPE)
+    with pytest.raises(ValueError, match="the graph takes images"):
+        jmlv.trace(graph, (1, 2, 3))
+
+
+def test_modules_are_read_in_evaluation_mode_and_left_alone():
+    module = nnx.Sequential(nnx.Linear(3, 3, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(1)))
+    module.train()
+    graph = jmlv.trace(module, (3,))
+    assert [eqn.primitive.name for eqn in graph.eqns] == ["dot_general", "add"]
+    assert module.layers[1].deterministic is False
+
+
+def test_values_print():
+    graph = jmlv.trace(lambda x: x @ jnp.eye(3), (3,))
+    assert "dot_general" in repr(graph) and repr(Variable(0, (2,))) == "v0:float32[2]"
+    assert repr(Literal(0.0)) == "0.0" and lax.add_p.name == "add"
