@@ -18,6 +18,7 @@ from jmlv.bounds.functionals import (
     Whole,
     Window,
     add,
+    apply,
     crop,
     flat_sum,
     is_small,
@@ -74,15 +75,20 @@ def pull_lines(
     if isinstance(functional, Window) and _has_window_rule(eqn):
         return _pull_lines_window(eqn, functional, lines)
     rows = whole(functional, eqn.outvar).rows
-    positive, negative = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
-    spread = positive[:, None] * lines.lower_weights + negative[:, None] * lines.upper_weights
-    offset = positive * lines.lower_constant + negative * lines.upper_constant
-    (source,) = (v for v in eqn.invars[:1])
+    offset = apply(jnp.maximum(rows, 0), lines.lower_constant)
+    offset += apply(jnp.minimum(rows, 0), lines.upper_constant)
+    source = eqn.invars[0]
     if is_relu(eqn):
-        return {source: Whole(spread[:, 0])}, flat_sum(offset)
+        return {source: Whole(_choose(rows, lines.lower_weights[0], lines.upper_weights[0]))}, offset
+    spread = _choose(rows[:, None], lines.lower_weights, lines.upper_weights)
     transposed = jax.linear_transpose(lambda x: patches(x, eqn.params), source.aval)
     (rows,) = jax.vmap(transposed)(spread)
-    return {source: Whole(rows)}, flat_sum(offset)
+    return {source: Whole(rows)}, offset
+
+
+def _choose(rows: Array, low: Array, high: Array) -> Array:
+    """Rows times the lower line where they are positive, else times the upper."""
+    return rows * jnp.where(rows > 0, low, high)
 
 
 def _pull_affine(graph: Graph, eqn: Equation, current: Functional, constants: Mapping) -> Any:
@@ -105,21 +111,20 @@ def _has_window_rule(eqn: Equation) -> bool:
 
 def _pull_lines_window(eqn: Equation, window: Window, lines: Lines) -> Any:
     rows = window.rows
-    positive, negative = jnp.maximum(rows, 0), jnp.minimum(rows, 0)
     low, high = (
         jnp.stack([crop(w[0], window) for w in weights], 1)
         for weights in (lines.lower_weights, lines.upper_weights)
     )
-    spread = positive[:, None] * low + negative[:, None] * high
-    offset = positive * crop(lines.lower_constant[0], window)
-    offset += negative * crop(lines.upper_constant[0], window)
-    (source,) = (v for v in eqn.invars[:1])
+    spread = _choose(rows[:, None], low, high)
+    constants = crop(lines.lower_constant[0], window), crop(lines.upper_constant[0], window)
+    offset = flat_sum(_choose(rows, *constants))
+    source = eqn.invars[0]
     if is_relu(eqn):
-        return {source: Window(spread[:, 0], window.corner)}, flat_sum(offset)
+        return {source: Window(spread[:, 0], window.corner)}, offset
     valid = {**eqn.params, "padding": ((0, 0),) * 4}
 
     def local(patch: Array) -> Array:
         return patches(patch[None], valid)[:, 0]
 
     pulled = slide(Window(spread, window.corner), source, local, pool_settings(eqn))
-    return {source: pulled}, flat_sum(offset)
+    return {source: pulled}, offset

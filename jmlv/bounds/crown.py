@@ -45,7 +45,7 @@ class CROWN(BoundMethod):
             do not change.
     """
 
-    chunk: int = 128
+    chunk: int = 64
     frozen: bool = False
 
     def __post_init__(self) -> None:
@@ -63,9 +63,9 @@ class CROWN(BoundMethod):
         scores = intervals[graph.output]
         if self.frozen:
             scores, lines = jax.lax.stop_gradient((scores, lines))
-        both = jnp.concatenate([coefficients, -coefficients])[:, None, :].astype(graph.dtype)
-        least = lower_bound(graph, Whole(both), lines, *box)
-        low, high = least[: len(coefficients)], -least[len(coefficients) :]
+        rows = coefficients[:, None, :].astype(graph.dtype)
+        low = lower_bound(graph, Whole(rows), lines, *box)
+        high = -lower_bound(graph, Whole(-rows), lines, *box)
         ibp = rows_of_scores(interval_bound(scores), coefficients, offsets)
         return Interval(
             jnp.maximum(low + offsets, ibp.lower), jnp.minimum(high + offsets, ibp.upper)
@@ -73,7 +73,7 @@ class CROWN(BoundMethod):
 
 
 def preactivation_bounds(
-    graph: Graph, lower: Float[Array, "*image"], upper: Float[Array, "*image"], chunk: int = 128
+    graph: Graph, lower: Float[Array, "*image"], upper: Float[Array, "*image"], chunk: int = 64
 ) -> dict[Variable, Interval]:
     """CROWN intervals for the input of every nonlinear equation of a graph, over a box.
 
