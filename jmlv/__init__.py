@@ -7,6 +7,8 @@ from jmlv.neighborhoods import (
     GradientGuided,
     GrownNeighborhood,
     LayerByLayer,
+    LayerSearch,
+    LinearSteps,
     Uniform,
     by_pixel_count,
     decaying,

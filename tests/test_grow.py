@@ -22,7 +22,8 @@ STRATEGIES = [
     jmlv.LayerByLayer("outward"),
     jmlv.LayerByLayer("inward"),
     jmlv.GradientGuided(),
-    jmlv.GradientGuided(gradient=jmlv.CROWNIBP(), starts=2),
+    jmlv.GradientGuided(jmlv.LinearSteps(gradient=jmlv.CROWNIBP()), starts=2),
+    jmlv.LayerSearch(rounds=3),
 ]
 ORACLES = [jmlv.Uniform(oracle=jmlv.Cascade()), jmlv.LayerByLayer("inward", steps=3, oracle=jmlv.MILP())]
 
@@ -70,10 +71,10 @@ def test_linear_network_reaches_the_known_optimum():
     layers = jmlv.Layers.around(np.array([[True, False]]))
     inward = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), jmlv.LayerByLayer("inward", steps=12))
     np.testing.assert_allclose(inward.epsilon, [0.0, 0.6], atol=1e-3)
-    guided = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), jmlv.GradientGuided(use=0.9999))
+    guided = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), jmlv.GradientGuided(jmlv.LinearSteps(use=0.9999)))
     assert guided.size == pytest.approx(0.6, abs=2e-3)
     weighted = jmlv.grow(
-        f, x, layers, jmlv.InTopK(0, 1), jmlv.GradientGuided(use=0.9999), weights=np.array([3.0, 1.0])
+        f, x, layers, jmlv.InTopK(0, 1), jmlv.GradientGuided(jmlv.LinearSteps(use=0.9999)), weights=np.array([3.0, 1.0])
     )
     assert weighted.size == pytest.approx(0.9, abs=3e-3)
     np.testing.assert_allclose(weighted.epsilon, [0.3, 0.0], atol=3e-3)

@@ -11,6 +11,8 @@ from jmlv.cli.report import table, write_grown
 from jmlv.neighborhoods import (
     GradientGuided,
     LayerByLayer,
+    LayerSearch,
+    LinearSteps,
     Uniform,
     by_pixel_count,
     decaying,
@@ -24,8 +26,9 @@ STRATEGIES = {
     "uniform": Uniform(),
     "outward": LayerByLayer("outward"),
     "inward": LayerByLayer("inward"),
+    "search": LayerSearch(),
     "gradient": GradientGuided(),
-    "gradient-crown-ibp": GradientGuided(gradient=CROWNIBP()),
+    "gradient-crown-ibp": GradientGuided(LinearSteps(gradient=CROWNIBP())),
 }
 WEIGHTS = {"equal": equal, "decaying": decaying, "pixels": by_pixel_count}
 BOUNDS = {"crown": CROWN(), "crown-ibp": CROWNIBP()}

@@ -4,6 +4,8 @@ from jmlv.neighborhoods.gradient_guided import GradientGuided
 from jmlv.neighborhoods.grow import grow
 from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.layer_by_layer import LayerByLayer
+from jmlv.neighborhoods.layer_search import LayerSearch
+from jmlv.neighborhoods.linear_steps import LinearSteps
 from jmlv.neighborhoods.strategy import Strategy
 from jmlv.neighborhoods.uniform import Uniform
 from jmlv.neighborhoods.weights import by_pixel_count, decaying, equal
