@@ -8,6 +8,7 @@ from jmlv.neighborhoods import (
     GrownNeighborhood,
     LayerByLayer,
     LayerSearch,
+    LayerStatus,
     LinearSteps,
     Uniform,
     by_pixel_count,

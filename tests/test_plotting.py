@@ -26,6 +26,7 @@ def grown():
         property=jmlv.InTopK(1, 2),
         verdict=Verdict(Status.ROBUST, lower=0.1, stats={"method": "CROWN"}),
         free=free,
+        statuses=(jmlv.LayerStatus.UNDECIDED,) * layers.count,
         queries={"CROWN": 3},
         seconds=1.5,
         trace=((0.1, 0.0), (0.4, 1.0)),

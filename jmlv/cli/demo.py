@@ -9,12 +9,19 @@ from jmlv.cli.inputs import Example, example, network
 from jmlv.cli.report import table, write_grown, write_json
 from jmlv.data import double_digits
 from jmlv.graph import Graph
-from jmlv.neighborhoods import GradientGuided, GrownNeighborhood, LayerByLayer, Uniform, grow
+from jmlv.neighborhoods import (
+    GradientGuided,
+    GrownNeighborhood,
+    LayerByLayer,
+    LayerSearch,
+    Uniform,
+    grow,
+)
 from jmlv.progress import TqdmProgress
 from jmlv.regions import Layers
 
 DEFENCES = ("none", "l0", "linf")
-STRATEGIES = (Uniform(), LayerByLayer("outward"), GradientGuided())
+STRATEGIES = (Uniform(), LayerByLayer("outward"), GradientGuided(), LayerSearch(rounds=6))
 HEADER = (
     "model", "image", "target", "strategy", "size", "certified by", "oracle queries", "seconds"
 )  # fmt: skip

@@ -6,6 +6,7 @@ from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.layer_by_layer import LayerByLayer
 from jmlv.neighborhoods.layer_search import LayerSearch
 from jmlv.neighborhoods.linear_steps import LinearSteps
+from jmlv.neighborhoods.maximality import LayerStatus
 from jmlv.neighborhoods.strategy import Strategy
 from jmlv.neighborhoods.uniform import Uniform
 from jmlv.neighborhoods.weights import by_pixel_count, decaying, equal

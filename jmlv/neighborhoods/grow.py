@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 from jmlv.bounds import CROWN, BoundMethod
 from jmlv.graph import Classifier
 from jmlv.graph.reads import pixels_read
-from jmlv.neighborhoods.gradient_guided import GradientGuided
 from jmlv.neighborhoods.grown import GrownNeighborhood
+from jmlv.neighborhoods.layer_search import LayerSearch
+from jmlv.neighborhoods.maximality import LayerStatus, layer_statuses
 from jmlv.neighborhoods.problem import OutOfTime, Problem
 from jmlv.neighborhoods.strategy import Strategy
 from jmlv.neighborhoods.weights import equal
@@ -36,6 +37,7 @@ def grow(
     budget: float | None = 60.0,
     bound: BoundMethod = CROWN(),
     oracle: Oracle | None = None,
+    maximality: PGD | None = PGD(restarts=4, steps=30),
     progress: Progress = NoProgress(),
 ) -> GrownNeighborhood:
     """Grows a layered neighbourhood of ``x`` in which a property provably holds.
@@ -45,12 +47,14 @@ def grow(
         x: one image, values in [0, 1].
         layers: the layers around the perturbed object, ``Layers.around(mask)``.
         property: what must hold, such as ``InTopK(target, 2)``.
-        strategy: how to search; by default ``GradientGuided()``.
+        strategy: how to search; by default ``LayerSearch()``.
         weights: one weight per layer, or a function of the layers (``jmlv.decaying``); equal by
             default.
         budget: seconds. What is certified when they end is returned.
         bound: the certificate of the search.
         oracle: gives the final confirmation; by default PGD (which must fail), CROWN, then SCIP.
+        maximality: attacks the result with each layer one grey level larger, to say which layers
+            are maximal; None leaves them undecided.
         progress: shows queries and the best size.
 
     Returns:
@@ -70,7 +74,7 @@ def grow(
     [0.37 0.37] ROBUST
     """
     deadline = Deadline(budget)
-    strategy = GradientGuided() if strategy is None else strategy
+    strategy = LayerSearch() if strategy is None else strategy
     require_image(x, "x")
     x = np.asarray(x, np.float32)
     _require_layers(layers, x)
@@ -81,24 +85,28 @@ def grow(
             layers=layers,
             weights=_weights(weights, layers),
             bound=bound,
-            deadline=deadline.within(None if budget is None else 0.9 * budget),
+            deadline=Deadline(None),
+            clock=deadline,
             bar=bar,
             free=_free_layers(query, layers),
         )
-        reason = _search(problem, strategy)
+        reason = _search(problem, strategy, deadline.within(None if budget is None else 0.9 * budget))
     oracle = Cascade((PGD(), Bounds(bound), MILP())) if oracle is None else oracle
-    return _confirmed(problem, strategy, oracle, deadline, reason)
+    return _confirmed(problem, strategy, oracle, maximality, deadline, reason)
 
 
-def _search(problem: Problem, strategy: Strategy) -> str:
-    """Runs the strategy; returns why it ended."""
-    start = np.zeros(len(problem.movable))
+def _search(problem: Problem, strategy: Strategy, deadline: Deadline) -> str:
+    """Runs the strategy until the deadline; returns why it ended.
+
+    The image alone is certified first, deadline or not, so that there is something to return.
+    """
     margin = problem.query.margin_exact(problem.x)
     if not margin > 0:
         raise ValueError(f"property: does not hold at x itself (margin {margin:.4g}).")
+    if not problem.offer(np.zeros(len(problem.movable))):
+        return "the image alone could not be certified"
+    problem.deadline = deadline
     try:
-        if not problem.offer(start):
-            return "the image alone could not be certified"
         strategy.search(problem)
     except OutOfTime:
         return "the budget ended"
@@ -108,16 +116,21 @@ def _search(problem: Problem, strategy: Strategy) -> str:
 
 
 def _confirmed(
-    problem: Problem, strategy: Strategy, oracle: Oracle, deadline: Deadline, reason: str
+    problem: Problem,
+    strategy: Strategy,
+    oracle: Oracle,
+    maximality: PGD | None,
+    deadline: Deadline,
+    reason: str,
 ) -> GrownNeighborhood:
     """The best neighbourhood with the oracle's verdict, or the search's own where that is unknown."""
     epsilon = problem.full(np.zeros(len(problem.movable))) if problem.best is None else problem.best
     problem.deadline = deadline
-    verdict = problem.best_verdict
-    if verdict is None or not deadline.passed:
+    verdict = problem.best_verdict or Verdict(Status.UNKNOWN, reason=reason)
+    if not deadline.passed:
         confirmed = problem.verify(epsilon[problem.movable], oracle)
         _require_agreement(verdict, confirmed)
-        verdict = confirmed if verdict is None or confirmed.robust else verdict
+        verdict = confirmed if confirmed.robust or not verdict.robust else verdict
     return GrownNeighborhood(
         x=problem.x,
         layers=problem.layers,
@@ -126,6 +139,7 @@ def _confirmed(
         property=problem.query.property,
         verdict=verdict,
         free=problem.free,
+        statuses=_statuses(problem, epsilon, maximality),
         queries=dict(problem.queries),
         seconds=deadline.elapsed,
         trace=tuple(problem.trace),
@@ -134,8 +148,16 @@ def _confirmed(
     )
 
 
-def _require_agreement(searched: Verdict | None, confirmed: Verdict) -> None:
-    if searched is not None and searched.robust and confirmed.status is Status.NOT_ROBUST:
+def _statuses(
+    problem: Problem, epsilon: np.ndarray, attack: PGD | None
+) -> tuple[LayerStatus, ...]:
+    if attack is None or problem.deadline.passed:
+        return (LayerStatus.UNDECIDED,) * problem.layers.count
+    return layer_statuses(problem, epsilon, attack)
+
+
+def _require_agreement(searched: Verdict, confirmed: Verdict) -> None:
+    if searched.robust and confirmed.status is Status.NOT_ROBUST:
         raise SoundnessError(f"{searched.method} proved what {confirmed.method} broke: {confirmed}")
 
 

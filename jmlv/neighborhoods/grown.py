@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jmlv.neighborhoods.maximality import LayerStatus
 from jmlv.properties import Property
 from jmlv.regions import LayeredNeighborhood, Layers
 from jmlv.verdict import Verdict
@@ -26,6 +27,7 @@ class GrownNeighborhood:
         property: what holds everywhere in the neighbourhood.
         verdict: of the final confirmation; ``verdict.method`` names the oracle that proved it.
         free: (layer,) layers that the network never reads; their epsilon is 1 for nothing.
+        statuses: what is known of each layer: maximal, full, free, empty or undecided.
         queries: how many candidates were asked, by kind.
         seconds: wall time.
         trace: ``(seconds, size)`` at every improvement.
@@ -40,6 +42,7 @@ class GrownNeighborhood:
     property: Property
     verdict: Verdict
     free: Bool[np.ndarray, " layer"]
+    statuses: tuple[LayerStatus, ...]
     queries: Mapping[str, int]
     seconds: float
     trace: tuple[tuple[float, float], ...]
@@ -80,6 +83,7 @@ class GrownNeighborhood:
             "epsilon": [float(e) for e in self.epsilon],
             "weights": [float(w) for w in self.weights],
             "free_layers": [int(d) for d in np.flatnonzero(self.free)],
+            "layer_statuses": [status.value for status in self.statuses],
             "status": self.verdict.status.name,
             "margin_lower": self.verdict.lower,
             "certified_by": self.certified_by,

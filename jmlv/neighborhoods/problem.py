@@ -39,6 +39,7 @@ class Problem:
         weights: (layer,), the size's weights, not negative.
         bound: the search's certificate, in float32, on batches of candidates.
         deadline: when to stop.
+        clock: since the call began, for the trace.
         bar: shows the queries asked and the best size.
         free: (layer,) layers that the network never reads.
         movable: indices of the layers to grow.
@@ -52,6 +53,7 @@ class Problem:
     weights: Float[np.ndarray, " layer"]
     bound: BoundMethod
     deadline: Deadline
+    clock: Deadline
     bar: Bar
     free: Bool[np.ndarray, " layer"]
     queries: Counter = dataclasses.field(default_factory=Counter)
@@ -113,7 +115,7 @@ class Problem:
         verdict = self.verify(epsilon, oracle)
         if verdict.robust and self.improves(epsilon):
             self.best, self.best_verdict = self.full(epsilon), verdict
-            self.trace.append((self.deadline.elapsed, self.size(epsilon)))
+            self.trace.append((self.clock.elapsed, self.size(epsilon)))
         return verdict.robust
 
     def verify(self, epsilon: Float[Array, " movable"], oracle: Oracle | None = None) -> Verdict:

@@ -98,6 +98,20 @@ def descend(
     return best[winner], least[winner]
 
 
+@partial(jax.jit, static_argnums=0)
+def descend_in_each(
+    pgd: PGD,
+    graph: Graph,
+    form: MarginForm,
+    lower: Float[Array, "box *image"],
+    upper: Float[Array, "box *image"],
+    key: Array,
+) -> tuple[Float[Array, "box *image"], Float[Array, " box"]]:
+    """One round in each of several boxes, in one batch: their points of least margin."""
+    search = partial(descend, pgd, graph, form)
+    return jax.vmap(search)(lower, upper, jax.random.split(key, len(lower)))
+
+
 def _starts(pgd: PGD, lower: Array, upper: Array, key: Array) -> Float[Array, "start *image"]:
     uniform = jax.random.uniform(key, (pgd.restarts, *lower.shape))
     corners = jnp.arange(pgd.restarts) % 2 == 1
