@@ -25,7 +25,9 @@ _METADATA = "metadata.json"
 _WEIGHTS = "weights"
 _COMMITTED = "commit_success.txt"
 """Orbax's marker holds the folder's absolute path; local files restore without it."""
-_REMEDY = "Restore the folder (git checkout), or train it again: see experiments/train_checkpoints.py."
+_REMEDY = (
+    "Restore the folder (git checkout), or train it again: see experiments/train_checkpoints.py."
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def save(
     """Writes the weights and ``metadata.json`` into ``folder``, which it creates.
 
     The files hold neither a path nor a host name, so they can be committed. The
-    metadata hold the network's sizes and a digest of its weights.
+    metadata hold the network's sizes and a digest of the files with its weights.
 
     **Raises:** ``FileExistsError`` if the folder has content and ``overwrite`` is false.
 
@@ -74,7 +76,7 @@ def save(
     content = {
         "format_version": FORMAT_VERSION,
         "model": model.config.to_json(),
-        "weights_sha256": _digest(weights),
+        "weights_sha256": _digest(path / _WEIGHTS),
         "data": dict(metadata.data),
         "training": dict(metadata.training),
         "metrics": dict(metadata.metrics),
@@ -92,17 +94,11 @@ def restore(folder: str | Path) -> tuple[MultiLabelCNN, Metadata]:
     """
     path = Path(folder)
     content = _read_metadata(path)
-    model = nnx.eval_shape(
-        lambda: MultiLabelCNN(_config(content["model"], path), rngs=nnx.Rngs(0))
-    )
+    model = nnx.eval_shape(lambda: MultiLabelCNN(_config(content["model"], path), rngs=nnx.Rngs(0)))
     graph, state = nnx.split(model)
+    _check_digest(path, content["weights_sha256"])
     weights = _read_weights(path, nnx.to_pure_dict(state))
-    if _digest(weights) != content["weights_sha256"]:
-        raise ValueError(
-            f"folder: the weights in {str(path)!r} are not those that its "
-            f"{_METADATA} was written for; expected the digest "
-            f"{content['weights_sha256'][:12]}... . {_REMEDY}"
-        )
+    _check_shapes(weights, nnx.to_pure_dict(state), path)
     nnx.replace_by_pure_dict(state, jax.tree.map(jax.numpy.asarray, weights))
     return nnx.merge(graph, state), Metadata(
         content["data"], content["training"], content["metrics"]
@@ -131,13 +127,30 @@ def _weights(model: MultiLabelCNN) -> PyTree:
     return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
 
 
-def _digest(weights: PyTree) -> str:
-    leaves = jax.tree_util.tree_leaves_with_path(weights)
+def _digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of all files in ``folder``."""
     digest = hashlib.sha256()
-    for name, leaf in leaves:
-        digest.update(f"{jax.tree_util.keystr(name)}{leaf.shape}{leaf.dtype}".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
     return digest.hexdigest()
+
+
+def _check_digest(path: Path, expected: str) -> None:
+    """Comes before Orbax, whose background reads of damaged files complain late."""
+    if not (path / _WEIGHTS).is_dir():
+        raise FileNotFoundError(
+            f"folder: got {str(path)!r}, which has no {_WEIGHTS}/; expected Orbax's "
+            f"files in it. {_REMEDY}"
+        )
+    found = _digest(path / _WEIGHTS)
+    if found != expected:
+        raise ValueError(
+            f"folder: the weights in {str(path)!r} are damaged, or not those that its "
+            f"{_METADATA} was written for: got the SHA-256 {found[:12]}...; expected "
+            f"{str(expected)[:12]}... . {_REMEDY}"
+        )
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
@@ -177,11 +190,6 @@ def _config(values: object, path: Path) -> CNNConfig:
 
 def _read_weights(path: Path, like: PyTree) -> PyTree:
     """The weights as NumPy arrays, of the shapes in ``like``."""
-    if not (path / _WEIGHTS).is_dir():
-        raise FileNotFoundError(
-            f"folder: got {str(path)!r}, which has no {_WEIGHTS}/; expected Orbax's "
-            f"files in it. {_REMEDY}"
-        )
     target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
     try:
         with _checkpointer() as checkpointer:
@@ -192,6 +200,16 @@ def _read_weights(path: Path, like: PyTree) -> PyTree:
             f"got {type(error).__name__}: {_first_line(error)}; expected Orbax's files "
             f"as written. {_REMEDY}"
         ) from error
+
+
+def _check_shapes(weights: PyTree, like: PyTree, path: Path) -> None:
+    """Orbax restores whatever shape is on disk, also where another was asked for."""
+    got, expected = (jax.tree.map(lambda w: (w.shape, str(w.dtype)), t) for t in (weights, like))
+    if got != expected:
+        raise ValueError(
+            f"folder: the weights in {str(path)!r} are of another network: got the shapes "
+            f"{got}; expected {expected}, from its {_METADATA}. {_REMEDY}"
+        )
 
 
 def _first_line(error: Exception) -> str:

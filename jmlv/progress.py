@@ -49,9 +49,7 @@ class Progress(ABC):
     def bar(self, description: str, total: int | None = None) -> Bar:
         """A new bar of ``total`` steps (``None``: not known beforehand)."""
 
-    def wrap(
-        self, items: Iterable[T], description: str, total: int | None = None
-    ) -> Iterator[T]:
+    def wrap(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         """Yields ``items`` and advances a bar by one for each.
 
         >>> sum(NoProgress().wrap([1, 2, 3], "adding"))

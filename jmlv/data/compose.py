@@ -42,9 +42,7 @@ def generator(split: str, seed: int) -> np.random.Generator:
     True
     """
     if split not in SPLITS:
-        raise ValueError(
-            f"split: got {split!r}; expected one of {SPLITS}. Pass the split by name."
-        )
+        raise ValueError(f"split: got {split!r}; expected one of {SPLITS}. Pass the split by name.")
     if seed < 0:
         raise ValueError(f"seed: got {seed}; expected 0 or more. Pass such a seed.")
     return np.random.default_rng([seed, SPLITS.index(split)])

@@ -54,9 +54,7 @@ def double_mnist(
     """
     generator(split, seed)
     source = _source(_checked(folder), split)
-    return compose_pairs(
-        source, size=size, canvas=CANVAS, split=split, seed=seed, warp=warp
-    )
+    return compose_pairs(source, size=size, canvas=CANVAS, split=split, seed=seed, warp=warp)
 
 
 def _checked(folder: str | Path) -> Path:

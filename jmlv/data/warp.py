@@ -14,7 +14,7 @@ __all__ = ["Warp"]
 class Warp:
     r"""Rotates, shears, stretches and shifts each digit at random about its centre.
 
-    The value at place $p$ is the bilinear value of the digit at $A p + b$, zero
+    The value at place $p$ is the bilinear value of the digit at $A p + d$, zero
     outside of it, with
 
     $$A = \begin{pmatrix} a & 0 \\ 0 & b \end{pmatrix}
@@ -24,7 +24,7 @@ class Warp:
     and every amount uniform around doing nothing.
 
     **Arguments:** ``rotation``: largest angle $t$ in radians; ``shear``: largest $h$;
-    ``stretch``: largest $|a - 1|$ and $|b - 1|$; ``shift``: largest entry of $b$ in
+    ``stretch``: largest $|a - 1|$ and $|b - 1|$; ``shift``: largest entry of $d$ in
     pixels.
 
     **Raises:** ``ValueError`` for a negative amount or a stretch of 1 or more.
@@ -32,7 +32,7 @@ class Warp:
     **Source:** Simard, Steinkraus and Platt, *Best Practices for Convolutional Neural
     Networks*, ICDAR 2003, section 2, for training on deformed digits.
 
-    >>> still = Warp(rotation=0, shear=0, stretch=0, shift=0)
+    >>> still = Warp(rotation=0.0, shear=0.0, stretch=0.0, shift=0.0)
     >>> float(still.apply(np.ones((1, 3, 3), np.float32), np.random.default_rng(0)).sum())
     9.0
     """
@@ -83,5 +83,7 @@ def _bilinear_at(
     (row, column), (down, right) = np.moveaxis(corner, 1, 0), np.moveaxis(places - corner, 1, 0)
     digit = np.arange(len(digits))[:, None]
     top = padded[digit, row, column] * (1 - right) + padded[digit, row, column + 1] * right
-    below = padded[digit, row + 1, column] * (1 - right) + padded[digit, row + 1, column + 1] * right
+    below = (
+        padded[digit, row + 1, column] * (1 - right) + padded[digit, row + 1, column + 1] * right
+    )
     return (top * (1 - down) + below * down).astype(np.float32)

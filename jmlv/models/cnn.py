@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 import jax
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -128,7 +129,7 @@ class MultiLabelCNN(nnx.Module):
         self.dense = nnx.Linear(math.prod(config.feature_shape), config.labels, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "batch height width channel"]
+        self, x: Float[Array | np.ndarray, "batch height width channel"]
     ) -> Float[Array, "batch label"]:
         """Scores (raw logits); a label is the likelier the higher its score."""
         x = jax.nn.relu(self.conv1(x))

@@ -13,11 +13,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key
 from jmlv.training.losses import binary_cross_entropy
 from jmlv.training.pgd import projected_gradient
 
-__all__ = ["Defence", "L0Defence", "LinfDefence", "NoDefence"]
+__all__ = ["Defence", "GaussianNoise", "L0Defence", "LinfDefence", "NoDefence"]
 
-Scores = Callable[
-    [Float[Array, "batch height width channel"]], Float[Array, "batch label"]
-]
+Scores = Callable[[Float[Array, "batch height width channel"]], Float[Array, "batch label"]]
 
 
 class Defence(ABC):
@@ -32,7 +30,7 @@ class Defence(ABC):
         key: Key[Array, ""],
         done: Float[ArrayLike, ""] = 1.0,
     ) -> Float[Array, "batch height width channel"]:
-        """The images to train on, with values in [0, 1].
+        """The images to train on, with values in [0, 1] but for ``GaussianNoise``.
 
         **Arguments:** ``scores``: the network as it is; ``key``: new in each step;
         ``done``: the share of the training that is over, in [0, 1].
@@ -177,6 +175,47 @@ class LinfDefence(Defence):
             step_size=grown * self.alpha,
             key=key,
         )
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Defence):
+    """Adds Gaussian noise: the base classifier of randomized smoothing must be right under it.
+
+    The noise is the one that :func:`jmlv.smoothing.sample_counts` adds, so the images are not clipped
+    and leave [0, 1].
+
+    Args:
+        sigma: standard deviation, in units of pixel values.
+
+    Raises:
+        ValueError: ``sigma`` is not a positive finite number.
+
+    Source: Cohen, Rosenfeld and Kolter, *Certified Adversarial Robustness via Randomized Smoothing*,
+    ICML 2019, Section 3.3.
+
+    >>> x = jnp.zeros((1, 32, 32, 1))
+    >>> print(f"{float(GaussianNoise(0.5).apply(None, x, None, jax.random.key(0)).std()):.2f}")
+    0.49
+    """
+
+    sigma: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < float("inf"):
+            raise ValueError(
+                f"sigma: got {self.sigma!r}; expected a positive standard deviation, in units of "
+                "pixel values. Use NoDefence() for none."
+            )
+
+    def apply(
+        self,
+        scores: Scores | None,
+        images: Float[Array, "batch height width channel"],
+        labels: Bool[Array, "batch label"] | None,
+        key: Key[Array, ""],
+        done: Float[ArrayLike, ""] = 1.0,
+    ) -> Float[Array, "batch height width channel"]:
+        return images + self.sigma * jax.random.normal(key, images.shape, images.dtype)
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:

@@ -16,7 +16,7 @@ from jmlv.data import MultiLabelImages
 from jmlv.models import CNNConfig, MultiLabelCNN
 from jmlv.progress import NoProgress, Progress
 from jmlv.training.defences import Defence, NoDefence
-from jmlv.training.losses import binary_cross_entropy
+from jmlv.training.losses import Loss, binary_cross_entropy
 
 __all__ = ["TrainingConfig", "TrainingResult", "train"]
 
@@ -76,9 +76,10 @@ def train(
     config: TrainingConfig = TrainingConfig(),
     *,
     defence: Defence = NoDefence(),
+    loss: Loss = binary_cross_entropy,
     progress: Progress = NoProgress(),
 ) -> TrainingResult:
-    r"""Trains a new network to minimise the mean binary cross-entropy.
+    r"""Trains a new network to minimise the mean loss, binary cross-entropy unless told otherwise.
 
     $$\min_\theta \mathbb{E}_{(x, y)} \, L(F_\theta(D(x)), y)$$
 
@@ -87,8 +88,8 @@ def train(
     ``interrupted``; before the end of the first epoch it is raised on.
 
     **Arguments:** ``data``: the training images; ``model``: the network's sizes;
-    ``config``: how to train; ``defence``: what to do to the images; ``progress``:
-    shows epochs.
+    ``config``: how to train; ``defence``: what to do to the images; ``loss``: of
+    scores and labels, for instance ``AsymmetricLoss()``; ``progress``: shows epochs.
 
     **Raises:** ``ValueError`` if the images are not those of ``model.input_shape``, the
     labels not ``model.labels`` in number, fewer images than one batch, or the loss is
@@ -104,15 +105,15 @@ def train(
     network = MultiLabelCNN(model, rngs=nnx.Rngs(config.seed))
     graph, weights = nnx.split(network)
     optimiser = _optimiser(config, len(data))
-    step = _step(graph, optimiser, defence)
+    step = _step(graph, optimiser, defence, loss)
     batches = _Batches(data, config.batch_size)
     state, losses, interrupted = (weights, optimiser.init(weights)), [], False
     try:
         with progress.bar("training", config.epochs) as bar:
             for number in range(config.epochs):
-                state, loss = _epoch(step, state, batches, config, number)
-                losses.append(_finite(loss, len(losses)))
-                bar.update(loss=loss)
+                state, mean = _epoch(step, state, batches, config, number)
+                losses.append(_finite(mean, len(losses)))
+                bar.update(loss=mean)
     except KeyboardInterrupt:
         if not losses:
             raise
@@ -127,7 +128,7 @@ def _optimiser(config: TrainingConfig, images: int) -> optax.GradientTransformat
 
 
 def _step(
-    graph: nnx.GraphDef, optimiser: optax.GradientTransformation, defence: Defence
+    graph: nnx.GraphDef, optimiser: optax.GradientTransformation, defence: Defence, loss: Loss
 ) -> Callable:
     """The jitted step: (state, images, labels, key, done) to (state, loss).
 
@@ -138,19 +139,19 @@ def _step(
     @jax.jit
     def step(
         state: PyTree,
-        images: Float[Array, "batch height width channel"],
-        labels: Bool[Array, "batch label"],
+        images: Float[Array | np.ndarray, "batch height width channel"],
+        labels: Bool[Array | np.ndarray, "batch label"],
         key: Key[Array, ""],
         done: Float[ArrayLike, ""],
     ) -> tuple[PyTree, Float[Array, ""]]:
         weights, moments = state
         moved = defence.apply(nnx.merge(graph, weights), images, labels, key, done)
         moved = jax.lax.stop_gradient(moved)
-        loss, slope = jax.value_and_grad(
-            lambda w: binary_cross_entropy(nnx.merge(graph, w)(moved), labels).mean()
-        )(weights)
+        mean, slope = jax.value_and_grad(lambda w: loss(nnx.merge(graph, w)(moved), labels).mean())(
+            weights
+        )
         updates, moments = optimiser.update(slope, moments, weights)
-        return (optax.apply_updates(weights, updates), moments), loss
+        return (optax.apply_updates(weights, updates), moments), mean
 
     return step
 
