@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jmlv.cli import demo, grow, train, verify
+from jmlv.cli import demo, grow, smooth, train, verify
 from jmlv.errors import DamagedFile
 
-COMMANDS = {"demo": demo, "train": train, "verify": verify, "grow": grow}
+COMMANDS = {"demo": demo, "train": train, "verify": verify, "grow": grow, "smooth": smooth}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -116,9 +116,7 @@ def _hot_row(labels: Any, count: int) -> np.ndarray:
     if row.dtype == bool:
         return _require_shape(row, (count,))
     if row.size and (row.ndim != 1 or not np.issubdtype(row.dtype, np.integer)):
-        raise ValueError(
-            f"labels: expected label numbers, or multi-hot booleans, got {labels!r}."
-        )
+        raise ValueError(f"labels: expected label numbers, or multi-hot booleans, got {labels!r}.")
     row = row.astype(np.int64)
     if row.size and (row.min() < 0 or row.max() >= count):
         raise ValueError(f"labels: expected numbers in 0..{count - 1}, got {row.tolist()}.")

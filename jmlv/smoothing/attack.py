@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from jmlv.graph import Classifier
 from jmlv.smoothing.arguments import Labels, multi_hot, require_count, require_positive
-from jmlv.smoothing.sampling import _finite, _scores, _split, _threefry
+from jmlv.smoothing.network import finite_input, scores_of, split_network, threefry_key
 
 
 def attack_smoothed(
@@ -68,11 +68,14 @@ def attack_smoothed(
     >>> bool(moved[0] < moved[1])
     True
     """
-    x, key, radius = _finite(x), _threefry(key), require_positive("radius", radius)
-    network, weights = _split(f)
-    count = jax.eval_shape(partial(_scores, network), weights, x[None]).shape[1]
+    x, key, radius = finite_input(x), threefry_key(key), require_positive("radius", radius)
+    network, weights = split_network(f)
+    count = jax.eval_shape(partial(scores_of, network), weights, x[None]).shape[1]
     hot = multi_hot(labels, (count,))
-    k, k_prime = require_count("k", k, most=count), require_count("k_prime", k_prime, most=count - 1)
+    k, k_prime = (
+        require_count("k", k, most=count),
+        require_count("k_prime", k_prime, most=count - 1),
+    )
     e = require_count("e", e, most=min(k, int(hot.sum())))
     if k - e + 1 > count - hot.sum():
         raise ValueError(f"e: {e} true labels stay whatever the input is, as k is {k} of {count}.")
@@ -96,7 +99,7 @@ def _step(
     noise = jnp.float32(sigma) * jax.random.normal(key, (samples, *x.shape), jnp.float32)
 
     def margin(point: Array) -> Array:
-        scores = _scores(network, weights, point + noise)
+        scores = scores_of(network, weights, point + noise)
         ranked = jnp.sort(scores, axis=1)[:, ::-1]
         middle = (ranked[:, k_prime - 1] + ranked[:, k_prime]) / 2
         share = jax.nn.sigmoid((scores - middle[:, None]) / temperature).mean(axis=0)

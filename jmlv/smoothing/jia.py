@@ -46,8 +46,9 @@ def jia_certified_intersection_size(
     it. The theorem is about a base classifier with one label. One that outputs $k'$ labels becomes
     such a one by drawing one of them at random, so all bounds are divided by $k'$; these are the
     joint terms of MultiGuard's theorem for the label set $\{l\}$. For $k' > 1$ they are weaker than
-    MultiGuard's for that set; ``single_terms=True`` takes the latter, the strongest baseline (it can
-    even pass MultiGuard in contrived cases, the former was never seen to).
+    MultiGuard's for that set; ``single_terms=True`` takes the latter. MultiGuard's size was never seen
+    below the former. It can be below the latter where $k > k' > 1$: the set $S_t$ may be larger than
+    $k - e + 1$, the largest in Theorem 1.
 
     The count holds for all true labels together with probability ``1 - alpha``. With $d > 1$ true
     labels it needs $d$ lower and $c$ upper bounds, so each gets $\alpha / (c + d)$; with one true

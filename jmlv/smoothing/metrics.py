@@ -87,7 +87,9 @@ def certified_metrics(
 
 def _true_labels(labels: Labels, images: int, label_count: int | None) -> np.ndarray:
     if label_count is None:
-        label_count = np.shape(labels)[-1] if isinstance(labels, np.ndarray) else _largest(labels) + 1
+        label_count = (
+            np.shape(labels)[-1] if isinstance(labels, np.ndarray) else _largest(labels) + 1
+        )
     return multi_hot(labels, (images, label_count)).sum(axis=1, keepdims=True)
 
 

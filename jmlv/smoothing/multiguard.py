@@ -161,7 +161,13 @@ def certified_radius(
 
 
 def _prepared(
-    counts: np.ndarray, n: int, labels: Labels, k: int, k_prime: int, alpha: float, joint_terms: bool
+    counts: np.ndarray,
+    n: int,
+    labels: Labels,
+    k: int,
+    k_prime: int,
+    alpha: float,
+    joint_terms: bool,
 ) -> tuple[np.ndarray, Ranked]:
     """The checked counts, and their bounds ranked for the theorem."""
     n = require_count("n", n)
@@ -202,7 +208,9 @@ class Ranked:
         hot = np.atleast_2d(bounds.labels)
         true_labels = hot.sum(axis=1)
         return Ranked(
-            lower=_falling(np.where(hot, np.atleast_2d(bounds.lower), 0.0), true_labels.max(initial=0)),
+            lower=_falling(
+                np.where(hot, np.atleast_2d(bounds.lower), 0.0), true_labels.max(initial=0)
+            ),
             upper=_falling(np.where(hot, 0.0, np.atleast_2d(bounds.upper)), k),
             true_labels=true_labels,
             other_labels=hot.shape[1] - true_labels,

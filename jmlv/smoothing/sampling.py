@@ -15,13 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jmlv.errors import DamagedFile
-from jmlv.graph import Classifier, as_function
+from jmlv.graph import Classifier
 from jmlv.progress import NoProgress, Progress
 from jmlv.smoothing.arguments import require_count, require_positive
+from jmlv.smoothing.network import finite_input, scores_of, split_network, threefry_key
 
 NEAR_TIE = 1e-4
 """Two scores at the border of the top k' that differ by less than this share of the largest score are
@@ -91,7 +91,7 @@ def sample_counts(
     n, first = require_count("n", n, most=MOST_SAMPLES), require_count("first", first, least=0)
     batch_size = require_count("batch_size", batch_size)
     require_positive("sigma", sigma)
-    sampler = _Sampler.of(f, _finite(x), sigma, _threefry(key), k_prime)
+    sampler = _Sampler.of(f, finite_input(x), sigma, threefry_key(key), k_prime)
     tally = _Tally(np.zeros(sampler.labels, np.int64), first)
     if resume is not None:
         tally = _read(Path(resume), sampler, tally, n)
@@ -125,8 +125,8 @@ class _Sampler:
 
     @staticmethod
     def of(f: Classifier, x: Array, sigma: float, key: Key[Array, ""], k_prime: int) -> _Sampler:
-        network, weights = _split(f)
-        shape = jax.eval_shape(partial(_scores, network), weights, x[None])
+        network, weights = split_network(f)
+        shape = jax.eval_shape(partial(scores_of, network), weights, x[None])
         if getattr(shape, "ndim", 0) != 2 or shape.shape[0] != 1:
             raise ValueError(
                 f"f: expected scores (1, labels) for an input of shape {(1, *x.shape)}, got {shape}."
@@ -158,7 +158,7 @@ class _Sampler:
 
     def scores(self) -> np.ndarray:
         """Scores of the input without noise: they tell one network from another."""
-        return np.asarray(_scores(self.network, self.weights, self.x[None]))[0]
+        return np.asarray(scores_of(self.network, self.weights, self.x[None]))[0]
 
 
 def _run(
@@ -229,7 +229,7 @@ def _count(
 ) -> tuple[Int[Array, " label"], Array, Array]:
     keys = jax.vmap(partial(jax.random.fold_in, key))(indices)
     noise = jax.vmap(lambda k: jax.random.normal(k, x.shape, jnp.float32))(keys)
-    scores = _scores(network, weights, x + jnp.float32(sigma) * noise)
+    scores = scores_of(network, weights, x + jnp.float32(sigma) * noise)
     used = indices < stop
     broken = used & ~jnp.isfinite(scores).all(axis=1)
     top, chosen = jax.lax.top_k(scores, min(k_prime + 1, scores.shape[1]))
@@ -240,45 +240,6 @@ def _count(
     hot = jax.nn.one_hot(chosen[:, :k_prime], scores.shape[1], dtype=jnp.int32).sum(axis=1)
     counted = (used & ~unclear)[:, None]
     return jnp.where(counted, hot, 0).sum(axis=0), unclear, broken
-
-
-def _scores(network: Any, weights: PyTree, x: Float[Array, "batch ..."]) -> Array:
-    """The scores of a split network: an NNX graph definition, or a function with its weights inside."""
-    return network(x) if weights is None else nnx.merge(network, weights)(x)
-
-
-def _split(f: Classifier) -> tuple[Any, PyTree]:
-    """A hashable description of the network and its weights, so that compiled code is found again."""
-    if isinstance(f, nnx.Module):
-        evaluation = nnx.clone(f)
-        evaluation.eval()
-        return nnx.split(evaluation)
-    function = getattr(f, "scores", None) or as_function(f)
-    try:
-        hash(function)
-    except TypeError:
-        return lambda x: function(x), None
-    return function, None
-
-
-def _finite(x: Any) -> Float[Array, "..."]:
-    values = np.asarray(x, np.float32)
-    if not np.all(np.isfinite(values)):
-        raise ValueError("x: holds NaN or infinite values.")
-    return jnp.asarray(values)
-
-
-def _threefry(key: Any) -> Key[Array, ""]:
-    """A typed scalar key whose numbers do not depend on the batch that they are drawn in."""
-    if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.shape == (2,):
-        return jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32")
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not (typed and key.shape == () and "fry" in str(key.dtype)):
-        raise ValueError(
-            f"key: expected one threefry key, got {key!r}. Pass "
-            "jax.random.key(0, impl='threefry2x32')."
-        )
-    return key
 
 
 def _save(path: Path | None, sampler: _Sampler, tally: _Tally, every: float) -> None:

@@ -1,0 +1,123 @@
+"""Cost of sampling beside the bare forward pass, and of the certificate.
+
+    python experiments/bench_smoothing.py [--samples 1000] [--batch 250 1000] [--repeats 9]
+
+Sampling: noisy inputs of one image through a network, counted, against the forward pass of as many
+images in the same batches and at the same matmul precision. On the published Double-MNIST network
+(64x64, max pool) where its file is, else on a committed checkpoint. Every round times all in turn, so
+a drift of the machine's speed hits all alike; ratios are taken within a round. Certificate: 500 images
+x 50 radii x 80 labels, for the label and set sizes of COCO and for the most expensive ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+import published
+from flax import nnx
+
+from jmlv import checkpoints
+from jmlv.cli.report import table
+from jmlv.data import double_digits
+from jmlv.smoothing import (
+    certified_intersection_size,
+    jia_certified_intersection_size,
+    sample_counts,
+)
+
+IMAGES, RADII, LABELS = 500, 50, 80
+
+
+def main() -> None:
+    options = parse()
+    device = jax.devices()[0].device_kind
+    print(f"{platform.processor() or platform.machine()}, {device}, JAX {jax.__version__}")
+    name, model, x = subject()
+    print(
+        f"\nsampling: {options.samples} noisy inputs of a {x.shape[0]}x{x.shape[1]} image, {name}"
+    )
+    print(sampling(model, x, options))
+    print(f"\ncertificate: {IMAGES} images x {RADII} radii x {LABELS} labels")
+    print(certificates(options.repeats))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--batch", type=int, nargs="+", default=[250, 1000])
+    parser.add_argument("--repeats", type=int, default=9)
+    return parser.parse_args()
+
+
+def subject() -> tuple[str, nnx.Module, np.ndarray]:
+    if published.FOLDER.exists():
+        return "published linf network", published.network("linf"), published.images().images[0]
+    model, _ = checkpoints.restore("checkpoints/double_digits_none")
+    return "committed checkpoint", model, double_digits("test", size=1).images[0]
+
+
+def sampling(model: nnx.Module, x: np.ndarray, options: argparse.Namespace) -> str:
+    definition, weights = nnx.split(model)
+    forward = jax.jit(lambda w, batch: nnx.merge(definition, w)(batch))
+    rows = []
+    for size in options.batch:
+        batch = np.random.default_rng(0).random((size, *x.shape), np.float32)
+        starts = range(0, options.samples, size)
+
+        def bare(batch=jax.device_put(batch), starts=starts):
+            with jax.default_matmul_precision("highest"):
+                jax.block_until_ready([forward(weights, batch) for _ in starts])
+
+        def noisy(size=size):
+            call = {"sigma": 0.25, "n": options.samples, "k_prime": 2, "key": jax.random.key(0)}
+            sample_counts(model, x, batch_size=size, **call)
+
+        seconds = rounds({"bare": bare, "noisy": noisy}, options.repeats)
+        ratios = seconds["noisy"] / seconds["bare"]
+        medians = [1e3 * float(np.median(seconds[name])) for name in ("bare", "noisy")]
+        rows.append((size, *medians, *(float(f(ratios)) for f in (np.median, min, max))))
+    return table(("batch", "forward ms", "counts ms", "median ratio", "least", "most"), rows)
+
+
+def certificates(repeats: int) -> str:
+    rng, n = np.random.default_rng(0), 1000
+    rows = []
+    for name, k, k_prime, share in (("COCO-like", 10, 4, 0.04), ("dearest", 40, 4, 0.5)):
+        probabilities = rng.dirichlet(np.full(LABELS // k_prime, 0.1), size=(IMAGES, k_prime))
+        counts = rng.multinomial(n, probabilities).reshape(IMAGES, LABELS)
+        hot = rng.random((IMAGES, LABELS)) < share
+        hot[:, 0] = True
+        call = {"k": k, "k_prime": k_prime, "sigma": 0.5, "alpha": 0.001}
+        call["radius"] = np.linspace(0, 2, RADII)
+        tasks = {
+            "MultiGuard": partial(certified_intersection_size, counts, n, hot, **call),
+            "Jia et al.": partial(jia_certified_intersection_size, counts, n, hot, **call),
+        }
+        for method, seconds in rounds(tasks, repeats).items():
+            milliseconds = [1e3 * float(f(seconds)) for f in (np.median, min, max)]
+            rows.append((method, name, k, float(hot.sum(axis=1).mean()), *milliseconds))
+    return table(("method", "setting", "k", "true labels", "median ms", "least", "most"), rows)
+
+
+def rounds(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds of every task in every round; the first, which compiles, is left out."""
+    seconds = {name: [] for name in tasks}
+    for number in range(repeats + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+if __name__ == "__main__":
+    main()
