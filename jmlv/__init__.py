@@ -1,9 +1,11 @@
 """jmlv: differentiable verification of multi-label neural networks in JAX."""
 
+from jmlv import plotting
 from jmlv.bounds import CROWN, CROWNIBP, IBP, MarginBounds, bound
 from jmlv.errors import DamagedFile, UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, check, trace
 from jmlv.neighborhoods import (
+    CompletePhase,
     GradientGuided,
     GrownNeighborhood,
     LayerByLayer,

@@ -23,7 +23,7 @@ STRATEGIES = [
     jmlv.LayerByLayer("inward"),
     jmlv.GradientGuided(),
     jmlv.GradientGuided(jmlv.LinearSteps(gradient=jmlv.CROWNIBP()), starts=2),
-    jmlv.LayerSearch(rounds=3),
+    jmlv.LayerSearch(rounds=3, complete=None),
 ]
 ORACLES = [jmlv.Uniform(oracle=jmlv.Cascade()), jmlv.LayerByLayer("inward", steps=3, oracle=jmlv.MILP())]
 
@@ -71,7 +71,7 @@ def test_linear_network_reaches_the_known_optimum():
     layers = jmlv.Layers.around(np.array([[True, False]]))
     inward = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), jmlv.LayerByLayer("inward", steps=12))
     np.testing.assert_allclose(inward.epsilon, [0.0, 0.6], atol=1e-3)
-    for strategy in (jmlv.GradientGuided(jmlv.LinearSteps(use=0.9999)), jmlv.LayerSearch()):
+    for strategy in (jmlv.GradientGuided(jmlv.LinearSteps(use=0.9999)), jmlv.LayerSearch(complete=None)):
         grown = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), strategy)
         assert grown.size == pytest.approx(0.6, abs=5e-3)
         weighted = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), strategy, weights=np.array([3.0, 1.0]))
@@ -146,7 +146,7 @@ class Greedy(Strategy):
     name = "greedy"
 
     def search(self, problem):
-        assert not problem.offer(np.ones(len(problem.movable)))
+        assert not problem.offer(np.ones(len(problem.movable))).robust
 
 
 def test_what_is_not_certified_is_not_kept(task):

@@ -1,5 +1,6 @@
 """Layered neighbourhoods: growing the largest one that is provably robust."""
 
+from jmlv.neighborhoods.complete_phase import CompletePhase
 from jmlv.neighborhoods.gradient_guided import GradientGuided
 from jmlv.neighborhoods.grow import grow
 from jmlv.neighborhoods.grown import GrownNeighborhood

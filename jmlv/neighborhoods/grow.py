@@ -103,7 +103,7 @@ def _search(problem: Problem, strategy: Strategy, deadline: Deadline) -> str:
     margin = problem.query.margin_exact(problem.x)
     if not margin > 0:
         raise ValueError(f"property: does not hold at x itself (margin {margin:.4g}).")
-    if not problem.offer(np.zeros(len(problem.movable))):
+    if not problem.offer(np.zeros(len(problem.movable))).robust:
         return "the image alone could not be certified"
     problem.deadline = deadline
     try:

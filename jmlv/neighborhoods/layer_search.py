@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
+from jmlv.neighborhoods.complete_phase import CompletePhase
 from jmlv.neighborhoods.filling import WORTH, fill, profile
 from jmlv.neighborhoods.linear_steps import Batch, LinearSteps, offer_largest
 from jmlv.neighborhoods.problem import Problem
@@ -23,13 +24,15 @@ class LayerSearch(Strategy):
     each layer alone; candidates filled in several orders (by value, from the outside, from the
     object, at random) and by lazy best insertion; large-neighbourhood search, which empties up to
     four layers of the best candidate and fills again in noisy orders; a polish by linear steps and
-    by raising single layers. All questions are batches of certified margins.
+    by raising single layers. All these questions are batches of certified margins. At last the
+    complete phase (:class:`CompletePhase`) grows past what the bound certifies.
 
     Attributes:
         width: how many candidates a batch holds.
         rounds: of large-neighbourhood search, at most.
         patience: rounds without an improvement after which it ends.
         polish: the linear steps at the end.
+        complete: how a complete oracle takes it from there; None leaves that out.
         seed: of everything random.
     """
 
@@ -37,6 +40,7 @@ class LayerSearch(Strategy):
     rounds: int = 16
     patience: int = 4
     polish: LinearSteps = LinearSteps(steps=6, trust=0.2)
+    complete: CompletePhase | None = CompletePhase()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,6 +59,8 @@ class LayerSearch(Strategy):
         best = self._constructed(problem, alone, generator)
         best = self._large_neighborhoods(problem, best, alone, generator)
         self._polished(problem, best)
+        if self.complete is not None:
+            self.complete.run(problem)
 
     def _constructed(self, problem: Problem, alone: np.ndarray, generator) -> Point:
         """The best of several filling orders and of best insertion."""

@@ -102,7 +102,7 @@ class Problem:
         """Whether a bound proves the property; NaN does not."""
         return bool(margin > PROOF_TOLERANCE)
 
-    def offer(self, epsilon: Float[Array, " movable"], oracle: Oracle | None = None) -> bool:
+    def offer(self, epsilon: Float[Array, " movable"], oracle: Oracle | None = None) -> Verdict:
         """Verifies a candidate in float64 and keeps it if it is proven and the largest so far.
 
         Args:
@@ -110,13 +110,13 @@ class Problem:
             oracle: asked for the proof; by default the search's own bound.
 
         Returns:
-            Whether it is proven robust.
+            The verdict on it.
         """
         verdict = self.verify(epsilon, oracle)
         if verdict.robust and self.improves(epsilon):
             self.best, self.best_verdict = self.full(epsilon), verdict
             self.trace.append((self.clock.elapsed, self.size(epsilon)))
-        return verdict.robust
+        return verdict
 
     def verify(self, epsilon: Float[Array, " movable"], oracle: Oracle | None = None) -> Verdict:
         """The verdict on a candidate neighbourhood."""
@@ -125,6 +125,14 @@ class Problem:
         region = LayeredNeighborhood(self.x, self.layers, self.full(epsilon))
         query = Query.of(self.query.f, region, self.query.property, self.graph)
         return ask(query, oracle, self.deadline)
+
+    def reach(self, point: Float[np.ndarray, "height width channel"]) -> Float[np.ndarray, " movable"]:
+        """How far a point is from the image on each movable layer: it lies in every neighbourhood
+        with at least these epsilons."""
+        distance = np.abs(np.asarray(point) - self.x).max(-1)
+        farthest = np.zeros(self.layers.count)
+        np.maximum.at(farthest, np.asarray(self.layers.index), distance)
+        return farthest[self.movable]
 
     def improves(self, epsilon: Float[Array, " movable"]) -> bool:
         return self.best is None or self.size(epsilon) > float(self.weights @ self.best)

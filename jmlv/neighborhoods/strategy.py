@@ -36,7 +36,7 @@ def holds(problem: Problem, epsilon: Float[Array, " movable"], oracle: Oracle | 
     """
     if oracle is None and not problem.certified(problem.margins(np.asarray(epsilon)[None])[0]):
         return False
-    return problem.offer(epsilon, oracle)
+    return problem.offer(epsilon, oracle).robust
 
 
 def largest(holds_at, steps: int) -> float:
