@@ -26,7 +26,7 @@ _WEIGHTS = "weights"
 _COMMITTED = "commit_success.txt"
 """Orbax's marker holds the folder's absolute path; local files restore without it."""
 _REMEDY = (
-    "Restore the folder (git checkout), or train it again: see experiments/train_checkpoints.py."
+    "Restore the folder (git checkout), or train it again: 'jmlv train --out checkpoints'."
 )
 
 

@@ -1,3 +1,3 @@
-"""The command line: ``jmlv demo | train | verify | grow``."""
+"""The command line: ``jmlv demo | train | verify | grow | smooth``."""
 
 from jmlv.cli.main import main

@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jmlv.cli import demo, grow, smooth, train, verify
+from jmlv.cli import attack, demo, grow, smooth, train, verify
 from jmlv.errors import DamagedFile
 
-COMMANDS = {"demo": demo, "train": train, "verify": verify, "grow": grow, "smooth": smooth}
+COMMANDS = {"demo": demo, "train": train, "verify": verify, "grow": grow, "smooth": smooth, "attack": attack}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, DamagedFile, OSError, NotImplementedError) as error:
         print(f"jmlv {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"jmlv {arguments.command}: interrupted", file=sys.stderr)
+        return 130
 
 
 def parser() -> argparse.ArgumentParser:

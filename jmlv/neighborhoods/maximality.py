@@ -12,7 +12,7 @@ from jaxtyping import Float
 from jmlv.neighborhoods.problem import Problem
 from jmlv.numerics import GREY_LEVEL, search_precision
 from jmlv.oracles import PGD, Evidence, Query, judge
-from jmlv.oracles.falsify import descend_in_each
+from jmlv.oracles.falsify import descend
 from jmlv.regions import LayeredNeighborhood
 from jmlv.verdict import Status
 
@@ -68,11 +68,11 @@ def _broken(problem: Problem, epsilon: np.ndarray, layers: list[int], attack: PG
     form = jax.tree.map(np.float32, problem.query.property.form(problem.graph.label_count))
     with search_precision():
         key = jax.random.key(attack.seed)
-        points, margins = descend_in_each(attack, problem.graph, form, lower, upper, key)
+        points, margins = descend(attack, problem.graph, form, lower, upper, key)
     problem.queries[f"{attack.name} (maximality)"] += len(layers)
     return [
         d
-        for d, region, point, margin in zip(layers, regions, np.asarray(points), np.asarray(margins))
+        for d, region, point, margin in zip(layers, regions, points, margins)
         if margin <= 0 and _replays(problem, region, point)
     ]
 

@@ -52,77 +52,67 @@ class PGD(Oracle):
     def search(self, query: Query, deadline: Deadline) -> Evidence:
         best, best_margin, done = None, np.inf, 0
         form = jax.tree.map(np.float32, query.property.form(query.label_count))
+        boxes = jnp.asarray(query.lower)[None], jnp.asarray(query.upper)[None]
         for key in jax.random.split(jax.random.key(self.seed), self.rounds):
             if deadline.passed:
                 break
             with search_precision():
-                point, margin = descend(self, query.graph, form, query.lower, query.upper, key)
+                points, margins = descend(self, query.graph, form, *boxes, key)
             done += 1
-            if margin < best_margin:
-                best, best_margin = np.asarray(point), float(margin)
+            if margins[0] < best_margin:
+                best, best_margin = points[0], float(margins[0])
             if best_margin <= 0:
                 break
         reason = f"{done * self.restarts} starts of PGD reach margin {best_margin:.4g}"
         return Evidence(point=best, reason=reason, stats={"starts": done * self.restarts})
 
 
-@partial(jax.jit, static_argnums=0)
 def descend(
-    pgd: PGD,
-    graph: Graph,
-    form: MarginForm,
-    lower: Float[Array, "*image"],
-    upper: Float[Array, "*image"],
-    key: Array,
-) -> tuple[Float[Array, "*image"], Float[Array, ""]]:
-    """The point of least margin seen in one round of starts, and that margin."""
-
-    def margins(x: Float[Array, "start *image"]) -> Float[Array, " start"]:
-        return form.margin(graph.scores(x))
-
-    radius = (upper - lower) / 2
-
-    def step(state: tuple, eta: Array) -> tuple:
-        x, best, least = state
-        values, pull = jax.vjp(margins, x)
-        (gradient,) = pull(jnp.ones_like(values))
-        best, least = _keep_better(best, least, x, values)
-        return (jnp.clip(x - eta * radius * jnp.sign(gradient), lower, upper), best, least), None
-
-    x = _starts(pgd, lower, upper, key)
-    schedule = pgd.step * jnp.linspace(1.0, 0.05, pgd.steps)
-    state = (x, x, jnp.full(pgd.restarts, jnp.inf))
-    (x, best, least), _ = jax.lax.scan(step, state, schedule)
-    best, least = _keep_better(best, least, x, margins(x))
-    winner = jnp.argmin(least)
-    return best[winner], least[winner]
-
-
-@partial(jax.jit, static_argnums=0)
-def descend_in_each(
     pgd: PGD,
     graph: Graph,
     form: MarginForm,
     lower: Float[Array, "box *image"],
     upper: Float[Array, "box *image"],
     key: Array,
-) -> tuple[Float[Array, "box *image"], Float[Array, " box"]]:
-    """One round in each of several boxes, in one batch: their points of least margin."""
-    search = partial(descend, pgd, graph, form)
-    return jax.vmap(search)(lower, upper, jax.random.split(key, len(lower)))
+) -> tuple[Float[np.ndarray, "box *image"], Float[np.ndarray, " box"]]:
+    """One round of starts in each of several boxes: their points of least margin, and the margins.
+
+    The steps are a Python loop over one compiled step: XLA runs convolutions inside its own loops
+    on one CPU thread, many times slower.
+    """
+    x = _starts(pgd, lower, upper, key)
+    best, least = x, jnp.full(x.shape[:2], jnp.inf)
+    for eta in pgd.step * np.linspace(1.0, 0.05, pgd.steps, dtype=np.float32):
+        x, best, least = _step(graph, form, lower, upper, x, best, least, eta)
+    _, best, least = _step(graph, form, lower, upper, x, best, least, np.float32(0))
+    winner = np.argmin(least, axis=1)
+    boxes = np.arange(len(winner))
+    return np.asarray(best)[boxes, winner], np.asarray(least)[boxes, winner]
 
 
-def _starts(pgd: PGD, lower: Array, upper: Array, key: Array) -> Float[Array, "start *image"]:
-    uniform = jax.random.uniform(key, (pgd.restarts, *lower.shape))
-    corners = jnp.arange(pgd.restarts) % 2 == 1
-    share = jnp.where(_column(corners, uniform), jnp.round(uniform), uniform).at[0].set(0.5)
-    return jnp.clip(lower + share * (upper - lower), lower, upper)
+@jax.jit
+def _step(graph: Graph, form: MarginForm, lower, upper, x, best, least, eta) -> tuple:
+    """Keeps the best of the points so far, and moves every point against its gradient's sign."""
 
+    def margins(x: Float[Array, "box start *image"]) -> Float[Array, "box start"]:
+        scores = graph.scores(x.reshape(-1, *graph.input_shape))
+        return form.margin(scores).reshape(x.shape[:2])
 
-def _keep_better(best: Array, least: Array, x: Array, values: Array) -> tuple[Array, Array]:
+    values, pull = jax.vjp(margins, x)
+    (gradient,) = pull(jnp.ones_like(values))
     better = values < least
-    return jnp.where(_column(better, x), x, best), jnp.where(better, values, least)
+    best = jnp.where(better.reshape(*better.shape, *(1,) * (x.ndim - 2)), x, best)
+    radius = (upper - lower)[:, None] / 2
+    moved = jnp.clip(x - eta * radius * jnp.sign(gradient), lower[:, None], upper[:, None])
+    return moved, best, jnp.where(better, values, least)
 
 
-def _column(flags: Array, like: Array) -> Array:
-    return flags.reshape(-1, *(1,) * (like.ndim - 1))
+@partial(jax.jit, static_argnums=0)
+def _starts(pgd: PGD, lower: Array, upper: Array, key: Array) -> Float[Array, "box start *image"]:
+    """The centre, then corners and uniform points in turn."""
+    shape = (lower.shape[0], pgd.restarts, *lower.shape[1:])
+    share = jax.random.uniform(key, shape)
+    corner = (jnp.arange(pgd.restarts) % 2 == 1).reshape(-1, *(1,) * (lower.ndim - 1))
+    share = jnp.where(corner, jnp.round(share), share).at[:, 0].set(0.5)
+    lower, upper = lower[:, None], upper[:, None]
+    return jnp.clip(lower + share * (upper - lower), lower, upper)

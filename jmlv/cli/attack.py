@@ -1,0 +1,176 @@
+"""Attack the label sets of test images within a list of budgets."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jmlv import checkpoints
+from jmlv.attacks import (
+    CLASS,
+    MIFGSM,
+    MLALP,
+    MLCW,
+    PGD,
+    SLAM,
+    AttackResult,
+    AutoMultiLabel,
+    Decision,
+    EnterTopK,
+    Flip,
+    FlipAll,
+    Goal,
+    Hide,
+    LeaveTopK,
+    MLDeepFool,
+    MLRank1,
+    MLRank2,
+    Threshold,
+    TopK,
+    attack,
+    attack_metrics,
+)
+from jmlv.cli.inputs import test_images
+from jmlv.cli.report import table, write_json
+from jmlv.data import MultiLabelImages
+from jmlv.progress import TqdmProgress
+
+METHODS = {
+    "mifgsm": MIFGSM(),
+    "slam": SLAM(),
+    "class": CLASS(),
+    "pgd": PGD(),
+    "auto": AutoMultiLabel(),
+    "mlalp": MLALP(),
+    "mlcw": MLCW(),
+    "mldeepfool": MLDeepFool(),
+    "mlrank1": MLRank1(),
+    "mlrank2": MLRank2(),
+}
+GOALS = ("flip-all", "hide", "flip", "leave-top-k", "enter-top-k")
+HEADER = ("budget", "success rate", "flips", "rmsd", "l2", "linf")
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoint", default="checkpoints/double_digits_linf", help="folder of the network"
+    )
+    command.add_argument(
+        "--mnist", metavar="FOLDER", help="test images from MNIST files instead of the embedded digits"
+    )
+    command.add_argument("--images", type=int, default=16, help="how many test images")
+    command.add_argument("--method", choices=METHODS, default="mifgsm", help="how to search")
+    command.add_argument("--norm", choices=("linf", "l2"), help="norm of budgets, where it is free")
+    command.add_argument("--goal", choices=GOALS, default="leave-top-k", help="what to reach")
+    command.add_argument("--label", type=int, help="label of the goal; by default the left object's")
+    command.add_argument("--k", type=int, default=2, help="size of the label set")
+    command.add_argument(
+        "--threshold", type=float, help="decide by this probability instead of by the top k"
+    )
+    command.add_argument("--budgets", type=float, nargs="+", help="by default grey levels 1 to 25")
+    command.add_argument("--only-object", action="store_true", help="change the left object only")
+    command.add_argument("--seed", type=int, default=0, help="of random starts")
+    command.add_argument("--out", type=Path, default=Path("results/attack"), help="folder for files")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    model, _ = checkpoints.restore(arguments.checkpoint)
+    data = _some(test_images(arguments.mnist), arguments.images)
+    method = _method(arguments)
+    result = attack(
+        model,
+        data.images,
+        _goal(arguments, data),
+        method,
+        budgets=_budgets(arguments, method),
+        key=jax.random.key(arguments.seed),
+        mask=data.masks[:, 0] if arguments.only_object else None,
+        decision=_decision(arguments),
+        progress=TqdmProgress(leave=False),
+    )
+    rows = attack_metrics(result)
+    _write(arguments.out, result, rows, data)
+    print(table(HEADER, [tuple(row.values()) for row in rows]))
+    print(f"\n{result}\nfiles are in {arguments.out}")
+
+
+def _some(data: MultiLabelImages, count: int) -> MultiLabelImages:
+    if not 1 <= count <= len(data):
+        raise ValueError(f"images: must be in 1..{len(data)}, got {count}.")
+    return data[:count]
+
+
+def _method(arguments: argparse.Namespace):
+    method = METHODS[arguments.method]
+    if arguments.norm is None or arguments.norm == method.norm:
+        return method
+    fields = {field.name for field in dataclasses.fields(method)}
+    if "norm" not in fields:
+        raise ValueError(f"norm: {arguments.method} measures in {method.norm} only.")
+    changes = {"norm": arguments.norm} | ({"methods": ()} if "methods" in fields else {})
+    return dataclasses.replace(method, **changes)
+
+
+def _budgets(arguments: argparse.Namespace, method) -> list[float] | None:
+    if arguments.budgets is not None or not method.needs_budgets:
+        return arguments.budgets
+    levels = np.array([1, 2, 4, 8, 16, 25]) / 255
+    return (levels if method.norm == "linf" else levels * 10).tolist()
+
+
+def _goal(arguments: argparse.Namespace, data: MultiLabelImages) -> Goal:
+    left = tuple(int(label) for label in data.object_labels[:, 0])
+    label = left if arguments.label is None else (arguments.label,) * len(data)
+    each = tuple((one,) for one in label)
+    goals = {
+        "flip-all": FlipAll,
+        "hide": lambda: Hide(each),
+        "flip": lambda: Flip(each),
+        "leave-top-k": lambda: LeaveTopK(label, arguments.k),
+        "enter-top-k": lambda: EnterTopK(label, arguments.k),
+    }
+    return goals[arguments.goal]()
+
+
+def _decision(arguments: argparse.Namespace) -> Decision | None:
+    if arguments.goal.endswith("top-k"):
+        if arguments.threshold is not None:
+            raise ValueError(f"threshold: {arguments.goal} decides by the top {arguments.k}.")
+        return None
+    return TopK(arguments.k) if arguments.threshold is None else Threshold(arguments.threshold)
+
+
+def _write(folder: Path, result: AttackResult, rows: list[dict], data: MultiLabelImages) -> None:
+    from jmlv.attacks import plots
+
+    content = {
+        "method": repr(result.method),
+        "goal": repr(result.goal),
+        "decision": repr(result.decision),
+        "images": len(data),
+        "already": int(result.already.sum()),
+        "seconds": result.seconds,
+        "rows": [{k: v if np.isfinite(v) else None for k, v in row.items()} for row in rows],
+    }
+    write_json(folder / "attack.json", content)
+    np.savez_compressed(
+        folder / "attack.npz",
+        images=result.images,
+        success=result.success,
+        flipped=result.flipped,
+        scores_before=result.scores_before,
+        scores=result.scores,
+        budgets=result.budgets,
+    )
+    figures = {
+        "confidences": plots.confidences(result, names=data.label_names),
+        "change": plots.perturbation_map(result, data.images),
+    }
+    if np.isfinite(result.budgets).all():
+        figures["flips"] = plots.flips_against_budget({type(result.method).__name__: result})
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=120)
