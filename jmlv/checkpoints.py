@@ -14,9 +14,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
 
+from jmlv.errors import DamagedFile
 from jmlv.models import CNNConfig, MultiLabelCNN
-
-__all__ = ["FORMAT_VERSION", "Metadata", "available", "restore", "save"]
 
 FORMAT_VERSION = 1
 """Goes up when older code can no longer read what is written."""
@@ -34,8 +33,10 @@ _REMEDY = (
 class Metadata:
     """What is known of a trained network; everything in it goes into JSON.
 
-    **Arguments:** ``data``: what it was trained on; ``training``: how, with the seed
-    and the defence; ``metrics``: measured on test images.
+    Attributes:
+        data: what it was trained on.
+        training: how, with the seed and the defence.
+        metrics: measured on test images.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -55,7 +56,8 @@ def save(
     The files hold neither a path nor a host name, so they can be committed. The
     metadata hold the network's sizes and a digest of the files with its weights.
 
-    **Raises:** ``FileExistsError`` if the folder has content and ``overwrite`` is false.
+    Raises:
+        FileExistsError: the folder has content and ``overwrite`` is false.
 
     >>> import tempfile
     >>> model = MultiLabelCNN(CNNConfig(), rngs=nnx.Rngs(0))
@@ -88,9 +90,10 @@ def save(
 def restore(folder: str | Path) -> tuple[MultiLabelCNN, Metadata]:
     """The network that ``save`` wrote, bit for bit, and its metadata.
 
-    **Raises:** ``FileNotFoundError`` if the folder or a part is missing; ``ValueError``
-    if a part is damaged, was changed after it was written, or is of another format
-    version.
+    Raises:
+        FileNotFoundError: the folder or a part is missing.
+        DamagedFile: a part is damaged, was changed after it was written, or is of another format
+            version.
     """
     path = Path(folder)
     content = _read_metadata(path)
@@ -146,7 +149,7 @@ def _check_digest(path: Path, expected: str) -> None:
         )
     found = _digest(path / _WEIGHTS)
     if found != expected:
-        raise ValueError(
+        raise DamagedFile(
             f"folder: the weights in {str(path)!r} are damaged, or not those that its "
             f"{_METADATA} was written for: got the SHA-256 {found[:12]}...; expected "
             f"{str(expected)[:12]}... . {_REMEDY}"
@@ -166,12 +169,12 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         missing = {"model", "weights_sha256", "data", "training", "metrics"} - set(content)
         version = content.get("format_version")
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise DamagedFile(
             f"folder: {_METADATA} in {str(path)!r} is damaged: got {error}; expected a "
             f"JSON object. {_REMEDY}"
         ) from error
     if version != FORMAT_VERSION or missing:
-        raise ValueError(
+        raise DamagedFile(
             f"folder: {_METADATA} in {str(path)!r} has format version {version!r} and "
             f"lacks {sorted(missing)}; expected version {FORMAT_VERSION} and nothing "
             f"lacking. Use the jmlv that wrote it. {_REMEDY}"
@@ -183,7 +186,7 @@ def _config(values: object, path: Path) -> CNNConfig:
     try:
         return CNNConfig.from_json(values)
     except (ValueError, TypeError) as error:
-        raise ValueError(
+        raise DamagedFile(
             f"folder: {_METADATA} in {str(path)!r} describes no network: {error} {_REMEDY}"
         ) from error
 
@@ -195,7 +198,7 @@ def _read_weights(path: Path, like: PyTree) -> PyTree:
         with _checkpointer() as checkpointer:
             return checkpointer.restore((path / _WEIGHTS).absolute(), target)
     except Exception as error:  # Orbax and TensorStore raise many types
-        raise ValueError(
+        raise DamagedFile(
             f"folder: the weights in {str(path)!r} are damaged or of another network: "
             f"got {type(error).__name__}: {_first_line(error)}; expected Orbax's files "
             f"as written. {_REMEDY}"
@@ -206,7 +209,7 @@ def _check_shapes(weights: PyTree, like: PyTree, path: Path) -> None:
     """Orbax restores whatever shape is on disk, also where another was asked for."""
     got, expected = (jax.tree.map(lambda w: (w.shape, str(w.dtype)), t) for t in (weights, like))
     if got != expected:
-        raise ValueError(
+        raise DamagedFile(
             f"folder: the weights in {str(path)!r} are of another network: got the shapes "
             f"{got}; expected {expected}, from its {_METADATA}. {_REMEDY}"
         )

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Bar", "NoProgress", "Progress", "TqdmProgress"]
-
 T = TypeVar("T")
 
 
@@ -97,7 +95,8 @@ class _TqdmBar(Bar):
 class TqdmProgress(Progress):
     """A tqdm bar on standard error, for a person at a terminal.
 
-    **Arguments:** ``leave``: whether a finished bar stays on the screen.
+    Attributes:
+        leave: whether a finished bar stays on the screen.
     """
 
     leave: bool = True

@@ -10,8 +10,6 @@ from jaxtyping import Bool, Float32, Int
 from jmlv.data.images import MultiLabelImages
 from jmlv.data.warp import Warp
 
-__all__ = ["INK_THRESHOLD", "SPLITS", "DigitSource", "compose_pairs", "generator"]
-
 INK_THRESHOLD = 0.2
 """A pixel belongs to an object where the object's value there is above this."""
 
@@ -23,8 +21,11 @@ _DIGITS = tuple(str(digit) for digit in range(10))
 class DigitSource:
     """Single digits to compose images from.
 
-    **Arguments:** ``images`` (digit, side, side) in [0, 1]; ``labels`` (digit,) in
-    0..9; ``indices`` (digit,), the place of each in its origin; ``origin`` in words.
+    Attributes:
+        images: (digit, side, side) in [0, 1].
+        labels: (digit,) in 0..9.
+        indices: (digit,), the place of each in its origin.
+        origin: where the digits come from, in words.
     """
 
     images: Float32[np.ndarray, "digit side side"]
@@ -36,7 +37,8 @@ class DigitSource:
 def generator(split: str, seed: int) -> np.random.Generator:
     """The random numbers of one split: another stream for each seed and split.
 
-    **Raises:** ``ValueError`` for an unknown split or a negative seed.
+    Raises:
+        ValueError: the split is unknown or the seed is negative.
 
     >>> int(generator("test", 0).integers(1000)) == int(generator("test", 0).integers(1000))
     True
@@ -63,11 +65,13 @@ def compose_pairs(
     random place of its half, so the two never overlap. An object's mask is the
     pixels where its value exceeds ``INK_THRESHOLD``.
 
-    **Arguments:** ``canvas``: height and width of the image in pixels, at least
-    twice the side of a digit; ``warp``: deforms each digit before it is placed.
+    Args:
+        canvas: height and width of the image in pixels, at least twice the side of a digit.
+        warp: deforms each digit before it is placed.
 
-    **Raises:** ``ValueError`` for a negative ``size``, a canvas that is too small, a
-    source with fewer than two labels, or a digit without a pixel of ink.
+    Raises:
+        ValueError: ``size`` is negative, the canvas is too small, the source has fewer than two
+            labels, or a digit has no pixel of ink.
     """
     rng = generator(split, seed)
     _check(source, size, canvas)

@@ -11,8 +11,6 @@ from jmlv.data.compose import DigitSource, compose_pairs, generator
 from jmlv.data.images import MultiLabelImages
 from jmlv.data.warp import Warp
 
-__all__ = ["double_digits"]
-
 CANVAS = 32
 DIGIT_SIDE = 15
 TEST_FRACTION = 0.2
@@ -36,17 +34,17 @@ def double_digits(
     drawn once for all seeds; training images of the other 1,442. The two splits share
     no digit; they do share writers, whom scikit-learn's copy of the data does not name.
 
-    **Arguments:**
+    Args:
+        split: which digits to compose from.
+        size: number of images.
+        seed: equal seeds give equal images; splits use different random streams.
+        warp: deforms every digit a little (more handwriting to train on).
 
-    - ``split``: which digits to compose from.
-    - ``size``: number of images.
-    - ``seed``: equal seeds give equal images; splits use different random streams.
-    - ``warp``: deforms every digit a little (more handwriting to train on).
+    Raises:
+        ValueError: the split is unknown, or the size or seed is negative.
 
-    **Raises:** ``ValueError`` for an unknown split, a negative size or seed.
-
-    **Source:** Alpaydin and Kaynak, *Optical Recognition of Handwritten Digits*, UCI
-    Machine Learning Repository, 1998 (its test part), CC BY 4.0.
+    Source: Alpaydin and Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning
+    Repository, 1998 (its test part), CC BY 4.0.
 
     >>> data = double_digits("test", size=3)
     >>> data.images.shape, data.labels.sum(axis=1).tolist()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-__all__ = ["IMAGES_MAGIC", "LABELS_MAGIC", "find_idx", "read_idx"]
+from jmlv.errors import DamagedFile
 
 IMAGES_MAGIC = 0x00000803
 """Unsigned bytes, three axes: count, rows, columns."""
@@ -32,13 +32,14 @@ def read_idx(path: Path, magic: int) -> UInt8[np.ndarray, "..."]:
     An IDX file is a big-endian header, two zero bytes, the type (8: unsigned byte)
     and the number of axes, then each axis's length as uint32, then the values.
 
-    **Arguments:** ``magic``: the first four bytes to expect, ``IMAGES_MAGIC`` or
-    ``LABELS_MAGIC``.
+    Args:
+        magic: the first four bytes to expect, ``IMAGES_MAGIC`` or ``LABELS_MAGIC``.
 
-    **Raises:** ``FileNotFoundError`` if there is no such file, ``ValueError`` if it is
-    truncated, damaged, too long or of another magic number.
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: it is truncated, damaged, too long or of another magic number.
 
-    **Source:** LeCun, Cortes and Burges, *The MNIST database*, section "FILE FORMATS".
+    Source: LeCun, Cortes and Burges, *The MNIST database*, section "FILE FORMATS".
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "labels"
@@ -51,7 +52,7 @@ def read_idx(path: Path, magic: int) -> UInt8[np.ndarray, "..."]:
     expected = 4 + 4 * len(shape) + int(np.prod(shape, dtype=np.int64))
     if len(content) != expected:
         kind = "truncated" if len(content) < expected else "too long"
-        raise ValueError(
+        raise DamagedFile(
             f"folder: {path.name} is {kind}: got {len(content)} bytes; expected "
             f"{expected} for the shape {shape} in its header. {_REMEDY}"
         )
@@ -68,7 +69,7 @@ def _content(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
+        raise DamagedFile(
             f"folder: {path.name} is truncated or not gzip: got {error!s}; expected a "
             f"whole gzip file. {_REMEDY}"
         ) from error
@@ -77,13 +78,13 @@ def _content(path: Path) -> bytes:
 def _shape(content: bytes, path: Path, magic: int) -> tuple[int, ...]:
     axes = magic & 0xFF
     if len(content) < 4 + 4 * axes:
-        raise ValueError(
+        raise DamagedFile(
             f"folder: {path.name} is truncated: got {len(content)} bytes; expected a "
             f"header of {4 + 4 * axes}. {_REMEDY}"
         )
     found, *shape = struct.unpack_from(f">{1 + axes}I", content)
     if found != magic:
-        raise ValueError(
+        raise DamagedFile(
             f"folder: {path.name} has the wrong magic number: got 0x{found:08x}; "
             f"expected 0x{magic:08x} ({axes} axes of unsigned bytes). Check that the "
             "files of images and of labels were not swapped or renamed."

@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-__all__ = ["MultiLabelImages"]
-
 _PER_IMAGE = ("images", "labels", "masks", "object_labels", "source_indices")
 
 
@@ -17,21 +15,21 @@ _PER_IMAGE = ("images", "labels", "masks", "object_labels", "source_indices")
 class MultiLabelImages:
     """Images that show several objects, with each object's label and pixels.
 
-    **Arguments:**
-
-    - ``images``: (image, height, width, channel), values in [0, 1].
-    - ``labels``: (image, label), multi-hot: true where the label is in the image.
-    - ``masks``: (image, object, height, width), each object's own pixels.
-    - ``object_labels``: (image, object), the label of each object.
-    - ``source_indices``: (image, object), which picture of the origin each object
-      was made from: two splits are disjoint iff these sets are.
-    - ``label_names``: one name for each label.
-    - ``split``: ``"train"`` or ``"test"``.
-    - ``origin``: where the objects come from, in words.
-
-    **Raises:** ``ValueError`` if the arrays' sizes contradict one another.
-
     Index it with an integer, a slice or an array; an integer gives a set of one.
+
+    Attributes:
+        images: (image, height, width, channel), values in [0, 1].
+        labels: (image, label), multi-hot: true where the label is in the image.
+        masks: (image, object, height, width), each object's own pixels.
+        object_labels: (image, object), the label of each object.
+        source_indices: (image, object), which picture of the origin each object was made from:
+            two splits are disjoint iff these sets are.
+        label_names: one name for each label.
+        split: ``"train"`` or ``"test"``.
+        origin: where the objects come from, in words.
+
+    Raises:
+        ValueError: the arrays' sizes contradict one another.
 
     >>> from jmlv.data import double_digits
     >>> double_digits("test", size=5)[1:3].images.shape

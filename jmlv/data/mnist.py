@@ -12,8 +12,7 @@ from jmlv.data.compose import DigitSource, compose_pairs, generator
 from jmlv.data.idx import IMAGES_MAGIC, LABELS_MAGIC, find_idx, read_idx
 from jmlv.data.images import MultiLabelImages
 from jmlv.data.warp import Warp
-
-__all__ = ["double_mnist"]
+from jmlv.errors import DamagedFile
 
 CANVAS = 64
 DIGIT_SIDE = 28
@@ -38,15 +37,19 @@ def double_mnist(
     the test files are split by index: of 10,000, the first 8,000 train and the last
     2,000 test; the result's ``origin`` says so.
 
-    **Arguments:** ``folder``: where the files are; ``split``, ``size``, ``seed``,
-    ``warp`` as in ``double_digits``.
+    Args:
+        folder: where the files are.
+        split, size, seed, warp: as in ``double_digits``.
 
-    **Raises:** ``FileNotFoundError`` if the folder or a file is missing; ``ValueError``
-    if a file is truncated, has the wrong magic number or other sizes than MNIST, if
-    images and labels differ in number, or if a label is not in 0..9.
+    Raises:
+        FileNotFoundError: the folder or a file is missing.
+        DamagedFile: a file is truncated, has the wrong magic number or other sizes than MNIST,
+            images and labels differ in number, or a label is not in 0..9.
+        ValueError: the split is unknown, the size or seed is negative, or the files hold digits
+            of fewer than two labels or a digit without ink.
 
-    **Source:** LeCun, Cortes and Burges, *The MNIST database*, CC BY-SA 3.0; layout of
-    Sun, *MultiDigitMNIST*, 2019, which also pairs a digit with its like.
+    Source: LeCun, Cortes and Burges, *The MNIST database*, CC BY-SA 3.0; layout of Sun,
+    *MultiDigitMNIST*, 2019, which also pairs a digit with its like.
 
     >>> double_mnist("no/such/folder")
     Traceback (most recent call last):
@@ -128,17 +131,17 @@ def _check_part(
     label_name: str,
 ) -> None:
     if images.shape[1:] != (DIGIT_SIDE, DIGIT_SIDE):
-        raise ValueError(
+        raise DamagedFile(
             f"folder: {image_name} holds images of {images.shape[1:]} pixels; expected "
             f"{(DIGIT_SIDE, DIGIT_SIDE)}. Use MNIST's own files."
         )
     if len(images) != len(labels):
-        raise ValueError(
+        raise DamagedFile(
             f"folder: got {len(images)} images in {image_name} but {len(labels)} labels "
             f"in {label_name}; expected as many of each. Use two files of one set."
         )
     if len(labels) and labels.max() > 9:
-        raise ValueError(
+        raise DamagedFile(
             f"folder: {label_name} holds the label {labels.max()} at index "
             f"{labels.argmax()}; expected digits 0 to 9. Use MNIST's own files."
         )

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
-__all__ = ["Warp"]
-
 
 @dataclass(frozen=True)
 class Warp:
@@ -23,14 +21,17 @@ class Warp:
 
     and every amount uniform around doing nothing.
 
-    **Arguments:** ``rotation``: largest angle $t$ in radians; ``shear``: largest $h$;
-    ``stretch``: largest $|a - 1|$ and $|b - 1|$; ``shift``: largest entry of $d$ in
-    pixels.
+    Attributes:
+        rotation: largest angle $t$ in radians.
+        shear: largest $h$.
+        stretch: largest $|a - 1|$ and $|b - 1|$.
+        shift: largest entry of $d$ in pixels.
 
-    **Raises:** ``ValueError`` for a negative amount or a stretch of 1 or more.
+    Raises:
+        ValueError: an amount is negative or the stretch is 1 or more.
 
-    **Source:** Simard, Steinkraus and Platt, *Best Practices for Convolutional Neural
-    Networks*, ICDAR 2003, section 2, for training on deformed digits.
+    Source: Simard, Steinkraus and Platt, *Best Practices for Convolutional Neural Networks*,
+    ICDAR 2003, section 2, for training on deformed digits.
 
     >>> still = Warp(rotation=0.0, shear=0.0, stretch=0.0, shift=0.0)
     >>> float(still.apply(np.ones((1, 3, 3), np.float32), np.random.default_rng(0)).sum())

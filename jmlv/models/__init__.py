@@ -1,6 +1,3 @@
 """Classifiers to train and to verify."""
 
-from jmlv.models.cnn import CNNConfig as CNNConfig
-from jmlv.models.cnn import MultiLabelCNN as MultiLabelCNN
-
-__all__ = ["CNNConfig", "MultiLabelCNN"]
+from jmlv.models.cnn import CNNConfig, MultiLabelCNN

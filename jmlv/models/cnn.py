@@ -11,8 +11,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-__all__ = ["CNNConfig", "MultiLabelCNN"]
-
 
 @dataclass(frozen=True)
 class CNNConfig:
@@ -21,17 +19,16 @@ class CNNConfig:
     A convolution maps a side of $n$ pixels to
     $\lfloor (n + 2p - k) / s \rfloor + 1$, with kernel $k$, stride $s$, padding $p$.
 
-    **Arguments:**
+    Attributes:
+        input_shape: (height, width, channel).
+        channels, kernels, strides, paddings: of the two convolutions; kernels are square and
+            paddings are zeros, in pixels on each side.
+        pool: side of the max-pool window, or ``None`` for no pooling.
+        pool_stride: its stride; ``None`` is the window's side (no overlap).
+        labels: number of scores.
 
-    - ``input_shape``: (height, width, channel).
-    - ``channels``, ``kernels``, ``strides``, ``paddings``: of the two convolutions;
-      kernels are square and paddings are zeros, in pixels on each side.
-    - ``pool``: side of the max-pool window, or ``None`` for no pooling.
-    - ``pool_stride``: its stride; ``None`` is the window's side (no overlap).
-    - ``labels``: number of scores.
-
-    **Raises:** ``ValueError`` if a size is not a positive integer or nothing is left of
-    the image.
+    Raises:
+        ValueError: a size is not a positive integer or nothing is left of the image.
 
     >>> CNNConfig().feature_shape
     (4, 4, 16)
@@ -91,7 +88,8 @@ class CNNConfig:
     def from_json(cls, values: Mapping[str, object]) -> CNNConfig:
         """The inverse of ``to_json``.
 
-        **Raises:** ``ValueError`` for an unknown or missing name or an impossible size.
+        Raises:
+            ValueError: a name is unknown or missing, or a size is impossible.
 
         >>> CNNConfig.from_json(CNNConfig(labels=3).to_json()).labels
         3
@@ -111,10 +109,12 @@ class MultiLabelCNN(nnx.Module):
     The features are flattened in the order height, width, channel. Without a pool
     (``config.pool is None``) that layer is left out.
 
-    **Arguments:** ``config``: the sizes; ``rngs``: seeds the weights.
+    Args:
+        config: the sizes.
+        rngs: seeds the weights.
 
-    **Source:** Mour and Drachsler-Cohen, *Robustness Verification of Multi-label Neural
-    Network Classifiers*, SAS 2024, whose networks have these layers.
+    Source: Mour and Drachsler-Cohen, *Robustness Verification of Multi-label Neural Network
+    Classifiers*, SAS 2024, whose networks have these layers.
 
     >>> import jax.numpy as jnp
     >>> model = MultiLabelCNN(CNNConfig(), rngs=nnx.Rngs(0))

@@ -13,8 +13,6 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key
 from jmlv.training.losses import binary_cross_entropy
 from jmlv.training.pgd import projected_gradient
 
-__all__ = ["Defence", "GaussianNoise", "L0Defence", "LinfDefence", "NoDefence"]
-
 Scores = Callable[[Float[Array, "batch height width channel"]], Float[Array, "batch label"]]
 
 
@@ -32,8 +30,10 @@ class Defence(ABC):
     ) -> Float[Array, "batch height width channel"]:
         """The images to train on, with values in [0, 1] but for ``GaussianNoise``.
 
-        **Arguments:** ``scores``: the network as it is; ``key``: new in each step;
-        ``done``: the share of the training that is over, in [0, 1].
+        Args:
+            scores: the network as it is.
+            key: new in each step.
+            done: the share of the training that is over, in [0, 1].
         """
 
 
@@ -59,12 +59,15 @@ class L0Defence(Defence):
     Each rectangle's height and width are uniform in 0..``max_side`` and its centre is
     uniform in the image; a rectangle of height or width 0 changes nothing.
 
-    **Arguments:** ``rectangles``: number in each image; ``max_side``: in pixels.
+    Attributes:
+        rectangles: number in each image.
+        max_side: longest height and width, in pixels.
 
-    **Raises:** ``ValueError`` if either is below 1.
+    Raises:
+        ValueError: either is below 1.
 
-    **Source:** DeVries and Taylor, *Improved Regularization of Convolutional Neural
-    Networks with Cutout*, 2017, with squares there.
+    Source: DeVries and Taylor, *Improved Regularization of Convolutional Neural Networks with
+    Cutout*, 2017, with squares there.
 
     >>> ones = jnp.ones((1, 32, 32, 1))
     >>> black = L0Defence().apply(None, ones, None, jax.random.key(0))
@@ -115,15 +118,18 @@ class LinfDefence(Defence):
     linearly from 0 during the first part of the training: small networks do not start
     to learn in a large ball.
 
-    **Arguments:** ``epsilon``: radius, in units of pixel values; ``steps``: of PGD;
-    ``step_size``: ``None`` is ``2.5 * epsilon / steps``; ``warm_up``: share of the
-    training during which the radius grows.
+    Attributes:
+        epsilon: radius, in units of pixel values.
+        steps: number of PGD steps.
+        step_size: ``None`` is ``2.5 * epsilon / steps``.
+        warm_up: share of the training during which the radius grows.
 
-    **Raises:** ``ValueError`` if ``epsilon`` is not in (0, 1], ``steps`` is below 1,
-    ``step_size`` is not positive or ``warm_up`` is not in [0, 1].
+    Raises:
+        ValueError: ``epsilon`` is not in (0, 1], ``steps`` is below 1, ``step_size`` is not
+            positive or ``warm_up`` is not in [0, 1].
 
-    **Source:** Madry et al., *Towards Deep Learning Models Resistant to Adversarial
-    Attacks*, ICLR 2018, equation (1).
+    Source: Madry et al., *Towards Deep Learning Models Resistant to Adversarial Attacks*, ICLR
+    2018, equation (1).
 
     >>> LinfDefence(epsilon=0.1, steps=5).alpha
     0.05
@@ -181,8 +187,8 @@ class LinfDefence(Defence):
 class GaussianNoise(Defence):
     """Adds Gaussian noise: the base classifier of randomized smoothing must be right under it.
 
-    The noise is the one that :func:`jmlv.smoothing.sample_counts` adds, so the images are not clipped
-    and leave [0, 1].
+    The noise is the one that :func:`jmlv.smoothing.sample_counts` adds, so the images are not
+    clipped and leave [0, 1].
 
     Args:
         sigma: standard deviation, in units of pixel values.
@@ -190,8 +196,8 @@ class GaussianNoise(Defence):
     Raises:
         ValueError: ``sigma`` is not a positive finite number.
 
-    Source: Cohen, Rosenfeld and Kolter, *Certified Adversarial Robustness via Randomized Smoothing*,
-    ICML 2019, Section 3.3.
+    Source: Cohen, Rosenfeld and Kolter, *Certified Adversarial Robustness via Randomized
+    Smoothing*, ICML 2019, Section 3.3.
 
     >>> x = jnp.zeros((1, 32, 32, 1))
     >>> print(f"{float(GaussianNoise(0.5).apply(None, x, None, jax.random.key(0)).std()):.2f}")

@@ -18,19 +18,22 @@ from jmlv.progress import NoProgress, Progress
 from jmlv.training.defences import Defence, NoDefence
 from jmlv.training.losses import Loss, binary_cross_entropy
 
-__all__ = ["TrainingConfig", "TrainingResult", "train"]
-
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """How to train: AdamW with a cosine schedule that ends at zero.
 
-    **Arguments:** ``epochs``: passes over the images; ``batch_size``: images a step
-    (what is left over of an epoch is dropped; each epoch draws another order);
-    ``learning_rate``: at the start; ``weight_decay``: AdamW's; ``seed``: of the
-    weights, the order and the defence.
+    Attributes:
+        epochs: passes over the images.
+        batch_size: images a step (what is left over of an epoch is dropped; each epoch draws
+            another order).
+        learning_rate: at the start.
+        weight_decay: AdamW's.
+        seed: of the weights, the order and the defence.
 
-    **Raises:** ``ValueError`` for a count below 1 or a rate that is not positive.
+    Raises:
+        ValueError: a count is below 1, the seed or the weight decay is negative, or the learning
+            rate is not positive.
 
     >>> TrainingConfig(epochs=3).batch_size
     128
@@ -61,8 +64,10 @@ class TrainingConfig:
 class TrainingResult:
     """A trained model and how it got there.
 
-    **Arguments:** ``losses``: mean training loss of each finished epoch, on the images
-    as the defence left them; ``interrupted``: whether the user stopped it early.
+    Attributes:
+        model: the trained network.
+        losses: mean training loss of each finished epoch, on the images as the defence left them.
+        interrupted: whether the user stopped it early.
     """
 
     model: MultiLabelCNN
@@ -87,13 +92,18 @@ def train(
     after the last whole epoch and returns the network of that time, marked
     ``interrupted``; before the end of the first epoch it is raised on.
 
-    **Arguments:** ``data``: the training images; ``model``: the network's sizes;
-    ``config``: how to train; ``defence``: what to do to the images; ``loss``: of
-    scores and labels, for instance ``AsymmetricLoss()``; ``progress``: shows epochs.
+    Args:
+        data: the training images.
+        model: the network's sizes.
+        config: how to train.
+        defence: what to do to the images.
+        loss: of scores and labels, for instance ``AsymmetricLoss()``.
+        progress: shows epochs.
 
-    **Raises:** ``ValueError`` if the images are not those of ``model.input_shape``, the
-    labels not ``model.labels`` in number, fewer images than one batch, or the loss is
-    no longer finite.
+    Raises:
+        ValueError: the images are not those of ``model.input_shape``, the labels not
+            ``model.labels`` in number, the images fewer than one batch, or the loss is no longer
+            finite.
 
     >>> from jmlv.data import double_digits
     >>> short = TrainingConfig(epochs=2, batch_size=64)

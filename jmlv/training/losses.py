@@ -11,8 +11,6 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-__all__ = ["AsymmetricLoss", "Loss", "binary_cross_entropy", "label_set_margin"]
-
 Loss = Callable[[Float[Array, "batch label"], Bool[Array, "batch label"]], Float[Array, " batch"]]
 """Maps raw scores and multi-hot labels to one loss an image."""
 
@@ -22,7 +20,9 @@ def binary_cross_entropy(
 ) -> Float[Array, " batch"]:
     r"""The sum over labels of $-y \log \sigma(F) - (1 - y) \log(1 - \sigma(F))$.
 
-    **Arguments:** ``scores`` $F$, raw logits; ``labels`` $y$, multi-hot.
+    Args:
+        scores: $F$, raw logits.
+        labels: $y$, multi-hot.
 
     >>> loss = binary_cross_entropy(jnp.zeros((1, 2)), jnp.array([[True, False]]))
     >>> round(float(loss[0]), 4)
@@ -39,8 +39,8 @@ class AsymmetricLoss:
         + (1 - y_j)\, m_j^{\gamma_-} \log(1 - m_j), \qquad
       p = \sigma(F), \quad m_j = \max(p_j - m, 0)$$
 
-    An instance is a loss: call it with scores and labels, or pass it to :func:`jmlv.training.train`.
-    With both exponents and the margin 0 it is binary cross-entropy.
+    An instance is a loss: call it with scores and labels, or pass it to
+    :func:`jmlv.training.train`. With both exponents and the margin 0 it is binary cross-entropy.
 
     Args:
         gamma_positive: focusing exponent of the true labels, 0 or at least 1.
@@ -93,8 +93,10 @@ def label_set_margin(
     r"""$\min_{t \in Y} F_t - \max_{c \notin Y} F_c$, positive iff the $|Y|$ highest
     scores are those of the true labels $Y$; a tie is not positive.
 
-    **Arguments:** ``scores`` $F$; ``labels`` $Y$, multi-hot, at least one true and one
-    false in each row (else the margin is infinite).
+    Args:
+        scores: $F$.
+        labels: $Y$, multi-hot, at least one true and one false in each row (else the margin is
+            infinite).
 
     >>> margin = label_set_margin(
     ...     jnp.array([[3.0, 1.0, 0.5]]), jnp.array([[True, True, False]])

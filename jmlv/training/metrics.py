@@ -13,8 +13,6 @@ from jaxtyping import Array, Bool, Float, Key
 from jmlv.training.losses import label_set_margin
 from jmlv.training.pgd import projected_gradient
 
-__all__ = ["pgd_accuracy", "top_k_accuracy"]
-
 BATCH = 256
 
 Images = Float[Array | np.ndarray, "image height width channel"]
@@ -27,10 +25,12 @@ def top_k_accuracy(model: Callable, images: Images, labels: Labels) -> float:
     k is each image's own number of true labels (2 for pairs of digits); a tie between
     a true label and another one counts as wrong.
 
-    **Arguments:** ``model``: maps images to scores (batch, label), a Flax NNX module or
-    any function; ``labels``: multi-hot.
+    Args:
+        model: maps images to scores (batch, label), a Flax NNX module or any function.
+        labels: multi-hot.
 
-    **Raises:** ``ValueError`` if there are no images or not a row of labels for each.
+    Raises:
+        ValueError: there are no images or not a row of labels for each.
 
     >>> pixels = np.ones((2, 1, 1, 3), np.float32) * np.float32([3, 2, 1])
     >>> labels = np.array([[True, True, False], [True, False, True]])
@@ -58,13 +58,17 @@ def pgd_accuracy(
     positive at the image itself or at the attack's last iterate. As an attack may miss,
     the share is an upper bound on the robust accuracy.
 
-    **Arguments:** ``epsilon`` in units of pixel values; ``steps`` of PGD; ``key`` seeds
-    the random starts; ``step_size``: ``None`` is ``2.5 * epsilon / steps``.
+    Args:
+        epsilon: radius, in units of pixel values.
+        steps: number of PGD steps.
+        key: seeds the random starts.
+        step_size: ``None`` is ``2.5 * epsilon / steps``.
 
-    **Raises:** ``ValueError`` if there are no images or not a row of labels for each.
+    Raises:
+        ValueError: there are no images or not a row of labels for each.
 
-    **Source:** Madry et al., *Towards Deep Learning Models Resistant to Adversarial
-    Attacks*, ICLR 2018; the margin is its top-k form.
+    Source: Madry et al., *Towards Deep Learning Models Resistant to Adversarial Attacks*, ICLR
+    2018; the margin is its top-k form.
 
     >>> x, y = np.full((1, 1, 1, 3), 0.5, np.float32), np.array([[True, True, False]])
     >>> f = lambda x: x.reshape(-1, 3) + jnp.array([0.0, 0.0, -0.3])

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Key
 
-__all__ = ["projected_gradient"]
-
 
 def projected_gradient(
     objective: Callable[[Float[Array, "batch height width channel"]], Float[Array, " batch"]],
@@ -30,11 +28,14 @@ def projected_gradient(
     The steps are unrolled: inside a ``lax`` loop XLA runs convolutions on a CPU ten
     times slower.
 
-    **Arguments:** ``objective`` $g$, one value per image; ``epsilon`` and ``step_size``
-    $\alpha$ in units of pixel values; ``key``: seeds the start.
+    Args:
+        objective: $g$, one value per image.
+        epsilon: $\epsilon$, in units of pixel values.
+        step_size: $\alpha$, in units of pixel values.
+        key: seeds the start.
 
-    **Source:** Madry et al., *Towards Deep Learning Models Resistant to Adversarial
-    Attacks*, ICLR 2018, equation (2).
+    Source: Madry et al., *Towards Deep Learning Models Resistant to Adversarial Attacks*, ICLR
+    2018, equation (2).
 
     >>> moved = projected_gradient(
     ...     lambda x: x.sum((1, 2, 3)), jnp.full((1, 2, 2, 1), 0.5),
