@@ -60,13 +60,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--checkpoint", default="checkpoints/double_digits_linf", help="folder of the network"
     )
     command.add_argument(
-        "--mnist", metavar="FOLDER", help="test images from MNIST files instead of the embedded digits"
+        "--mnist",
+        metavar="FOLDER",
+        help="test images from MNIST files instead of the embedded digits",
     )
     command.add_argument("--images", type=int, default=16, help="how many test images")
     command.add_argument("--method", choices=METHODS, default="mifgsm", help="how to search")
     command.add_argument("--norm", choices=("linf", "l2"), help="norm of budgets, where it is free")
     command.add_argument("--goal", choices=GOALS, default="leave-top-k", help="what to reach")
-    command.add_argument("--label", type=int, help="label of the goal; by default the left object's")
+    command.add_argument(
+        "--label", type=int, help="label of the goal; by default the left object's"
+    )
     command.add_argument("--k", type=int, default=2, help="size of the label set")
     command.add_argument(
         "--threshold", type=float, help="decide by this probability instead of by the top k"
@@ -74,7 +78,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--budgets", type=float, nargs="+", help="by default grey levels 1 to 25")
     command.add_argument("--only-object", action="store_true", help="change the left object only")
     command.add_argument("--seed", type=int, default=0, help="of random starts")
-    command.add_argument("--out", type=Path, default=Path("results/attack"), help="folder for files")
+    command.add_argument(
+        "--out", type=Path, default=Path("results/attack"), help="folder for files"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

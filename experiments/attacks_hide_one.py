@@ -1,0 +1,128 @@
+"""Hide one random positive label and keep all others: five methods that seek the least change.
+
+    python experiments/attacks_hide_one.py            # double digits, 100 images, minutes
+    python experiments/attacks_hide_one.py --quick    # about a minute
+    python experiments/attacks_hide_one.py --mulan FOLDER   # also MULAN's yeast and scene
+
+Only images with a predicted label are attacked; a label is predicted at a probability of one half.
+Success is that the label is gone and every other one as it was. Distances are means over the images on
+which the method succeeded, and, under 'common', over those on which MLA-LP, ML-CW and ML-Rank2
+succeeded. The measures on the right compare predictions with the wanted label sets. Written to
+``results/attacks_hide_one``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from attacks_budgeted import Subject, subjects
+
+from jmlv.attacks import (
+    MLALP,
+    MLCW,
+    AttackResult,
+    Hide,
+    MLDeepFool,
+    MLRank1,
+    MLRank2,
+    attack,
+    classification_metrics,
+)
+from jmlv.cli.report import table, write_json
+from jmlv.progress import TqdmProgress
+
+HEADER = (
+    "method", "success", "RMSD", "l2", "linf", "common RMSD", "common l2", "common linf",
+    "hamming", "ranking", "micro F1", "macro F1", "avg prec", "mAP", "seconds",
+)  # fmt: skip
+
+
+def main() -> None:
+    options = parse()
+    for subject in subjects(options):
+        study(subject, options)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="16 images, a tenth of the iterations")
+    parser.add_argument("--images", type=int, help="by default 100, or 16 with --quick")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--mulan", type=Path, help="folder of MULAN's ARFF and XML files")
+    parser.add_argument("--only", help="name of one subject")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of labels")
+    parser.add_argument("--out", type=Path, default=Path("results/attacks_hide_one"))
+    options = parser.parse_args()
+    options.images = options.images or (16 if options.quick else 100)
+    return options
+
+
+def methods(quick: bool) -> dict:
+    """Published settings: 10 linear programs, 20 steps, 10 rounds of 1,000 iterations from 1e5."""
+    iterations = 100 if quick else 1000
+    return {
+        "MLA-LP": MLALP(),
+        "MLA-LP, margins": MLALP(rows="margin"),
+        "ML-CW": MLCW(iterations),
+        "ML-Rank1": MLRank1(iterations),
+        "ML-Rank2": MLRank2(iterations),
+        "ML-DeepFool": MLDeepFool(),
+        "ML-DeepFool, no overshoot": MLDeepFool(overshoot=0.0),
+    }
+
+
+def study(subject: Subject, options: argparse.Namespace) -> None:
+    start, progress = time.perf_counter(), TqdmProgress(leave=False)
+    present = np.asarray(subject.f(subject.images)) > 0
+    some = present.any(1)
+    images, present = subject.images[some], present[some]
+    hidden = chosen(present, options.seed)
+    goal = Hide(tuple((int(label),) for label in hidden))
+    runs = {
+        name: attack(subject.f, images, goal, method, progress=progress)
+        for name, method in methods(options.quick).items()
+    }
+    wanted = present.copy()
+    wanted[np.arange(len(hidden)), hidden] = False
+    rows = [row(name, result, common(runs), wanted) for name, result in runs.items()]
+    lines = [
+        f"{subject.name}: one label hidden on {len(images)} of {len(some)} images, "
+        f"{present.shape[1]} labels; {int(common(runs).sum())} in common; {platform.machine()}, "
+        f"JAX {jax.__version__}",
+        table(HEADER, rows),
+        f"{time.perf_counter() - start:.0f} s",
+    ]
+    write_json(options.out / f"{subject.name}.json", [dict(zip(HEADER, r)) for r in rows])
+    (options.out / f"{subject.name}.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines), flush=True)
+
+
+def chosen(present: np.ndarray, seed: int) -> np.ndarray:
+    """One positive label of each image, uniformly."""
+    return np.where(present, np.random.default_rng(seed).random(present.shape), -1).argmax(1)
+
+
+def common(runs: dict[str, AttackResult]) -> np.ndarray:
+    names = ("MLA-LP", "ML-CW", "ML-Rank2")
+    return np.logical_and.reduce([runs[name].success[0] for name in names])
+
+
+def row(name: str, result: AttackResult, both: np.ndarray, wanted: np.ndarray) -> tuple:
+    own = result.success[0]
+    shared = both & own
+    distances = [
+        float(values[0][which].mean()) if which.any() else float("nan")
+        for which in (own, shared)
+        for values in (result.rmsd, result.l2, result.linf)
+    ]
+    measures = classification_metrics(wanted, result.scores[0], result.decision)
+    return (name, float(own.mean()), *distances, *measures.values(), result.seconds)
+
+
+if __name__ == "__main__":
+    main()
