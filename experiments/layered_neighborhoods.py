@@ -111,9 +111,8 @@ def run(case: dict, budget: float) -> dict:
     statuses = [status.value for status in grown.statuses]
     complete = getattr(strategy, "complete", None) is not None
     return {
-        **record,
         **grown.as_dict(),
-        "strategy": case["strategy"],
+        **record,
         "name": grown.strategy + (" + complete" if complete else ""),
         "attacked": attack.status.name,
         "attack_margin": attack.upper,
