@@ -1,6 +1,27 @@
 """jmlv: differentiable verification of multi-label neural networks in JAX."""
 
 from jmlv import plotting
+from jmlv.attacks import (
+    CLASS,
+    MIFGSM,
+    MLALP,
+    MLCW,
+    SLAM,
+    AttackResult,
+    AutoMultiLabel,
+    EnterTopK,
+    Flip,
+    FlipAll,
+    Hide,
+    LeaveTopK,
+    MLDeepFool,
+    MLRank1,
+    MLRank2,
+    Target,
+    Threshold,
+    TopK,
+    attack,
+)
 from jmlv.bounds import CROWN, CROWNIBP, IBP, MarginBounds, bound
 from jmlv.errors import DamagedFile, UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, check, trace
@@ -30,4 +51,14 @@ from jmlv.properties import (
     Property,
 )
 from jmlv.regions import Box, LayeredNeighborhood, Layers, Region
+from jmlv.smoothing import (
+    attack_smoothed,
+    certified_intersection_size,
+    certified_metrics,
+    certified_radius,
+    jia_certified_intersection_size,
+    predict,
+    probability_bounds,
+    sample_counts,
+)
 from jmlv.verdict import Status, Verdict

@@ -65,6 +65,47 @@ def test_every_inlined_call_has_fresh_variables():
     assert len(set(outputs)) == len(outputs) and sum(map(is_relu, graph.eqns)) == 2
 
 
+REWRITTEN = {
+    "column-major reshape": lambda x: jnp.ravel(x, order="F")[None],
+    "maximum with an initial value": lambda x: jnp.max(x, axis=(1, 2), initial=-jnp.inf),
+    "stack": lambda x: jnp.stack([x[:, 0, 0, 0], x[:, 1, 2, 1]], -1),
+    "clip": lambda x: jnp.clip(x, 0.2, 0.6).reshape(1, -1),
+    "prelu": lambda x: jnp.where(x > 0, x, jnp.array([-2.0, 3.0]) * x).reshape(1, -1) - 0.5,
+    "relu6": lambda x: jax.nn.relu6(9 * x - 1).reshape(1, -1),
+    "split": lambda x: jnp.split(x, 3, axis=1)[1].reshape(1, -1),
+    "twice": lambda x: jnp.concatenate([x, x + x, x], -1).reshape(1, -1),
+    "batched convolution": lambda x: jax.nn.relu(
+        conv(jax.nn.relu(x.reshape(2, 3, 6, 2)), jnp.ones((2, 2, 2, 1)))
+    ).reshape(1, -1),
+}
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_rewriting_keeps_the_function_and_its_bounds_hold(name):
+    f = REWRITTEN[name]
+    graph = jmlv.trace(f, SHAPE)
+    expected = jnp.concatenate([f(x[None]) for x in jnp.asarray(X)])
+    np.testing.assert_allclose(graph.scores(X), expected, atol=1e-5)
+    rows = np.eye(graph.label_count, dtype="float32")
+    for method in (jmlv.IBP(), jmlv.CROWNIBP(), jmlv.CROWN()):
+        low, high = X.min(0), X.max(0)
+        found = jax.jit(method.rows)(graph, low, high, rows, np.zeros(len(rows), "float32"))
+        assert np.all(found.lower <= expected + 1e-4) and np.all(found.upper >= expected - 1e-4)
+
+
+def test_pool_windows_in_padding_alone_are_not_merged_with_a_relu():
+    """Their maximum is minus infinity, not 0."""
+
+    def f(x):
+        pads, size = ((0, 0), (2, 0), (0, 0), (0, 0)), (1, 2, 2, 1)
+        z = lax.reduce_window(jax.nn.relu(x), -jnp.inf, lax.max, size, size, pads)
+        return jnp.stack([z[:, 0, 0, 0], z[:, 1, 0, 0]], -1)
+
+    box = jmlv.Box.around(np.full((2, 2, 1), 0.5, np.float32), 0.1)
+    verdict = jmlv.verify(f, box, jmlv.AboveThreshold(0, -1.0), jmlv.Bounds())
+    assert not verdict.robust
+
+
 def test_dead_code_and_constants_are_gone():
     def f(x):
         jnp.exp(x)

@@ -148,3 +148,22 @@ def test_witness_and_verdict_are_values():
     first = judge(query(0.7), Evidence(point=BREAKING), "test")
     assert first == judge(query(0.7), Evidence(point=BREAKING), "test")
     assert "NOT_ROBUST" in repr(first)
+
+
+def test_regions_that_float32_cannot_hold_are_refused():
+    """Rounding the ends would move the region, and a proof would be about another one."""
+    low = np.full((2, 1, 1), 0.1)
+    for box in (jmlv.Box(low, 2 * low), jmlv.Box(low, np.full((2, 1, 1), 0.5))):
+        with pytest.raises(ValueError, match="must be float32 numbers"):
+            jmlv.verify(difference, box, PROPERTY)
+    with pytest.raises(ValueError, match="leaves"):
+        jmlv.verify(difference, jmlv.Box(-X, X), PROPERTY)
+
+
+def test_a_graph_that_is_not_the_function_is_a_defect(monkeypatch):
+    """Were a normalisation rule wrong, no verdict would come of it."""
+    from jmlv.graph import normalise
+
+    monkeypatch.setitem(normalise.RULES, "neg", lambda b, x, **_: x)
+    with pytest.raises(SoundnessError, match="the graph read from f"):
+        jmlv.verify(lambda x: -difference(x), jmlv.Box.around(X, 0.1), PROPERTY)

@@ -40,7 +40,7 @@ Functional = Union[Whole, Window]
 
 def one_hot(variable: Variable, indices: Int[Array, " row"]) -> Functional:
     """The functionals that read single entries, given by their flat index."""
-    if len(variable.shape) != 4:
+    if len(variable.shape) != 4 or variable.shape[0] != 1:
         rows = jax.nn.one_hot(indices, variable.size, dtype=variable.dtype)
         return Whole(rows.reshape(-1, *variable.shape))
     _, _, width, channels = variable.shape

@@ -1,3 +1,3 @@
-"""The command line: ``jmlv demo | train | verify | grow | smooth``."""
+"""The command line: ``jmlv demo | train | verify | grow | smooth | attack``."""
 
 from jmlv.cli.main import main

@@ -106,14 +106,17 @@ def relu(b: Builder, x: Any) -> Any:
 
 
 def maximum(b: Builder, x: Any, y: Any) -> Variable:
-    """``max(x, y) = y + relu(x - y)``; a zero goes second and needs no addition."""
+    """``max(x, y) = y + relu(x - y)``; a zero goes second and needs no addition, ``-inf`` is void."""
     if not isinstance(x, Variable):
         x, y = y, x
-    zero = _is_zero(y) and np.shape(y) in ((), x.shape)
+    if _is_everywhere(y, -np.inf) and np.shape(y) in ((), x.shape):
+        return x
+    zero = _is_everywhere(y, 0) and np.shape(y) in ((), x.shape)
     return relu(b, x) if zero else add(b, y, relu(b, subtract(b, x, y)))
 
 
 def minimum(b: Builder, x: Any, y: Any) -> Variable:
+    """``min(x, y) = -max(-x, -y)``."""
     return neg(b, maximum(b, neg(b, x), neg(b, y)))
 
 
@@ -132,7 +135,7 @@ def select(b: Builder, which: Any, *cases: Any) -> Variable:
         shape, dtype = next((c.shape, c.dtype) for c in (*cases, which) if isinstance(c, Variable))
         return b.record(lax.select_n_p, (which, *cases), {}, shape, dtype)
     x, slope = match
-    if _is_zero(slope):
+    if _is_everywhere(slope, 0):
         return relu(b, x)
     return add(b, multiply(b, x, slope), multiply(b, relu(b, x), _scalar(x, 1) - slope))
 
@@ -142,7 +145,12 @@ def squeeze(b: Builder, x: Variable, *, dimensions: Sequence[int]) -> Variable:
     return reshape(b, x, shape)
 
 
-def reshape(b: Builder, x: Variable, new_sizes: Sequence[int], **_: Any) -> Variable:
+def reshape(
+    b: Builder, x: Variable, new_sizes: Sequence[int], dimensions: Sequence[int] | None = None, **_: Any
+) -> Variable:
+    """A reshape in row-major order; ``dimensions`` (of ``order="F"``, say) transposes first."""
+    if dimensions is not None and tuple(dimensions) != tuple(range(len(x.shape))):
+        x = b.emit(lax.transpose_p, x, permutation=tuple(dimensions))
     return b.emit(
         lax.reshape_p, x, new_sizes=tuple(new_sizes), dimensions=None, sharding=None
     )
@@ -247,10 +255,11 @@ def _scalar(x: Any, value: float) -> Any:
     return np.asarray(value, x.dtype)[()]
 
 
-def _is_zero(value: Any) -> bool:
+def _is_everywhere(value: Any, number: float) -> bool:
+    """Whether a value is a known constant that equals the number in every entry."""
     if isinstance(value, (Variable, jax.core.Tracer)):
         return False
-    return not np.any(np.asarray(value))
+    return bool(np.all(np.asarray(value) == number))
 
 
 def _leaky(b: Builder, which: Any, cases: Sequence[Any]) -> tuple[Variable, Any] | None:
@@ -263,7 +272,7 @@ def _leaky(b: Builder, which: Any, cases: Sequence[Any]) -> tuple[Variable, Any]
     if positive is not x or not _is_literal_zero(b, zero):
         return None
     if not isinstance(negative, Variable):
-        return (x, _scalar(x, 0)) if _is_zero(negative) else None
+        return (x, _scalar(x, 0)) if _is_everywhere(negative, 0) else None
     return _multiple_of(b, negative, x)
 
 
@@ -279,4 +288,4 @@ def _multiple_of(b: Builder, y: Variable, x: Variable) -> tuple[Variable, Any] |
 
 def _is_literal_zero(b: Builder, atom: Any) -> bool:
     value = atom.val if isinstance(atom, Literal) else b.constants.get(atom, atom)
-    return not isinstance(value, Variable) and _is_zero(value)
+    return not isinstance(value, Variable) and _is_everywhere(value, 0)

@@ -61,4 +61,4 @@ def _merge(query: Query, old: Evidence, new: Evidence, extra: Mapping[str, Any])
 def _better_point(query: Query, old: Any, new: Any) -> Any:
     if old is None or new is None:
         return new if old is None else old
-    return min(old, new, key=query.margin_exact)
+    return min(old, new, key=lambda x: max(query.margin_exact(x), query.margin_deployed(x)))

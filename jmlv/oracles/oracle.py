@@ -48,13 +48,14 @@ class Query:
 
         Raises:
             UnsupportedOperation: ``f`` has operations without a sound rule.
-            ValueError: the region's or the property's shape does not fit ``f``.
+            ValueError: the region's or the property's shape does not fit ``f``, or the region is
+                empty, leaves [0, 1] or has ends that float32 cannot hold.
+            SoundnessError: the graph read from ``f`` does not compute what ``f`` does.
         """
-        box = region.box()
-        lower, upper = (np.asarray(side, np.float32) for side in (box.lower, box.upper))
-        if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower <= upper).all()):
-            raise ValueError("region: lower must not exceed upper, and both must be finite.")
-        graph = trace(f, lower.shape) if graph is None else graph
+        lower, upper = _float32_ends(region)
+        if graph is None:
+            graph = trace(f, lower.shape)
+            _require_same_function(f, graph, lower, upper)
         if graph.input_shape != lower.shape:
             raise ValueError(f"region: f takes {graph.input_shape}, the region has {lower.shape}.")
         property.tree(graph.label_count)
@@ -79,6 +80,36 @@ class Query:
         """The property's margin at ``x``, evaluated by the network as deployed, in float32."""
         with search_precision():
             return float(self.property.margin(self.f(jnp.asarray(x, jnp.float32)[None])[0]))
+
+
+def _float32_ends(region: Region) -> tuple[np.ndarray, np.ndarray]:
+    """The box's two ends, exactly: rounding them would move the region that is asked about."""
+    box = region.box()
+    lower, upper = (np.asarray(side, np.float32) for side in (box.lower, box.upper))
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower <= upper).all()):
+        raise ValueError("region: lower must not exceed upper, and both must be finite.")
+    if lower.size and (lower.min() < 0 or upper.max() > 1):
+        raise ValueError("region: leaves [0, 1]; make it with Box.around or Box.between.")
+    if not (np.array_equal(lower, box.lower) and np.array_equal(upper, box.upper)):
+        raise ValueError("region: its ends must be float32 numbers; round them outward yourself.")
+    return lower, upper
+
+
+def _require_same_function(
+    f: Classifier, graph: Graph, lower: np.ndarray, upper: np.ndarray
+) -> None:
+    """A net under the normaliser: the graph and ``f`` agree at three points of the box."""
+    if isinstance(f, Graph):
+        return
+    shares = np.random.default_rng(0).random((2, *lower.shape)).astype(np.float32)
+    function = as_function(f)
+    for share in (np.float32(0.5), *shares):
+        x = jnp.asarray(np.clip(lower + share * (upper - lower), lower, upper))[None]
+        with search_precision():
+            deployed, read = np.asarray(function(x)), np.asarray(graph(x))
+        scale = max(1.0, float(np.max(np.abs(deployed), initial=0.0, where=np.isfinite(deployed))))
+        if not np.allclose(deployed, read, rtol=0, atol=1e-3 * scale, equal_nan=True):
+            raise SoundnessError(f"the graph read from f gives {read[0]}, f itself {deployed[0]}.")
 
 
 class Deadline:
