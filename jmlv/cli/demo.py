@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jmlv.cli.inputs import Example, example, network
-from jmlv.cli.report import table, write_grown, write_json
+from jmlv.cli.report import table, write_grown, write_heatmap, write_json
 from jmlv.data import double_digits
 from jmlv.graph import Graph
 from jmlv.neighborhoods import (
@@ -40,10 +40,13 @@ def run(arguments: argparse.Namespace) -> None:
     for defence in DEFENCES:
         graph, _ = network(arguments.checkpoints / f"double_digits_{defence}")
         for chosen in _examples(graph, data, arguments.images):
-            for result in _grow_all(graph, chosen, arguments, f"{defence} {chosen.name}"):
+            results = _grow_all(graph, chosen, arguments, f"{defence} {chosen.name}")
+            for result in results:
                 rows.append(_row(defence, chosen, result))
                 records.append({"model": defence, "image": chosen.name, **result.as_dict()})
-                write_grown(arguments.out / _stem(defence, chosen, result), result, chosen.target)
+                write_grown(arguments.out / _stem(defence, chosen, result), result)
+            best = max(results, key=lambda result: result.size)
+            write_heatmap(arguments.out / _stem(defence, chosen, best), best, chosen.target)
     write_json(arguments.out / "table.json", records)
     print(table(HEADER, rows))
     print(f"\nheat maps, JSON and NPZ files are in {arguments.out}")

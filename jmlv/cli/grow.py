@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jmlv.bounds import CROWN, CROWNIBP
 from jmlv.cli.inputs import add_network_arguments, selected
-from jmlv.cli.report import table, write_grown
+from jmlv.cli.report import table, write_grown, write_heatmap
 from jmlv.neighborhoods import (
     GradientGuided,
     LayerByLayer,
@@ -36,7 +36,7 @@ BOUNDS = {"crown": CROWN(), "crown-ibp": CROWNIBP()}
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     add_network_arguments(command)
-    command.add_argument("--strategy", choices=STRATEGIES, default="gradient", help="how to search")
+    command.add_argument("--strategy", choices=STRATEGIES, default="search", help="how to search")
     command.add_argument("--weights", choices=WEIGHTS, default="equal", help="weight of each layer")
     command.add_argument("--bound", choices=BOUNDS, default="crown", help="certificate of the search")
     command.add_argument("--budget", type=float, default=60.0, help="seconds")
@@ -57,6 +57,9 @@ def run(arguments: argparse.Namespace) -> None:
         progress=TqdmProgress(leave=False),
     )
     name = f"image{arguments.image}_{arguments.perturb}_{arguments.strategy}"
-    write_grown(arguments.out / name, result, example.target)
-    print(table(("layer", "epsilon", "weight"), list(zip(range(len(result.epsilon)), map(float, result.epsilon), map(float, result.weights)))))
+    write_grown(arguments.out / name, result)
+    write_heatmap(arguments.out / name, result, example.target)
+    statuses = [status.value for status in result.statuses]
+    columns = range(len(statuses)), map(float, result.epsilon), map(float, result.weights), statuses
+    print(table(("layer", "epsilon", "weight", "status"), list(zip(*columns))))
     print(f"\n{result}\n{result.verdict}\nwritten to {arguments.out / name}.json, .npz and .png")

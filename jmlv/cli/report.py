@@ -26,10 +26,8 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def write_grown(path: Path, result: GrownNeighborhood, target: np.ndarray) -> None:
-    """The result as ``path.json``, ``path.npz`` and a heat map ``path.png``."""
-    from jmlv.plotting import heatmap
-
+def write_grown(path: Path, result: GrownNeighborhood) -> None:
+    """The result as ``path.json`` and ``path.npz``."""
     write_json(path.with_suffix(".json"), result.as_dict())
     np.savez(
         path.with_suffix(".npz"),
@@ -41,6 +39,12 @@ def write_grown(path: Path, result: GrownNeighborhood, target: np.ndarray) -> No
         lower=np.asarray(result.region.lower),
         upper=np.asarray(result.region.upper),
     )
+
+
+def write_heatmap(path: Path, result: GrownNeighborhood, target: np.ndarray) -> None:
+    """The result's heat map as ``path.png``."""
+    from jmlv.plotting import heatmap
+
     heatmap(result, target=target).savefig(path.with_suffix(".png"), dpi=120)
 
 
