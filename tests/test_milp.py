@@ -394,7 +394,8 @@ def test_a_box_that_is_a_point():
     assert _verdict(_difference(point), MILP()).status is Status.ROBUST
     assert _verdict(_difference(point, 2.0), MILP()).status is Status.NOT_ROBUST
     found = MILP(weakest_point=True).search(_difference(point), Deadline(10))
-    assert found.lower == pytest.approx(0.35, abs=3e-5)
+    assert found.stats["dual_bound"] == pytest.approx(0.35, abs=3e-5)
+    assert judge(_difference(point), found, "MILP").status is Status.ROBUST
 
 
 def test_without_unstable_units_it_is_a_linear_programme():
@@ -490,6 +491,16 @@ def test_a_dual_bound_alone_never_decides(monkeypatch, bound):
     _answering(monkeypatch, status="NO_SOLUTION_FOUND", bound=bound)
     verdict = judge(query, MILP().search(query, Deadline(10)), "MILP")
     assert verdict.status is Status.UNKNOWN and verdict.lower <= 0
+
+
+@pytest.mark.parametrize("status", ["OPTIMAL", "FEASIBLE", "NO_SOLUTION_FOUND"])
+def test_a_positive_dual_bound_of_the_weakest_point_never_proves(monkeypatch, status):
+    query = _difference(_square(0, 1), -0.3)
+    _answering(monkeypatch, status=status, bound=-0.04)
+    monkeypatch.setattr(milp, "_point", lambda *_: np.full((1, 2, 1), 0.5, np.float32))
+    evidence = MILP(weakest_point=True).search(query, Deadline(10))
+    assert evidence.stats["dual_bound"] == pytest.approx(0.04, abs=2e-5)
+    assert evidence.lower <= 0 and judge(query, evidence, "MILP").status is Status.UNKNOWN
 
 
 def test_a_dual_bound_of_a_failed_solve_is_ignored(monkeypatch):

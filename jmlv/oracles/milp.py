@@ -36,7 +36,8 @@ class MILP(Oracle):
         solver: ``"scip"``, or ``"cp-sat"`` as a second opinion on small instances that is exact in
             integer arithmetic.
         weakest_point: look for the input with the smallest margin, not just for any that breaks
-            the property: the optimum, many times dearer than the decision.
+            the property: the optimum, many times dearer than the decision. Its dual bound is in
+            ``stats`` and proves nothing: where it is positive, the decision is asked as well.
         time_limit: seconds for one query, or None for the caller's budget alone.
 
     >>> import jax.numpy as jnp, jmlv
@@ -75,7 +76,8 @@ class WeakestPoint(NamedTuple):
     Attributes:
         point: (height, width, channel) float32, inside the region.
         margin: its margin in float64.
-        lower: a proven lower bound on the margin over the region (``-inf`` if none).
+        lower: the solver's dual bound on the margin over the region, up to its tolerances
+            (``-inf`` if none); a verdict never rests on it.
         reason: how the solver ended.
     """
 
@@ -118,9 +120,8 @@ def weakest_point(
     """
     query = Query.of(f, region, property)
     evidence = MILP(solver, weakest_point=True).search(query, Deadline(budget))
-    return WeakestPoint(
-        evidence.point, query.margin_exact(evidence.point), evidence.lower, evidence.reason
-    )
+    dual = evidence.stats["dual_bound"]
+    return WeakestPoint(evidence.point, query.margin_exact(evidence.point), dual, evidence.reason)
 
 
 def _decide(query: Query, solver: str, deadline: Deadline) -> Evidence:
@@ -163,9 +164,21 @@ def _find_weakest(query: Query, solver: str, deadline: Deadline) -> Evidence:
     if outcome.infeasible:
         raise SoundnessError(f"{solver}: no margin up to {ceiling}, but the centre's is below.")
     known = [centre] if outcome.values is None else [centre, _point(query, encoding, outcome)]
-    lower = _proven(encoding, outcome, ceiling)
-    stats = _stats(encoding, solver, outcome)
-    return Evidence(lower, min(known, key=query.margin_exact), _open(outcome, lower), stats)
+    dual = _proven(encoding, outcome, ceiling)
+    weakest = Evidence(
+        lower=max(encoding.margin.lower, min(dual, 0.0)),
+        point=min(known, key=query.margin_exact),
+        reason=_open(outcome, dual),
+        stats={**_stats(encoding, solver, outcome), "dual_bound": dual},
+    )
+    return _with_decision(query, solver, deadline, weakest) if dual > 0 else weakest
+
+
+def _with_decision(query: Query, solver: str, deadline: Deadline, weakest: Evidence) -> Evidence:
+    """A positive dual bound promises a proof; only *infeasible* for the decision is one."""
+    decision = _ask(query, solver, deadline, SOLVER_TOLERANCE)
+    lower = max(weakest.lower, decision.lower)
+    return dataclasses.replace(weakest, lower=lower)
 
 
 def build(query: Query, ceiling: float) -> Encoding:
