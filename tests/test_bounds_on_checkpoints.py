@@ -54,9 +54,10 @@ def _margins(method, graph, form, lower, upper):
     return np.asarray(jax.jit(jax.vmap(margin), compiler_options=FAST_BUILD)(lower, upper))
 
 
-def test_there_are_three_checkpoints():
+def test_there_are_four_checkpoints():
     assert [folder.name for folder in FOLDERS] == [
         "double_digits_l0",
         "double_digits_linf",
+        "double_digits_noise",
         "double_digits_none",
     ]

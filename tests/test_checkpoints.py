@@ -17,7 +17,7 @@ from jmlv.models import CNNConfig, MultiLabelCNN
 from jmlv.training import pgd_accuracy, top_k_accuracy
 
 COMMITTED = Path(__file__).parents[1] / "checkpoints"
-NAMES = [f"double_digits_{defence}" for defence in ("none", "l0", "linf")]
+NAMES = [f"double_digits_{defence}" for defence in ("none", "l0", "linf", "noise")]
 METADATA = Metadata({"name": "random"}, {"seed": 3}, {"top_k_accuracy": 0.25})
 ODD = CNNConfig(input_shape=(20, 12, 2), channels=(3, 5), pool=None, labels=4)
 
@@ -200,7 +200,7 @@ def test_damaged_metadata(folder, content):
 # ------------------------------------------------------------- the committed ones
 
 
-def test_the_three_are_committed():
+def test_all_are_committed():
     assert {path.name for path in available()} >= set(NAMES)
 
 
@@ -229,7 +229,7 @@ def test_the_undefended_network_is_accurate_enough():
     assert restore(COMMITTED / "double_digits_none")[1].metrics["top_k_accuracy"] >= 0.97
 
 
-def test_the_three_share_one_architecture():
+def test_all_share_one_architecture():
     assert len({restore(COMMITTED / name)[0].config for name in NAMES}) == 1
 
 
