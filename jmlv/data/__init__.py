@@ -4,4 +4,5 @@ from jmlv.data.compose import INK_THRESHOLD
 from jmlv.data.digits import double_digits
 from jmlv.data.images import MultiLabelImages
 from jmlv.data.mnist import double_mnist
+from jmlv.data.mulan import mulan
 from jmlv.data.warp import Warp

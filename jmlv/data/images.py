@@ -20,9 +20,10 @@ class MultiLabelImages:
     Attributes:
         images: (image, height, width, channel), values in [0, 1].
         labels: (image, label), multi-hot: true where the label is in the image.
-        masks: (image, object, height, width), each object's own pixels.
-        object_labels: (image, object), the label of each object.
-        source_indices: (image, object), which picture of the origin each object was made from:
+        masks: (image, object, height, width), each object's own pixels; none where an image has
+            fewer objects than another.
+        object_labels: (image, object), the label of each object, -1 where there is none.
+        source_indices: (image, source), which pictures of the origin each image was made from:
             two splits are disjoint iff these sets are.
         label_names: one name for each label.
         split: ``"train"`` or ``"test"``.
@@ -40,7 +41,7 @@ class MultiLabelImages:
     labels: Bool[np.ndarray, "image label"]
     masks: Bool[np.ndarray, "image object height width"]
     object_labels: Int[np.ndarray, "image object"]
-    source_indices: Int[np.ndarray, "image object"]
+    source_indices: Int[np.ndarray, "image source"]
     label_names: tuple[str, ...]
     split: str
     origin: str
