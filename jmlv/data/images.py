@@ -66,11 +66,22 @@ class MultiLabelImages:
                 f"{self.images.shape[1:3]}; expected the same height and width."
             )
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channel)."""
+        return self.images.shape[1:]
+
+    def pixels(
+        self, rows: Int[np.ndarray, " row"]
+    ) -> Float32[np.ndarray, "row height width channel"]:
+        """The images alone, as :class:`jmlv.data.Photographs` has them too."""
+        return self.images[rows]
+
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int | slice | np.ndarray | list) -> MultiLabelImages:
-        rows = _rows(index, len(self))
+        rows = rows_of(index, len(self))
         return replace(self, **{name: getattr(self, name)[rows] for name in _PER_IMAGE})
 
     def __iter__(self) -> Iterator[MultiLabelImages]:
@@ -95,7 +106,7 @@ class MultiLabelImages:
         )
 
 
-def _rows(index: object, size: int) -> slice | np.ndarray:
+def rows_of(index: object, size: int) -> slice | np.ndarray:
     """An index that keeps the image axis; an integer out of range is an error."""
     if isinstance(index, slice):
         return index
