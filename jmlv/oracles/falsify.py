@@ -77,6 +77,8 @@ def descend(
 ) -> tuple[Float[np.ndarray, "box *image"], Float[np.ndarray, " box"]]:
     """One round of starts in each of several boxes: their points of least margin, and the margins.
 
+    The form is one for all boxes, or has a leading axis: one for each.
+
     The steps are a Python loop over one compiled step: XLA runs convolutions inside its own loops
     on one CPU thread, many times slower.
     """
@@ -95,8 +97,9 @@ def _step(graph: Graph, form: MarginForm, lower, upper, x, best, least, eta) -> 
     """Keeps the best of the points so far, and moves every point against its gradient's sign."""
 
     def margins(x: Float[Array, "box start *image"]) -> Float[Array, "box start"]:
-        scores = graph.scores(x.reshape(-1, *graph.input_shape))
-        return form.margin(scores).reshape(x.shape[:2])
+        scores = graph.scores(x.reshape(-1, *graph.input_shape)).reshape(*x.shape[:2], -1)
+        each = 0 if form.coefficients.ndim == 3 else None
+        return jax.vmap(MarginForm.margin, in_axes=(each, 0))(form, scores)
 
     values, pull = jax.vjp(margins, x)
     (gradient,) = pull(jnp.ones_like(values))

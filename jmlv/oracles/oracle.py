@@ -61,6 +61,17 @@ class Query:
         property.tree(graph.label_count)
         return Query(as_function(f), graph, lower, upper, property)
 
+    def about(self, property: Property) -> Query:
+        """The same network and box, another property; nothing is traced or converted again.
+
+        Raises:
+            ValueError: the property does not fit the network.
+        """
+        property.tree(self.label_count)
+        other = dataclasses.replace(self, property=property)
+        vars(other)["graph64"] = self.graph64
+        return other
+
     @cached_property
     def graph64(self) -> Graph:
         with certificate_precision():

@@ -1,0 +1,109 @@
+"""The verb ``classify_labels``: always, never or sometimes in the top k, for every label."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jmlv.bounds import CROWN, BoundMethod
+from jmlv.graph import Classifier
+from jmlv.labels.board import Board
+from jmlv.labels.result import LabelSet
+from jmlv.labels.stages import ask_oracle, attack_all, bound_pairs, look_at_centre
+from jmlv.oracles import MILP, PGD, Cascade, Deadline, Oracle, Query
+from jmlv.properties import InTopK
+from jmlv.regions import Region
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How labels are settled, from cheap to dear.
+
+    The default attacks first: that settles most labels of a wide box, and every later proof is
+    judged beside points that tried to break it.
+
+    Attributes:
+        stages: attacks (each attacks all open questions at once) and bounds (each bounds all pairs
+            of labels at once), in the order in which they are tried.
+        oracle: decides what these leave open, one question at a time; None leaves it open.
+    """
+
+    stages: tuple[PGD | BoundMethod, ...] = (
+        PGD(restarts=2, steps=12),
+        CROWN(),
+        PGD(restarts=8, steps=40, seed=1),
+    )
+    oracle: Oracle | None = Cascade((PGD(restarts=32, steps=100, seed=2), MILP()))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        wrong = [s for s in self.stages if not isinstance(s, (PGD, BoundMethod))]
+        if wrong:
+            raise TypeError(
+                f"stages: expected attacks PGD(...) and bounds such as CROWN(), got {wrong}."
+            )
+
+
+def classify_labels(
+    f: Classifier,
+    region: Region,
+    k: int,
+    oracle: Oracle | None = None,
+    *,
+    plan: Plan = Plan(),
+    budget: float | None = 60.0,
+) -> LabelSet:
+    """Settles each label as always, never or both in the top k over a region.
+
+    ``always`` iff everywhere fewer than k other labels score at least as high; ``never`` iff
+    everywhere at least k others score strictly higher; else ``both``, with a replayed witness
+    against each. A tie at the border of the top k counts against both.
+
+    The centre, batched attacks, and one pass of a bound over all pairs of labels settle most
+    labels; each point found is tried on all labels, and settled labels may settle others. What
+    is left goes to the oracle, one question at a time.
+
+    Source of the question: Mour and Drachsler-Cohen, *Robustness Verification of Multi-label
+    Neural Network Classifiers*, SAS 2024.
+
+    Args:
+        f: the network.
+        region: a box or layered neighbourhood of one image, inside [0, 1].
+        k: the size of the label set, less than the number of labels.
+        oracle: decides what bounds and attacks leave open; by default ``plan``'s, which is PGD
+            with more starts and then SCIP.
+        plan: the attacks and bounds before it.
+        budget: seconds, honoured from outside the solvers; None for no limit.
+
+    Returns:
+        The status of every label, with evidence, bounds, stage and seconds.
+
+    Raises:
+        UnsupportedOperation: ``f`` has operations without a sound rule.
+        ValueError: arguments do not fit together.
+        SoundnessError: a proof and a replayed witness contradict each other: a defect.
+
+    >>> import jax.numpy as jnp, jmlv
+    >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], x[:, 0, 1, 0], 0.5 * x[:, 0, 2, 0]], -1)
+    >>> box = jmlv.Box.around(jnp.array([[[0.8], [0.3], [0.5]]]), 0.1)
+    >>> [status.value for status in jmlv.classify_labels(f, box, 1).status]
+    ['always', 'never', 'never']
+    >>> [status.value for status in jmlv.classify_labels(f, box, 2).status]
+    ['always', 'both', 'both']
+    """
+    deadline = Deadline(budget)
+    if oracle is not None:
+        plan = dataclasses.replace(plan, oracle=oracle)
+    return settle(Query.of(f, region, InTopK(0, k)), k, plan, deadline)
+
+
+def settle(query: Query, k: int, plan: Plan, deadline: Deadline) -> LabelSet:
+    """Runs a plan on a network and box that have been traced and checked; its property is not read."""
+    board = Board(query, k, deadline)
+    look_at_centre(board)
+    for stage in plan.stages:
+        if board.open_labels and not deadline.passed:
+            run = attack_all if isinstance(stage, PGD) else bound_pairs
+            run(board, stage)
+    if plan.oracle is not None:
+        ask_oracle(board, plan.oracle)
+    return board.result()
