@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from jmlv.errors import DamagedFile
-from jmlv.models import CNNConfig, MultiLabelCNN
+from jmlv.models import ModelConfig, config_from_json, config_to_json
 
 FORMAT_VERSION = 1
 """Goes up when older code can no longer read what is written."""
@@ -46,7 +46,7 @@ class Metadata:
 
 def save(
     folder: str | Path,
-    model: MultiLabelCNN,
+    model: nnx.Module,
     metadata: Metadata = Metadata(),
     *,
     overwrite: bool = False,
@@ -56,11 +56,15 @@ def save(
     The files hold neither a path nor a host name, so they can be committed. The
     metadata hold the network's sizes and a digest of the files with its weights.
 
+    Args:
+        model: one of :mod:`jmlv.models`, which keeps its sizes as ``config``.
+
     Raises:
         FileExistsError: the folder has content and ``overwrite`` is false.
 
     >>> import tempfile
-    >>> model = MultiLabelCNN(CNNConfig(), rngs=nnx.Rngs(0))
+    >>> from jmlv.models import CNNConfig
+    >>> model = CNNConfig().build(rngs=nnx.Rngs(0))
     >>> folder = save(Path(tempfile.mkdtemp()) / "mine", model)
     >>> restore(folder)[0].config.labels
     10
@@ -77,7 +81,7 @@ def save(
     (path / _WEIGHTS / _COMMITTED).unlink(missing_ok=True)
     content = {
         "format_version": FORMAT_VERSION,
-        "model": model.config.to_json(),
+        "model": config_to_json(model.config),
         "weights_sha256": _digest(path / _WEIGHTS),
         "data": dict(metadata.data),
         "training": dict(metadata.training),
@@ -87,7 +91,7 @@ def save(
     return path
 
 
-def restore(folder: str | Path) -> tuple[MultiLabelCNN, Metadata]:
+def restore(folder: str | Path) -> tuple[nnx.Module, Metadata]:
     """The network that ``save`` wrote, bit for bit, and its metadata.
 
     Raises:
@@ -97,7 +101,8 @@ def restore(folder: str | Path) -> tuple[MultiLabelCNN, Metadata]:
     """
     path = Path(folder)
     content = _read_metadata(path)
-    model = nnx.eval_shape(lambda: MultiLabelCNN(_config(content["model"], path), rngs=nnx.Rngs(0)))
+    config = _config(content["model"], path)
+    model = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
     graph, state = nnx.split(model)
     _check_digest(path, content["weights_sha256"])
     weights = _read_weights(path, nnx.to_pure_dict(state))
@@ -125,7 +130,7 @@ def _checkpointer() -> Any:
     return ocp.StandardCheckpointer()
 
 
-def _weights(model: MultiLabelCNN) -> PyTree:
+def _weights(model: nnx.Module) -> PyTree:
     """Plain NumPy arrays: Orbax writes no device or sharding for them."""
     return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
 
@@ -182,9 +187,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     return content
 
 
-def _config(values: object, path: Path) -> CNNConfig:
+def _config(values: object, path: Path) -> ModelConfig:
     try:
-        return CNNConfig.from_json(values)
+        return config_from_json(values)
     except (ValueError, TypeError) as error:
         raise DamagedFile(
             f"folder: {_METADATA} in {str(path)!r} describes no network: {error} {_REMEDY}"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jmlv.models.config import ModelConfig, require_sizes
+
 
 @dataclass(frozen=True)
-class CNNConfig:
+class CNNConfig(ModelConfig):
     r"""The sizes of a ``MultiLabelCNN``.
 
     A convolution maps a side of $n$ pixels to
@@ -44,11 +45,11 @@ class CNNConfig:
     labels: int = 10
 
     def __post_init__(self) -> None:
-        _check_tuple("input_shape", self.input_shape, 3, 1)
+        require_sizes("input_shape", self.input_shape, 1, length=3)
         for name in ("channels", "kernels", "strides"):
-            _check_tuple(name, getattr(self, name), 2, 1)
-        _check_tuple("paddings", self.paddings, 2, 0)
-        _check_tuple("labels", (self.labels,), 1, 1)
+            require_sizes(name, getattr(self, name), 1, length=2)
+        require_sizes("paddings", self.paddings, 0, length=2)
+        require_sizes("labels", (self.labels,), 1, length=1)
         _check_pool(self.pool, self.pool_stride)
         _check_sides(self)
 
@@ -80,27 +81,8 @@ class CNNConfig:
         """
         return sum(math.prod(shape) for shape in self.relu_shapes)
 
-    def to_json(self) -> dict[str, object]:
-        """A dictionary of numbers and lists for ``json.dump``."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, object]) -> CNNConfig:
-        """The inverse of ``to_json``.
-
-        Raises:
-            ValueError: a name is unknown or missing, or a size is impossible.
-
-        >>> CNNConfig.from_json(CNNConfig(labels=3).to_json()).labels
-        3
-        """
-        names = {field.name for field in fields(cls)}
-        if set(values) != names:
-            raise ValueError(
-                f"values: got the names {sorted(values)}; expected {sorted(names)}. "
-                "Write it with CNNConfig.to_json()."
-            )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    def build(self, *, rngs: nnx.Rngs) -> MultiLabelCNN:
+        return MultiLabelCNN(self, rngs=rngs)
 
 
 class MultiLabelCNN(nnx.Module):
@@ -156,20 +138,11 @@ def _side_after(side: int, window: int, stride: int, padding: int) -> int:
     return (side + 2 * padding - window) // stride + 1
 
 
-def _check_tuple(name: str, values: object, length: int, least: int) -> None:
-    right = isinstance(values, tuple) and len(values) == length
-    if not right or not all(type(v) is int and v >= least for v in values):
-        raise ValueError(
-            f"{name}: got {values!r}; expected {length} integer(s) of at least {least}. "
-            "Pass a tuple of such sizes."
-        )
-
-
 def _check_pool(pool: int | None, stride: int | None) -> None:
     if pool is not None:
-        _check_tuple("pool", (pool,), 1, 1)
+        require_sizes("pool", (pool,), 1, length=1)
     if stride is not None:
-        _check_tuple("pool_stride", (stride,), 1, 1)
+        require_sizes("pool_stride", (stride,), 1, length=1)
     if pool is None and stride is not None:
         raise ValueError(
             f"pool_stride: got {stride} without a pool; expected None. Set `pool` too."

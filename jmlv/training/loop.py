@@ -12,8 +12,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree
 
-from jmlv.data import MultiLabelImages
-from jmlv.models import CNNConfig, MultiLabelCNN
+from jmlv.data import MultiLabelImages, Photographs
+from jmlv.models import CNNConfig, ModelConfig
 from jmlv.progress import NoProgress, Progress
 from jmlv.training.defences import Defence, NoDefence
 from jmlv.training.losses import Loss, binary_cross_entropy
@@ -70,14 +70,14 @@ class TrainingResult:
         interrupted: whether the user stopped it early.
     """
 
-    model: MultiLabelCNN
+    model: nnx.Module
     losses: tuple[float, ...]
     interrupted: bool = False
 
 
 def train(
-    data: MultiLabelImages,
-    model: CNNConfig = CNNConfig(),
+    data: MultiLabelImages | Photographs,
+    model: ModelConfig = CNNConfig(),
     config: TrainingConfig = TrainingConfig(),
     *,
     defence: Defence = NoDefence(),
@@ -93,8 +93,8 @@ def train(
     ``interrupted``; before the end of the first epoch it is raised on.
 
     Args:
-        data: the training images.
-        model: the network's sizes.
+        data: the training images; photographs are decoded anew in each epoch.
+        model: the network's sizes, a ``CNNConfig`` or an ``MLPConfig``.
         config: how to train.
         defence: what to do to the images.
         loss: of scores and labels, for instance ``AsymmetricLoss()``.
@@ -112,7 +112,7 @@ def train(
     (2, True)
     """
     _check(data, model, config)
-    network = MultiLabelCNN(model, rngs=nnx.Rngs(config.seed))
+    network = model.build(rngs=nnx.Rngs(config.seed))
     graph, weights = nnx.split(network)
     optimiser = _optimiser(config, len(data))
     step = _step(graph, optimiser, defence, loss)
@@ -170,7 +170,7 @@ def _step(
 class _Batches:
     """Whole batches of a data set in a random order."""
 
-    data: MultiLabelImages
+    data: MultiLabelImages | Photographs
     size: int
 
     def __len__(self) -> int:
@@ -180,7 +180,7 @@ class _Batches:
         order = np.random.default_rng(seed).permutation(len(self.data))
         for start in range(0, len(order) - self.size + 1, self.size):
             rows = order[start : start + self.size]
-            yield self.data.images[rows], self.data.labels[rows]
+            yield self.data.pixels(rows), self.data.labels[rows]
 
 
 def _epoch(
@@ -206,17 +206,20 @@ def _finite(loss: float, epoch: int) -> float:
     return loss
 
 
-def _check(data: MultiLabelImages, model: CNNConfig, config: TrainingConfig) -> None:
-    if data.images.shape[1:] != model.input_shape:
+def _check(
+    data: MultiLabelImages | Photographs, model: ModelConfig, config: TrainingConfig
+) -> None:
+    kind = type(model).__name__
+    if data.image_shape != model.input_shape:
         raise ValueError(
             f"model: got input_shape {model.input_shape} for images of "
-            f"{data.images.shape[1:]}; expected the same. Pass "
-            f"CNNConfig(input_shape={data.images.shape[1:]})."
+            f"{data.image_shape}; expected the same. Pass "
+            f"{kind}(input_shape={data.image_shape})."
         )
     if data.labels.shape[1] != model.labels:
         raise ValueError(
             f"model: got {model.labels} labels for data with {data.labels.shape[1]}; "
-            f"expected as many. Pass CNNConfig(labels={data.labels.shape[1]})."
+            f"expected as many. Pass {kind}(labels={data.labels.shape[1]})."
         )
     if len(data) < config.batch_size:
         raise ValueError(
