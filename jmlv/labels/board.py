@@ -57,6 +57,10 @@ class Question:
         )
         self.margin = min(margin, self.margin)
 
+    def report(self) -> Verdict:
+        """The verdict with the best bound, which may have been proven after it."""
+        return dataclasses.replace(self.verdict, lower=self.evidence.lower)
+
     def judge(self, method: str) -> None:
         """Judges all that is known: bound and point together, so one contradicts the other.
 
@@ -182,7 +186,7 @@ class Board:
                 question.judge(question.evidence.stats.get("method", ""))
         answers = tuple(
             LabelAnswer(
-                a.label, a.verdict, n.verdict, self.stages.get(a.label, "open"), float(seconds)
+                a.label, a.report(), n.report(), self.stages.get(a.label, "open"), float(seconds)
             )
             for a, n, seconds in zip(self.always, self.never, self.seconds)
         )
