@@ -2,7 +2,8 @@
 
     python experiments/attacks_budgeted.py            # double digits, 100 images, minutes
     python experiments/attacks_budgeted.py --quick    # about a minute
-    python experiments/attacks_budgeted.py --mulan FOLDER   # also MULAN's yeast and scene
+    python experiments/attacks_budgeted.py --data mulan FOLDER yeast
+    python experiments/attacks_budgeted.py --data coco FOLDER
 
 Seven budgets, 5 to 100 % of where the classifier's profile becomes flat. Profile and correlations are
 measured on other images than those attacked. The tables have mean and standard deviation of the number
@@ -16,18 +17,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import platform
-import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+from attacked import Subject, parse, parser, subjects
 from scipy import stats
 
-from jmlv import checkpoints
 from jmlv.attacks import (
     CLASS,
     MIFGSM,
@@ -41,120 +38,16 @@ from jmlv.attacks import (
     targets_against_flips,
 )
 from jmlv.cli.report import table, write_json
-from jmlv.data import double_digits
 from jmlv.progress import TqdmProgress
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-MULAN = ("yeast", "scene")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Subject:
-    """A classifier, images to attack, and other images to measure profile and correlations on."""
-
-    name: str
-    f: Callable
-    images: np.ndarray
-    labels: np.ndarray
-    others: np.ndarray
 
 
 def main() -> None:
-    options = parse()
+    command = parser(__doc__.splitlines()[0], "attacks_budgeted", "24 images, no ablations")
+    options = parse(command, quick_images=24)
     for subject in subjects(options):
         study(subject, options)
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="24 images, no ablations")
-    parser.add_argument("--images", type=int, help="by default 100, or 24 with --quick")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--mulan", type=Path, help="folder of MULAN's ARFF and XML files")
-    parser.add_argument("--only", help="name of one subject")
-    parser.add_argument("--out", type=Path, default=Path("results/attacks_budgeted"))
-    options = parser.parse_args()
-    options.images = options.images or (24 if options.quick else 100)
-    return options
-
-
-def subjects(options: argparse.Namespace):
-    """What is attacked: the committed networks, and networks trained here on MULAN's tables."""
-    for defence in ("none", "linf"):
-        name = f"digits_{defence}"
-        if options.only in (None, name):
-            yield digits(name, options.checkpoints / f"double_digits_{defence}", options.images)
-    for name in MULAN if options.mulan else ():
-        if options.only in (None, name):
-            yield mulan(name, options.mulan, options.images)
-
-
-def digits(name: str, folder: Path, count: int) -> Subject:
-    model, _ = checkpoints.restore(folder)
-    data, other = double_digits("test", size=count, seed=3), double_digits("test", size=48, seed=4)
-    return Subject(name, model, data.images, data.labels, other.images)
-
-
-def mulan(name: str, folder: Path, count: int) -> Subject:
-    """A network of one hidden layer on features scaled to [0, 1], as images of one row."""
-    x, y, test_x, test_y = mulan_tables(folder, name)
-    f = train_dense(x, y)
-    shaped = test_x[:, None, :, None]
-    return Subject(name, f, shaped[:count], test_y[:count], x[:48, None, :, None])
-
-
-def mulan_tables(folder: Path, name: str) -> tuple[np.ndarray, ...]:
-    """Training and test tables: features in [0, 1] by the training range, labels as booleans."""
-    labels = len(re.findall(r"<label name=", (folder / f"{name}.xml").read_text()))
-    train, test = (
-        np.loadtxt(_rows(folder / f"{name}-{part}.arff"), delimiter=",")
-        for part in ("train", "test")
-    )
-    low, high = train[:, :-labels].min(0), train[:, :-labels].max(0)
-
-    def scaled(rows: np.ndarray) -> np.ndarray:
-        span = np.maximum(high - low, 1e-9)
-        return np.clip((rows[:, :-labels] - low) / span, 0, 1).astype(np.float32)
-
-    return scaled(train), train[:, -labels:] > 0, scaled(test), test[:, -labels:] > 0
-
-
-def _rows(path: Path) -> list[str]:
-    lines = path.read_text().splitlines()
-    start = next(i for i, line in enumerate(lines) if line.lower().startswith("@data"))
-    return [line for line in lines[start + 1 :] if line.strip()]
-
-
-def train_dense(x: np.ndarray, y: np.ndarray, hidden: int = 128, epochs: int = 60) -> Callable:
-    """Cross-entropy, Adam, weight decay; small, and the same for the same data."""
-    keys = jax.random.split(jax.random.key(0), 2)
-    weights = {
-        "a": jax.random.normal(keys[0], (x.shape[1], hidden)) / np.sqrt(x.shape[1]),
-        "b": jnp.zeros(hidden),
-        "c": jax.random.normal(keys[1], (hidden, y.shape[1])) / np.sqrt(hidden),
-        "d": jnp.zeros(y.shape[1]),
-    }
-
-    def scores(weights, x):
-        hidden = jax.nn.relu((x.reshape(len(x), -1) - 0.5) @ weights["a"] + weights["b"])
-        return hidden @ weights["c"] + weights["d"]
-
-    optimizer = optax.adamw(3e-3, weight_decay=1e-3)
-
-    @jax.jit
-    def step(weights, state, x, y):
-        def loss(weights):
-            return optax.sigmoid_binary_cross_entropy(scores(weights, x), y).mean()
-
-        change, state = optimizer.update(jax.grad(loss)(weights), state, weights)
-        return optax.apply_updates(weights, change), state
-
-    state, rng = optimizer.init(weights), np.random.default_rng(0)
-    for _ in range(epochs):
-        order = rng.permutation(len(x))
-        for part in np.array_split(order, max(1, len(x) // 64)):
-            weights, state = step(weights, state, x[part], y[part].astype(np.float32))
-    return lambda x: scores(weights, x)
 
 
 def study(subject: Subject, options: argparse.Namespace) -> None:
@@ -162,7 +55,8 @@ def study(subject: Subject, options: argparse.Namespace) -> None:
     accuracy = ((np.asarray(subject.f(subject.images)) > 0) == subject.labels).mean()
     lines = [
         f"{subject.name}: {len(subject.images)} images, {subject.labels.shape[1]} labels, "
-        f"{accuracy:.3f} of labels right; {platform.machine()}, JAX {jax.__version__}"
+        f"{accuracy:.3f} of labels right; {platform.machine()}, JAX {jax.__version__}",
+        *([subject.note] if subject.note else []),
     ]
     content = {"images": len(subject.images), "labels_right": float(accuracy)}
     for norm in ("linf",) if options.quick else ("linf", "l2"):

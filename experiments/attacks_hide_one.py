@@ -2,7 +2,8 @@
 
     python experiments/attacks_hide_one.py            # double digits, 100 images, minutes
     python experiments/attacks_hide_one.py --quick    # about a minute
-    python experiments/attacks_hide_one.py --mulan FOLDER   # also MULAN's yeast and scene
+    python experiments/attacks_hide_one.py --data mulan FOLDER yeast
+    python experiments/attacks_hide_one.py --data coco FOLDER
 
 Only images with a predicted label are attacked; a label is predicted at a probability of one half.
 Success is that the label is gone and every other one as it was. Distances are means over the images on
@@ -16,11 +17,10 @@ from __future__ import annotations
 import argparse
 import platform
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
-from attacks_budgeted import Subject, subjects
+from attacked import Subject, parse, parser, subjects
 
 from jmlv.attacks import (
     MLALP,
@@ -43,23 +43,13 @@ HEADER = (
 
 
 def main() -> None:
-    options = parse()
+    command = parser(
+        __doc__.splitlines()[0], "attacks_hide_one", "16 images, a tenth of the iterations"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the choice of labels")
+    options = parse(command, quick_images=16)
     for subject in subjects(options):
         study(subject, options)
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="16 images, a tenth of the iterations")
-    parser.add_argument("--images", type=int, help="by default 100, or 16 with --quick")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--mulan", type=Path, help="folder of MULAN's ARFF and XML files")
-    parser.add_argument("--only", help="name of one subject")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of labels")
-    parser.add_argument("--out", type=Path, default=Path("results/attacks_hide_one"))
-    options = parser.parse_args()
-    options.images = options.images or (16 if options.quick else 100)
-    return options
 
 
 def methods(quick: bool) -> dict:
@@ -94,6 +84,7 @@ def study(subject: Subject, options: argparse.Namespace) -> None:
         f"{subject.name}: one label hidden on {len(images)} of {len(some)} images, "
         f"{present.shape[1]} labels; {int(common(runs).sum())} in common; {platform.machine()}, "
         f"JAX {jax.__version__}",
+        *([subject.note] if subject.note else []),
         table(HEADER, rows),
         f"{time.perf_counter() - start:.0f} s",
     ]

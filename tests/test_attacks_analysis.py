@@ -20,6 +20,7 @@ from jmlv.attacks import (
     targets_against_flips,
 )
 from jmlv.attacks.momentum import loss
+from jmlv.attacks.profile import _is_flat
 from jmlv.errors import DamagedFile
 
 
@@ -154,3 +155,17 @@ def test_bad_input_is_named(name):
     call, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("flips", "flat"),
+    [
+        ([0.0, 0.0], False),  # has not risen yet
+        ([0.0, 0.0, 1.0], False),
+        ([0.0, 0.0, 1.0, 1.005], True),
+        ([0.0, 2.0, 3.0], False),
+        ([0.0, 2.0, 2.01], True),
+    ],
+)
+def test_a_profile_ends_where_it_is_flat_after_its_rise(flips, flat):
+    assert _is_flat(flips, 0.01) == flat

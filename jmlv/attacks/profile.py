@@ -115,7 +115,7 @@ def classifier_profile(
     """Measures a classifier's profile: the better of two probes at each budget, then a fit.
 
     The probes are MI-FGSM on the linear and on the cross-entropy loss of all labels; the points are
-    ``spacing`` apart and end where the slope is at most ``flat`` times the first one.
+    ``spacing`` apart and end where the slope is at most ``flat`` times the first one that is not zero.
 
     Args:
         f, x, decision, progress: as in :func:`jmlv.attacks.attack`.
@@ -158,7 +158,7 @@ def profile_of(
         points = zip(range(round(largest / spacing)), curves)
         for _, pair in problem.progress.wrap(points, "profile", round(largest / spacing)):
             flips.append(max(pair))
-            if flips[-1] - flips[-2] <= flat * (flips[1] - flips[0]):
+            if _is_flat(flips, flat):
                 converged = True
                 break
     epsilons = unit * np.arange(len(flips))
@@ -171,6 +171,13 @@ def profile_of(
         norm=norm,
         converged=converged,
     )
+
+
+def _is_flat(flips: list[float], flat: float) -> bool:
+    """Whether the last slope is small beside the first; a curve that has not yet risen is not flat."""
+    slopes = np.diff(flips)
+    risen = np.flatnonzero(slopes > 0)
+    return bool(risen.size and slopes[-1] <= flat * slopes[risen[0]])
 
 
 def _probe(problem: Problem, mix: float, spacing: float, step: float, norm: Norm):
