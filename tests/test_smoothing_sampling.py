@@ -362,3 +362,33 @@ def test_command_line(tmp_path, capsys):
     assert {p.name for p in tmp_path.iterdir()} == {"counts.npz", "curves.png", "metrics.json"}
     assert main([*call, "--sigma", "0"]) == 2
     assert "jmlv smooth: sigma: expected" in capsys.readouterr().err
+
+
+def test_command_line_goes_on_from_an_interruption(tmp_path, capsys, monkeypatch):
+    import jmlv.cli.smooth as command
+
+    digits_network()
+    folder = next(p for p in checkpoints.available() if p.name == "double_digits_none")
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    call = ["smooth", "--checkpoint", str(folder), "--images", "2", "--samples", "40", "--out"]
+    assert main([*call, str(whole)]) == 0
+
+    def interrupted(f, x, **options):
+        if options["resume"].name == "1.npz":
+            raise KeyboardInterrupt
+        return sample_counts(f, x, **options)
+
+    monkeypatch.setattr(command, "sample_counts", interrupted)
+    assert main([*call, str(resumed)]) == 130
+    kept = resumed / "partial" / "0.npz"
+    written = kept.stat().st_mtime_ns
+    with np.load(kept) as content:
+        assert content["done"] == 40
+    monkeypatch.setattr(command, "sample_counts", sample_counts)
+    assert main([*call, str(resumed), "--resume", "--sigma", "0.5"]) == 2
+    assert "belongs to a call with another sigma" in capsys.readouterr().err
+    assert kept.stat().st_mtime_ns == written
+    assert main([*call, str(resumed), "--resume"]) == 0
+    assert not kept.parent.exists()
+    for one, other in zip(np.load(whole / "counts.npz").values(), np.load(resumed / "counts.npz").values()):
+        assert np.array_equal(one, other)

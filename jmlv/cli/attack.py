@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jmlv import checkpoints
 from jmlv.attacks import (
     CLASS,
     MIFGSM,
@@ -34,7 +33,7 @@ from jmlv.attacks import (
     attack,
     attack_metrics,
 )
-from jmlv.cli.inputs import test_images
+from jmlv.cli.inputs import add_batch_arguments, batch
 from jmlv.cli.report import table, write_json
 from jmlv.data import MultiLabelImages
 from jmlv.progress import TqdmProgress
@@ -56,15 +55,7 @@ HEADER = ("budget", "success rate", "flips", "rmsd", "l2", "linf")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--checkpoint", default="checkpoints/double_digits_linf", help="folder of the network"
-    )
-    command.add_argument(
-        "--mnist",
-        metavar="FOLDER",
-        help="test images from MNIST files instead of the embedded digits",
-    )
-    command.add_argument("--images", type=int, default=16, help="how many test images")
+    add_batch_arguments(command, images=16, seed="random starts", out="results/attack")
     command.add_argument("--method", choices=METHODS, default="mifgsm", help="how to search")
     command.add_argument("--norm", choices=("linf", "l2"), help="norm of budgets, where it is free")
     command.add_argument("--goal", choices=GOALS, default="leave-top-k", help="what to reach")
@@ -77,15 +68,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--budgets", type=float, nargs="+", help="by default grey levels 1 to 25")
     command.add_argument("--only-object", action="store_true", help="change the left object only")
-    command.add_argument("--seed", type=int, default=0, help="of random starts")
-    command.add_argument(
-        "--out", type=Path, default=Path("results/attack"), help="folder for files"
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    model, _ = checkpoints.restore(arguments.checkpoint)
-    data = _some(test_images(arguments.mnist), arguments.images)
+    model, data = batch(arguments)
     method = _method(arguments)
     result = attack(
         model,
@@ -102,12 +88,6 @@ def run(arguments: argparse.Namespace) -> None:
     _write(arguments.out, result, rows, data)
     print(table(HEADER, [tuple(row.values()) for row in rows]))
     print(f"\n{result}\nfiles are in {arguments.out}")
-
-
-def _some(data: MultiLabelImages, count: int) -> MultiLabelImages:
-    if not 1 <= count <= len(data):
-        raise ValueError(f"images: must be in 1..{len(data)}, got {count}.")
-    return data[:count]
 
 
 def _method(arguments: argparse.Namespace):

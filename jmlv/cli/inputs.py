@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import nnx
 from jaxtyping import Bool, Float
 
 from jmlv import checkpoints
@@ -60,16 +61,47 @@ def test_images(mnist: str | None) -> MultiLabelImages:
 
 
 def add_network_arguments(command: argparse.ArgumentParser) -> None:
+    """One test image of one network."""
+    _add_source_arguments(command)
+    command.add_argument("--image", type=int, default=0, help="number of the test image")
+    command.add_argument(
+        "--perturb", choices=("left", "right"), default="left", help="which digit is changed"
+    )
+
+
+def add_batch_arguments(command: argparse.ArgumentParser, *, images: int, seed: str, out: str) -> None:
+    """The first test images of one network, a seed and a folder for files; ``seed`` says of what."""
+    _add_source_arguments(command)
+    command.add_argument("--images", type=int, default=images, help="how many test images")
+    command.add_argument("--seed", type=int, default=0, help=f"of {seed}")
+    command.add_argument("--out", type=Path, default=Path(out), help="folder for the files")
+
+
+def _add_source_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--checkpoint", default="checkpoints/double_digits_linf", help="folder of the network"
     )
     command.add_argument(
         "--mnist", metavar="FOLDER", help="test images from MNIST files instead of the embedded digits"
     )
-    command.add_argument("--image", type=int, default=0, help="number of the test image")
-    command.add_argument(
-        "--perturb", choices=("left", "right"), default="left", help="which digit is changed"
-    )
+
+
+def batch(arguments: argparse.Namespace) -> tuple[nnx.Module, MultiLabelImages]:
+    """The network and the test images that the arguments name.
+
+    Raises:
+        ValueError: there are not so many images, or they don't fit the network.
+    """
+    model, _ = checkpoints.restore(arguments.checkpoint)
+    data = test_images(arguments.mnist)
+    if not 1 <= arguments.images <= len(data):
+        raise ValueError(f"images: expected a number in 1..{len(data)}, got {arguments.images}.")
+    if model.config.input_shape != data.image_shape:
+        raise ValueError(
+            f"checkpoint: its network takes images of {model.config.input_shape}, the test images are "
+            f"of {data.image_shape}. Pass --mnist for a network of MNIST pairs, and only then."
+        )
+    return model, data[: arguments.images]
 
 
 def selected(arguments: argparse.Namespace) -> tuple[Graph, Example]:

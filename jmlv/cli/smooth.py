@@ -8,8 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jmlv import checkpoints
-from jmlv.cli.inputs import test_images
+from jmlv.cli.inputs import add_batch_arguments, batch
 from jmlv.cli.report import table, write_json
 from jmlv.data import MultiLabelImages
 from jmlv.progress import TqdmProgress
@@ -26,15 +25,7 @@ HEADER = ("radius", "precision", "recall", "F1", "Jia precision", "Jia recall", 
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--checkpoint", default="checkpoints/double_digits_linf", help="folder of the network"
-    )
-    command.add_argument(
-        "--mnist",
-        metavar="FOLDER",
-        help="test images from MNIST files instead of the embedded digits",
-    )
-    command.add_argument("--images", type=int, default=20, help="how many test images")
+    add_batch_arguments(command, images=20, seed="the noise", out="results/smooth")
     command.add_argument(
         "--sigma", type=float, default=0.25, help="standard deviation of the noise"
     )
@@ -48,17 +39,15 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--batch-size", type=int, default=256, help="noisy inputs in memory at a time"
     )
-    command.add_argument("--seed", type=int, default=0, help="seed of the noise")
     command.add_argument(
-        "--out", type=Path, default=Path("results/smooth"), help="folder for the files"
+        "--resume", action="store_true", help="go on from an interrupted run with the same --out"
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     from jmlv.smoothing.plots import certified_curves
 
-    model, _ = checkpoints.restore(arguments.checkpoint)
-    data = _some(test_images(arguments.mnist), arguments.images)
+    model, data = batch(arguments)
     counts = _counts(model, data, arguments)
     results = certify(counts, data.labels, arguments)
     rows = [(*ours, *theirs[1:]) for ours, theirs in zip(*(m.rows() for m in results.values()))]
@@ -102,29 +91,36 @@ def certify(
 
 
 def _counts(model, data: MultiLabelImages, arguments: argparse.Namespace) -> np.ndarray:
-    """Counts (image, label); image ``i`` has the key ``fold_in(key(seed), i)``."""
-    key = jax.random.key(arguments.seed)
+    """Counts (image, label); image ``i`` has the key ``fold_in(key(seed), i)``.
+
+    Each image's counts are kept in a file while the run lasts: what ``--resume`` goes on from.
+    """
+    key, partial = jax.random.key(arguments.seed), arguments.out / "partial"
+    if not arguments.resume:
+        _clear(partial)
     images = TqdmProgress(leave=False).wrap(data.images, "images")
-    return np.stack(
-        [
-            sample_counts(
-                model,
-                x,
-                sigma=arguments.sigma,
-                n=arguments.samples,
-                k_prime=arguments.k_prime,
-                key=jax.random.fold_in(key, number),
-                batch_size=arguments.batch_size,
-            )
-            for number, x in enumerate(images)
-        ]
-    )
+    counts = [
+        sample_counts(
+            model,
+            x,
+            sigma=arguments.sigma,
+            n=arguments.samples,
+            k_prime=arguments.k_prime,
+            key=jax.random.fold_in(key, number),
+            batch_size=arguments.batch_size,
+            resume=partial / f"{number}.npz",
+        )
+        for number, x in enumerate(images)
+    ]
+    _clear(partial)
+    return np.stack(counts)
 
 
-def _some(data: MultiLabelImages, count: int) -> MultiLabelImages:
-    if not 1 <= count <= len(data):
-        raise ValueError(f"images: expected a number in 1..{len(data)}, got {count}.")
-    return data[:count]
+def _clear(partial: Path) -> None:
+    for path in partial.glob("*.npz*"):
+        path.unlink()
+    if partial.is_dir() and not any(partial.iterdir()):
+        partial.rmdir()
 
 
 def _write(
