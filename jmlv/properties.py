@@ -25,11 +25,21 @@ from jaxtyping import Array, Float
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The leaf ``scores[plus] - scores[minus] + offset``; a label may be absent (None)."""
+    """The leaf ``scores[plus] - scores[minus] + offset``; a label may be absent (None).
+
+    ``weights`` adds any further (label, coefficient) pairs, for general linear rows.
+    """
 
     plus: int | None
     minus: int | None
     offset: float = 0.0
+    weights: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The labels that the row reads."""
+        read = (self.plus, self.minus, *(label for label, _ in self.weights))
+        return tuple(dict.fromkeys(label for label in read if label is not None))
 
     def dense(self, label_count: int) -> np.ndarray:
         """The row's coefficients, (label,)."""
@@ -38,6 +48,8 @@ class Row:
             coefficients[self.plus] += 1
         if self.minus is not None:
             coefficients[self.minus] -= 1
+        for label, weight in self.weights:
+            coefficients[label] += weight
         return coefficients
 
 
@@ -253,6 +265,40 @@ class And(Property):
         return KthSmallest(1, tuple(part.tree(label_count) for part in self.parts))
 
 
+@dataclasses.dataclass(frozen=True)
+class Excludes(Property):
+    """None of the cases happens; a case happens where all its rows are at most zero.
+
+    margin = smallest over the cases of the largest over the case's rows. This is any boolean
+    combination of linear inequalities, as verification competitions state what must not happen.
+
+    >>> import jax.numpy as jnp
+    >>> wins = Excludes(((Row(0, 1),), (Row(0, None, -0.5), Row(2, None, -0.5))))
+    >>> print(wins.margin(jnp.array([0.75, 0.5, 0.25])))
+    0.25
+    """
+
+    cases: tuple[tuple[Row, ...], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cases", tuple(map(tuple, self.cases)))
+        rows = [row for case in self.cases for row in case]
+        if not all(self.cases) or not rows:
+            raise ValueError("cases: expected at least one, and at least one row in each.")
+        numbers = [n for row in rows for n in (row.offset, *(w for _, w in row.weights))]
+        if not np.isfinite(numbers).all() or not all(row.labels for row in rows):
+            raise ValueError("cases: every row needs a label and finite numbers.")
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(i for case in self.cases for row in case for i in row.labels))
+
+    def tree(self, label_count: int) -> KthSmallest:
+        for label in self.labels:
+            _require_label(label, label_count)
+        return KthSmallest(1, tuple(KthSmallest(len(case), case) for case in self.cases))
+
+
 def leaves(tree: Tree) -> list[Row]:
     """The rows of a tree, left to right."""
     return [tree] if isinstance(tree, Row) else list(_descend(tree))
@@ -289,7 +335,8 @@ def _kth_smallest(values: Float[Array, "*batch n"], k: int) -> Float[Array, "*ba
 def _row_value(row: Row, scores: Array) -> Array:
     plus = 0.0 if row.plus is None else scores[..., row.plus]
     minus = 0.0 if row.minus is None else scores[..., row.minus]
-    return plus - minus + row.offset
+    value = plus - minus + row.offset
+    return sum((weight * scores[..., label] for label, weight in row.weights), value)
 
 
 def _parts(p: Property) -> Sequence[Property]:

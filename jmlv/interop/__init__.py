@@ -1,0 +1,8 @@
+"""Exchange with other tools: PyTorch's weights in, ONNX and VNN-LIB out and in."""
+
+from jmlv.interop.cnn import cnn_from_torch, config_of, convolution_kernel, dense_kernel
+from jmlv.interop.onnx_writer import write_onnx
+from jmlv.interop.safetensors import read_safetensors
+from jmlv.interop.torch_archive import read_torch
+from jmlv.interop.vnnlib import Specification, read_vnnlib, write_vnnlib
+from jmlv.interop.weights import read_weights

@@ -1,0 +1,54 @@
+"""Named arrays from a file of any of the three formats that PyTorch's users save weights in."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Num
+
+from jmlv.errors import DamagedFile
+from jmlv.interop.safetensors import read_safetensors
+from jmlv.interop.torch_archive import read_torch
+
+
+def read_weights(path: str | Path) -> dict[str, Num[np.ndarray, "..."]]:
+    """The arrays of an ``.npz``, ``.safetensors``, ``.pt`` or ``.pth`` file, by name.
+
+    No code in a file is ever run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: its name has none of these endings.
+        DamagedFile: its content is not what its ending says, or is not allowed.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "weights.npz")
+    >>> np.savez(path, bias=np.ones(3))
+    >>> {name: value.shape for name, value in read_weights(path).items()}
+    {'bias': (3,)}
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(
+            f"path: expected a name that ends in one of {sorted(_READERS)}, got {path.name!r}."
+        )
+    return reader(path)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, AttributeError, KeyError) as error:
+        raise DamagedFile(f"path: {path} is not an NPZ file of arrays ({error}).") from error
+
+
+_READERS = {
+    ".npz": _read_npz,
+    ".safetensors": read_safetensors,
+    ".pt": read_torch,
+    ".pth": read_torch,
+}
