@@ -5,16 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from jmlv.smoothing.arguments import (
-    Labels,
-    multi_hot,
-    require_alpha,
-    require_count,
-    require_counts,
-    require_positive,
-    require_radius,
-)
-from jmlv.smoothing.multiguard import Ranked
+from jmlv.smoothing.arguments import Labels, multi_hot, require_alpha
+from jmlv.smoothing.multiguard import Ranked, by_radius, require_theorem
 from jmlv.smoothing.probability import (
     ProbabilityBounds,
     clopper_pearson_lower,
@@ -73,17 +65,17 @@ def jia_certified_intersection_size(
     ...                                 sigma=0.5, radius=[0.0, 0.1, 0.3, 0.5], alpha=0.001)
     array([2, 2, 0, 0])
     """
-    n, alpha, radius = require_count("n", n), require_alpha(alpha), require_radius(radius)
-    counts = require_counts(counts, n, k_prime)
-    k, sigma = require_count("k", k, most=counts.shape[-1]), require_positive("sigma", sigma)
+    counts, n, k = require_theorem(counts, n, k, k_prime)
     hot = np.atleast_2d(multi_hot(labels, counts.shape))
-    image, bounds = single_label_bounds(np.atleast_2d(counts), n, hot, alpha)
+    image, bounds = single_label_bounds(np.atleast_2d(counts), n, hot, require_alpha(alpha))
     ranked = Ranked.of(bounds, k, int(k_prime), single_terms=single_terms)
-    kept = ranked.sizes(radius.ravel() / sigma)
-    sizes = np.zeros((len(hot), radius.size), np.int64)
-    np.add.at(sizes, image, kept)
-    sizes = sizes.reshape(counts.shape[:-1] + radius.shape)
-    return int(sizes) if sizes.ndim == 0 else sizes
+
+    def kept(shifts: Float[np.ndarray, " radius"]) -> Int[np.ndarray, "image radius"]:
+        sizes = np.zeros((len(hot), len(shifts)), np.int64)
+        np.add.at(sizes, image, ranked.sizes(shifts))
+        return sizes
+
+    return by_radius(kept, counts, sigma, radius)
 
 
 def single_label_bounds(

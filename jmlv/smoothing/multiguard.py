@@ -49,7 +49,7 @@ Examples*, NeurIPS 2022.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -117,11 +117,8 @@ def certified_intersection_size(
     ...                             radius=radii, alpha=0.001)
     array([2, 2, 2, 1])
     """
-    radius = require_radius(radius)
-    counts, ranked = _prepared(counts, n, labels, k, k_prime, alpha, joint_terms)
-    shifts = radius.ravel() / require_positive("sigma", sigma)
-    sizes = ranked.sizes(shifts).reshape(counts.shape[:-1] + radius.shape)
-    return int(sizes) if sizes.ndim == 0 else sizes
+    counts, ranked = _ranked(counts, n, labels, k, k_prime, alpha, joint_terms)
+    return by_radius(ranked.sizes, counts, sigma, radius)
 
 
 def certified_radius(
@@ -154,27 +151,46 @@ def certified_radius(
     >>> print(f"{radius:.3f}")
     0.342
     """
-    counts, ranked = _prepared(counts, n, labels, k, k_prime, alpha, joint_terms)
+    counts, ranked = _ranked(counts, n, labels, k, k_prime, alpha, joint_terms)
     sigma, e = require_positive("sigma", sigma), require_count("e", e, most=k)
     radii = (sigma * ranked.largest_shift(e)).reshape(counts.shape[:-1])
     return float(radii) if radii.ndim == 0 else radii
 
 
-def _prepared(
-    counts: np.ndarray,
-    n: int,
-    labels: Labels,
-    k: int,
-    k_prime: int,
-    alpha: float,
-    joint_terms: bool,
+def _ranked(
+    counts: np.ndarray, n: int, labels: Labels, k: int, k_prime: int, alpha: float, joint_terms: bool
 ) -> tuple[np.ndarray, Ranked]:
     """The checked counts, and their bounds ranked for the theorem."""
-    n = require_count("n", n)
-    counts = require_counts(counts, n, k_prime)
-    k = require_count("k", k, most=counts.shape[-1])
+    counts, n, k = require_theorem(counts, n, k, k_prime)
     bounds = probability_bounds(counts, n, labels, alpha)
     return counts, Ranked.of(bounds, k, int(k_prime), joint_terms=joint_terms)
+
+
+def require_theorem(
+    counts: Int[np.ndarray, "*image label"], n: int, k: int, k_prime: int
+) -> tuple[Int[np.ndarray, "*image label"], int, int]:
+    """The counts, ``n`` and ``k``, checked against one another and against ``k_prime``."""
+    n = require_count("n", n)
+    counts = require_counts(counts, n, k_prime)
+    return counts, n, require_count("k", k, most=counts.shape[-1])
+
+
+def by_radius(
+    sizes: Callable[[Float[np.ndarray, " radius"]], Int[np.ndarray, "image radius"]],
+    counts: Int[np.ndarray, "*image label"],
+    sigma: float,
+    radius: float | Float[np.ndarray, "*radius"],
+) -> int | Int[np.ndarray, "*image *radius"]:
+    """The sizes at every radius, in the shape of images and radii as they were passed.
+
+    Args:
+        sizes: from ``R / sigma`` to a size for every image.
+        counts: one image's or several images'.
+    """
+    radius = require_radius(radius)
+    shifts = radius.ravel() / require_positive("sigma", sigma)
+    values = sizes(shifts).reshape(counts.shape[:-1] + radius.shape)
+    return int(values) if values.ndim == 0 else values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
