@@ -62,7 +62,7 @@ def test_images(mnist: str | None) -> MultiLabelImages:
 
 def add_network_arguments(command: argparse.ArgumentParser) -> None:
     """One test image of one network."""
-    _add_source_arguments(command)
+    add_source_arguments(command)
     command.add_argument("--image", type=int, default=0, help="number of the test image")
     command.add_argument(
         "--perturb", choices=("left", "right"), default="left", help="which digit is changed"
@@ -71,13 +71,14 @@ def add_network_arguments(command: argparse.ArgumentParser) -> None:
 
 def add_batch_arguments(command: argparse.ArgumentParser, *, images: int, seed: str, out: str) -> None:
     """The first test images of one network, a seed and a folder for files; ``seed`` says of what."""
-    _add_source_arguments(command)
+    add_source_arguments(command)
     command.add_argument("--images", type=int, default=images, help="how many test images")
     command.add_argument("--seed", type=int, default=0, help=f"of {seed}")
     command.add_argument("--out", type=Path, default=Path(out), help="folder for the files")
 
 
-def _add_source_arguments(command: argparse.ArgumentParser) -> None:
+def add_source_arguments(command: argparse.ArgumentParser) -> None:
+    """A checkpoint, and which test images go with it."""
     command.add_argument(
         "--checkpoint", default="checkpoints/double_digits_linf", help="folder of the network"
     )
@@ -107,5 +108,10 @@ def batch(arguments: argparse.Namespace) -> tuple[nnx.Module, MultiLabelImages]:
 def selected(arguments: argparse.Namespace) -> tuple[Graph, Example]:
     """The network and the example that the arguments name."""
     graph, _ = network(arguments.checkpoint)
+    return graph, selected_example(arguments)
+
+
+def selected_example(arguments: argparse.Namespace) -> Example:
+    """The test image that the arguments name."""
     data = test_images(arguments.mnist)
-    return graph, example(data, arguments.image, ("left", "right").index(arguments.perturb))
+    return example(data, arguments.image, ("left", "right").index(arguments.perturb))

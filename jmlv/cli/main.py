@@ -6,10 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jmlv.cli import attack, demo, grow, smooth, train, verify
+from jmlv.cli import attack, demo, grow, labels, smooth, train, verify
 from jmlv.errors import DamagedFile
 
-COMMANDS = {"demo": demo, "train": train, "verify": verify, "grow": grow, "smooth": smooth, "attack": attack}
+COMMANDS = {
+    "demo": demo,
+    "train": train,
+    "verify": verify,
+    "labels": labels,
+    "grow": grow,
+    "smooth": smooth,
+    "attack": attack,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,67 @@
+"""Settle every label of images as always, never or both among the top k over a box."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from jmlv.cli.inputs import add_source_arguments
+from jmlv.cli.report import table
+from jmlv.cli.sources import add_file_arguments, chosen_images, chosen_network
+from jmlv.labels import LabelSet, LabelStatus, classify_labels_batch
+from jmlv.labels.classify import Plan
+from jmlv.progress import TqdmProgress
+from jmlv.regions import Box
+
+HEADER = ("image", *(status.value for status in LabelStatus), "settled by", "seconds")
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    add_source_arguments(command)
+    add_file_arguments(command)
+    command.add_argument(
+        "--first", type=int, help="only so many images; 1 of the test images by default"
+    )
+    command.add_argument("--epsilon", type=float, default=0.01, help="radius around each image")
+    command.add_argument("--k", type=int, default=2, help="size of the label set")
+    command.add_argument("--budget", type=float, default=60.0, help="seconds an image")
+    command.add_argument("--no-oracle", action="store_true", help="bounds and attacks alone")
+    command.add_argument(
+        "--out", type=Path, help="folder for labels.jsonl, in which an interrupted run resumes"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    graph = chosen_network(arguments)
+    images = _first(arguments, chosen_images(arguments, graph.input_shape))
+    plan = Plan(oracle=None) if arguments.no_oracle else Plan()
+    results = classify_labels_batch(
+        graph,
+        [Box.around(x, np.float32(arguments.epsilon)) for _, x in images],
+        arguments.k,
+        plan=plan,
+        budget=arguments.budget,
+        path=None if arguments.out is None else arguments.out / "labels.jsonl",
+        progress=TqdmProgress(leave=False),
+    )
+    print(f"top {arguments.k} within {arguments.epsilon:g}, labels by status:\n")
+    print(table(HEADER, [_row(name, result) for (name, _), result in zip(images, results)]))
+    for (name, _), result in zip(images, results):
+        for label in result.labels(LabelStatus.UNKNOWN):
+            print(f"{name}: {result.answers[label]}")
+
+
+def _first(arguments: argparse.Namespace, images: list) -> list:
+    default = 1 if arguments.images is None else len(images)
+    count = default if arguments.first is None else arguments.first
+    if not 1 <= count <= len(images):
+        raise ValueError(f"first: must be in 1..{len(images)}, got {count}.")
+    return images[:count]
+
+
+def _row(name: str, result: LabelSet) -> tuple:
+    labels = (" ".join(map(str, result.labels(status))) or "-" for status in LabelStatus)
+    stages = ", ".join(f"{stage} {count}" for stage, count in result.stages.items())
+    return (name, *labels, stages, result.seconds)
