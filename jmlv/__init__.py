@@ -25,6 +25,7 @@ from jmlv.attacks import (
 from jmlv.bounds import CROWN, CROWNIBP, IBP, MarginBounds, bound
 from jmlv.errors import DamagedFile, UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, check, trace
+from jmlv.labels import LabelSet, LabelStatus, classify_labels, classify_labels_batch
 from jmlv.neighborhoods import (
     CompletePhase,
     GradientGuided,
