@@ -82,9 +82,9 @@ def study(subject: Subject, options: argparse.Namespace) -> None:
 def methods(profile, probes, norm: str, quick: bool) -> dict:
     """MI-FGSM first; then SLAM with several q, and CLASS with several gamma."""
     measured, inverse = probes.correlations(), probes.correlations(inverse=True)
-    plain = {"MI-FGSM": MIFGSM(norm)}
+    plain = {"MI-FGSM": MIFGSM(norm=norm)}
     smart = {
-        f"SLAM q={q:g}": SLAM(q, profile, norm)
+        f"SLAM q={q:g}": SLAM(q, profile=profile, norm=norm)
         for q in ((0.5,) if quick else (0.5, 0, 0.25, 0.75, 1))
     }
     subset = {

@@ -80,7 +80,7 @@ def gradients(repeats: int) -> str:
         attack(model, x, FlipAll(), MIFGSM(), budgets=[STEPS / 2560])
 
     def ours_l2() -> None:
-        attack(model, x, FlipAll(), MIFGSM("l2"), budgets=[STEPS / 2560 * SIDE])
+        attack(model, x, FlipAll(), MIFGSM(norm="l2"), budgets=[STEPS / 2560 * SIDE])
 
     with search_precision():
         seconds = rounds({"gradients alone": bare, "linf": ours, "l2": ours_l2}, repeats)

@@ -63,7 +63,7 @@ PROFILE_L2 = Profile((0.0, 0.5, 1.0), (0.0, 2.0, 2.5), (0.0, 5.5, -3.0), LABELS,
 TOGETHER = Correlations.of(np.eye(LABELS) + 0.1, np.eye(LABELS))
 METHODS = {
     "mifgsm linf": MIFGSM(),
-    "mifgsm l2": MIFGSM("l2"),
+    "mifgsm l2": MIFGSM(norm="l2"),
     "slam": SLAM(profile=PROFILE),
     "class l2": CLASS(0.5, 2, 2, profile=PROFILE_L2, correlations=TOGETHER, norm="l2"),
     "mlalp": MLALP(4),
@@ -259,7 +259,7 @@ BAD = {
         lambda: attack(net, X, LeaveTopK(0, 2), PGD(), budgets=[0.1], decision=TopK(3)),
         "decision: LeaveTopK",
     ),
-    "norm": (lambda: MIFGSM("l1"), "norm: expected one of"),
+    "norm": (lambda: MIFGSM(norm="l1"), "norm: expected one of"),
     "step": (lambda: MIFGSM(step=0), "step: must be positive"),
 }
 
@@ -274,7 +274,7 @@ def test_bad_input_is_named(name):
 def test_budgets_share_a_trajectory():
     """A curve is the attack at each of its budgets, alone."""
     budgets = (0.0001, 0.003, 0.05)
-    for method in (MIFGSM(), MIFGSM("l2")):
+    for method in (MIFGSM(), MIFGSM(norm="l2")):
         curve = attack(net, X, FlipAll(), method, budgets=budgets)
         for i, budget in enumerate(budgets):
             alone = attack(net, X, FlipAll(), method, budgets=[budget])

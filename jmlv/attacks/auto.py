@@ -36,7 +36,7 @@ class AutoMultiLabel(Attack):
         if self.norm not in NORMS:
             raise ValueError(f"norm: expected one of {NORMS}, got {self.norm!r}.")
         if not self.methods:
-            portfolio = (SLAM(norm=self.norm), MIFGSM(self.norm), PGD(self.norm))
+            portfolio = (SLAM(norm=self.norm), MIFGSM(norm=self.norm), PGD(self.norm))
             object.__setattr__(self, "methods", portfolio)
         wrong = [method for method in self.methods if method.norm != self.norm]
         if wrong:

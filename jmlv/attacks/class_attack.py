@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jmlv.attacks.budgeted import PlannedAttack, require_momentum
 from jmlv.attacks.correlations import Correlations, probes_of
-from jmlv.attacks.mifgsm import counted, require_momentum
-from jmlv.attacks.momentum import STEP, snapshots
-from jmlv.attacks.problem import Attack, Found, Problem, require_at_least, require_positive
+from jmlv.attacks.problem import Problem, require_at_least, require_positive
 from jmlv.attacks.profile import Profile
-from jmlv.attacks.projection import Norm
-from jmlv.attacks.slam import fitting_profile
 
 
 @dataclasses.dataclass(frozen=True)
-class CLASS(Attack):
+class CLASS(PlannedAttack):
     r"""Classification-landscape attentive subset selection, with MI-FGSM on cross-entropy.
 
     Attacks ``factor`` times as many labels as the profile expects to flip within the budget. The
@@ -35,10 +34,10 @@ class CLASS(Attack):
         gamma: weight of correlation against confidence, in [0, 1].
         branches, depth: of the look-ahead tree.
         factor: labels attacked for each one expected to flip.
-        profile: as in :class:`jmlv.attacks.SLAM`.
         correlations: from :meth:`jmlv.attacks.LabelProbes.correlations`; by default they are measured
             on the images that are attacked.
-        norm, step, decay: as in :class:`jmlv.attacks.MIFGSM`.
+        profile: as in :class:`jmlv.attacks.budgeted.PlannedAttack`, by name.
+        norm, step, decay: as in :class:`jmlv.attacks.budgeted.MomentumAttack`, by name.
 
     Source: as of :class:`jmlv.attacks.SLAM`. The published ``gamma`` was tuned to each classifier;
     0.5 is the middle of its range.
@@ -48,11 +47,7 @@ class CLASS(Attack):
     branches: int = 4
     depth: int = 4
     factor: float = 1.66
-    profile: Profile | None = None
     correlations: Correlations | None = None
-    norm: Norm = "linf"
-    step: float = STEP
-    decay: float = 1.0
 
     def __post_init__(self) -> None:
         require_momentum(self)
@@ -62,29 +57,14 @@ class CLASS(Attack):
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma: must be in [0, 1], got {self.gamma}.")
 
-    @property
-    def needs_budgets(self) -> bool:
-        return True
+    def plan(self, problem: Problem, profile: Profile) -> Callable[[float], tuple[Any, float]]:
+        matrices, kept = self._matrices(problem), np.asarray(problem.aim.kept)
 
-    def run(self, problem: Problem, budgets: tuple[float, ...]) -> Found:
-        profile = fitting_profile(self.profile, problem, self.norm)
-        matrices = self._matrices(problem)
-        images, counts = [], []
-        for budget in budgets:
+        def for_budget(budget: float) -> tuple[np.ndarray, float]:
             size = max(1, round(self.factor * profile.estimate(budget)))
-            weights = self.subsets(problem, matrices, size) | np.asarray(problem.aim.kept)
-            found, steps = snapshots(
-                problem,
-                (budget,),
-                self.step,
-                self.norm,
-                decay=self.decay,
-                label_weights=weights,
-                mix=1.0,
-            )
-            images += found
-            counts += steps
-        return Found(np.stack(images), counted(counts, problem))
+            return self.subsets(problem, matrices, size) | kept, 1.0
+
+        return for_budget
 
     def subsets(
         self, problem: Problem, correlations: Correlations, size: int

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
-
-from jmlv.attacks.mifgsm import counted, require_momentum
-from jmlv.attacks.momentum import STEP, snapshots
-from jmlv.attacks.problem import Attack, Found, Problem
-from jmlv.attacks.profile import Profile, profile_of
-from jmlv.attacks.projection import Norm
+from jmlv.attacks.budgeted import PlannedAttack, require_momentum
+from jmlv.attacks.problem import Problem
+from jmlv.attacks.profile import Profile
 
 
 @dataclasses.dataclass(frozen=True)
-class SLAM(Attack):
+class SLAM(PlannedAttack):
     r"""Smart loss function for attacks on multi-label models, with MI-FGSM.
 
     $$L = (1 - p q)\, L_{\mathrm{lin}} + p q\, L_{\mathrm{BCE}}, \qquad
@@ -27,58 +25,21 @@ class SLAM(Attack):
 
     Args:
         q: how much cross-entropy at the largest budget.
-        profile: of the classifier, from :func:`jmlv.attacks.classifier_profile`; by default it is
-            measured on the images that are attacked, and an image's result depends on its batch.
-        norm, step, decay: as in :class:`jmlv.attacks.MIFGSM`.
+        profile: as in :class:`jmlv.attacks.budgeted.PlannedAttack`, by name.
+        norm, step, decay: as in :class:`jmlv.attacks.budgeted.MomentumAttack`, by name.
 
-    Source: the budgeted multi-label attacks SLAM and CLASS and the code that accompanies them (loss,
-    profile and step as there).
+    Source: *Champagne Taste on a Beer Budget: Better Budget Utilisation in Multi-label Adversarial
+    Attacks*, which has SLAM and CLASS, and the code that was published with it (loss, profile and
+    step as there). It reports up to 61 % more flips with SLAM and 131 % with CLASS than without, on
+    three sets of photographs.
     """
 
     q: float = 0.5
-    profile: Profile | None = None
-    norm: Norm = "linf"
-    step: float = STEP
-    decay: float = 1.0
 
     def __post_init__(self) -> None:
         require_momentum(self)
         if not 0 <= self.q <= 1:
             raise ValueError(f"q: must be in [0, 1], got {self.q}.")
 
-    @property
-    def needs_budgets(self) -> bool:
-        return True
-
-    def run(self, problem: Problem, budgets: tuple[float, ...]) -> Found:
-        profile = fitting_profile(self.profile, problem, self.norm)
-        images, counts = [], []
-        for budget in budgets:
-            found, steps = snapshots(
-                problem,
-                (budget,),
-                self.step,
-                self.norm,
-                decay=self.decay,
-                label_weights=problem.aim.relevant,
-                mix=self.q * profile.share(budget),
-            )
-            images += found
-            counts += steps
-        return Found(np.stack(images), counted(counts, problem))
-
-
-def fitting_profile(profile: Profile | None, problem: Problem, norm: Norm) -> Profile:
-    """The given profile, checked, or one measured on the problem's images.
-
-    Raises:
-        ValueError: the profile is of another norm or another number of labels.
-    """
-    if profile is None:
-        return profile_of(problem, norm=norm)
-    if profile.norm != norm or profile.label_count != problem.label_count:
-        raise ValueError(
-            f"profile: is of {profile.label_count} labels in {profile.norm}, the attack of "
-            f"{problem.label_count} in {norm}. Measure one with classifier_profile."
-        )
-    return profile
+    def plan(self, problem: Problem, profile: Profile) -> Callable[[float], tuple[Any, float]]:
+        return lambda budget: (problem.aim.relevant, self.q * profile.share(budget))
