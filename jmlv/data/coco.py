@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jmlv.data.photographs import Photograph, Photographs, require_files
+from jmlv.data.photographs import Photograph, Photographs, multi_hot, require_files
 from jmlv.errors import DamagedFile
 
 _SOURCE = (
@@ -62,7 +62,7 @@ def coco(
     require_files(records, _SOURCE)
     return Photographs(
         records=records,
-        labels=_multi_hot(records, len(categories)),
+        labels=multi_hot(records, len(categories)),
         label_names=tuple(categories.values()),
         split="train" if part.startswith("train") else "test",
         origin=f"COCO {part}",
@@ -175,10 +175,3 @@ def _refuse_repeated_files(images: list[dict], name: str) -> None:
         raise DamagedFile(
             f"folder: {name} lists the file {twice[0]!r} more than once; expected one image a file."
         )
-
-
-def _multi_hot(records: tuple[Photograph, ...], labels: int) -> np.ndarray:
-    hot = np.zeros((len(records), labels), bool)
-    for row, record in zip(hot, records):
-        row[record.box_labels] = True
-    return hot

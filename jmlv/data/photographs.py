@@ -211,6 +211,14 @@ def _inside(low: np.ndarray, high: np.ndarray, side: int) -> Bool[np.ndarray, "o
     return within | (np.arange(side) == nearest[:, None])
 
 
+def multi_hot(records: tuple[Photograph, ...], labels: int) -> Bool[np.ndarray, "image {labels}"]:
+    """A label is in an image if one of its boxes has it."""
+    hot = np.zeros((len(records), labels), bool)
+    for row, record in zip(hot, records):
+        row[record.box_labels] = True
+    return hot
+
+
 def require_files(records: tuple[Photograph, ...], source: str) -> None:
     """All files are there.
 
