@@ -122,7 +122,7 @@ def test_lists_of_labels(wide):
 
 
 NUS_DAMAGES = {
-    "columns": (LIST.replace("split_name", "split"), "has the columns"),
+    "columns": (LIST.replace("label", "labels"), "has the columns"),
     "fields": (LIST + "images/d.jpg,['x']\n", "line 5: got"),
     "labels": (LIST + "images/d.jpg,[water,train\n", "line 5: got"),
     "no list": (LIST + "images/d.jpg,'x',train\n", "line 5: got the labels"),
