@@ -27,13 +27,20 @@ from jmlv.errors import DamagedFile, UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, check, trace
 from jmlv.labels import LabelSet, LabelStatus, classify_labels, classify_labels_batch
 from jmlv.neighborhoods import (
+    Ascent,
     CompletePhase,
+    CuttingWeights,
+    FixedCut,
     GradientGuided,
     GrownNeighborhood,
     LayerByLayer,
     LayerSearch,
     LayerStatus,
     LinearSteps,
+    OracleGuided,
+    Reweighted,
+    SensitivityCut,
+    SensitivityWeights,
     Uniform,
     by_pixel_count,
     decaying,

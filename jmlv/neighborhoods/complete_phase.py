@@ -45,7 +45,7 @@ class CompletePhase:
         outer = problem.deadline
         problem.deadline = outer.within(self.seconds)
         try:
-            widening = _Widening(self.oracle, problem)
+            widening = Widening(self.oracle, problem)
             widening.scale(self.factors)
             widening.widen(self.step)
         except OutOfTime:
@@ -55,7 +55,7 @@ class CompletePhase:
             problem.deadline = outer
 
 
-class _Widening:
+class Widening:
     """The largest proven epsilons, and the counterexamples met beyond them."""
 
     def __init__(self, oracle: Oracle, problem: Problem) -> None:

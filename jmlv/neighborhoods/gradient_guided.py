@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from jmlv.bounds import BoundMethod
+from jmlv.neighborhoods.cegis import Ascent, Guide
+from jmlv.neighborhoods.cutting import CuttingWeights, SensitivityCut
 from jmlv.neighborhoods.linear_steps import Batch, LinearSteps
 from jmlv.neighborhoods.problem import Problem
 from jmlv.neighborhoods.strategy import Strategy
@@ -14,22 +17,32 @@ from jmlv.neighborhoods.strategy import Strategy
 
 @dataclasses.dataclass(frozen=True)
 class GradientGuided(Strategy):
-    """Sequential linear steps (:class:`LinearSteps`) from several starts in one batch.
+    """Linear steps, and penalised gradient steps with CEGIS shrinks, from several starts in a batch.
 
     The problem is knapsack-like (a few layers near 1, the rest near 0), so starts matter: they are
     the uniform neighbourhood, ramps outward and inward, and random sparse ones, each scaled to just
-    inside what is certified. The largest neighbourhood is verified again in float64.
+    inside what is certified. From each of them go
+
+    - sequential linear steps (:class:`LinearSteps`), and
+    - with a ``cut``, the source's loop (:class:`Ascent`) on the certified margin instead of a
+      complete oracle's weakest points, polished by the linear steps in turn.
+
+    The largest neighbourhood is verified again in float64.
 
     Attributes:
         steps: how each start climbs; ``LinearSteps(gradient=CROWNIBP())`` differentiates
             CROWN-IBP instead of CROWN with its relaxations frozen.
         starts: how many, all in one batch.
         seed: of the random starts.
+        cut: cutting weights of the shrink; None leaves the source's loop out.
+        ascent: how that loop steps.
     """
 
     steps: LinearSteps = LinearSteps()
     starts: int = 4
     seed: int = 0
+    cut: CuttingWeights | None = SensitivityCut()
+    ascent: Ascent = Ascent()
 
     def __post_init__(self) -> None:
         if self.starts < 1:
@@ -37,11 +50,37 @@ class GradientGuided(Strategy):
 
     @property
     def name(self) -> str:
-        return "gradient guided"
+        return "gradient guided" + ("" if self.cut is None else f", {self.cut.name}")
 
     def search(self, problem: Problem) -> None:
         directions = start_directions(len(problem.movable), self.starts, self.seed)
-        self.steps.climb(problem, *scale_to_certified(problem, directions))
+        epsilon, margin = scale_to_certified(problem, directions)
+        self.steps.climb(problem, epsilon, margin)
+        if self.cut is not None:
+            guide = BoundGuide(problem, self.steps.gradient, self.starts)
+            epsilon = self.ascent.climb(guide, self.cut, epsilon)
+            self.steps.climb(problem, epsilon, problem.margins(epsilon))
+
+
+class BoundGuide(Guide):
+    """Slopes and proofs of a differentiable bound, all starts in one batch."""
+
+    def __init__(self, problem: Problem, gradient: BoundMethod, starts: int) -> None:
+        self.problem, self.gradient = problem, gradient
+        self._points = np.repeat(problem.x[None], starts, 0)
+
+    @property
+    def points(self) -> Float[np.ndarray, "start height width channel"]:
+        return self._points
+
+    def slopes(self, epsilon: Batch) -> Batch:
+        return self.problem.gradients(epsilon, self.gradient)
+
+    def proves(self, candidate: Batch, asked: Bool[np.ndarray, " start"]) -> Bool[np.ndarray, " start"]:
+        proven = np.zeros(len(candidate), bool)
+        margins = self.problem.margins(candidate[asked])
+        proven[asked] = [self.problem.certified(margin) for margin in margins]
+        return proven
 
 
 def start_directions(movable: int, count: int, seed: int) -> Batch:

@@ -46,6 +46,7 @@ class Problem:
         queries: how many candidates were asked of which oracle.
         best: the largest certified epsilon vector over all layers.
         trace: ``(seconds, size)`` at every improvement.
+        outer: another view of the same task, under other weights, that is told of every proof.
     """
 
     query: Query
@@ -60,6 +61,7 @@ class Problem:
     best: Float[np.ndarray, " layer"] | None = None
     best_verdict: Verdict | None = None
     trace: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    outer: Problem | None = None
 
     @property
     def graph(self) -> Graph:
@@ -98,6 +100,15 @@ class Problem:
             slopes = _gradients(bound, *self._arguments, self._padded(candidates))
         return np.nan_to_num(np.asarray(slopes)[: len(candidates), self.movable])
 
+    def input_gradients(
+        self, points: Float[Array, "point height width channel"]
+    ) -> Float[np.ndarray, "point height width channel"]:
+        """Gradients of the property's own margin with respect to the image, at several images."""
+        graph, form, *_ = self._arguments
+        with search_precision():
+            slopes = _input_gradients(graph, form, jnp.asarray(points, jnp.float32))
+        return np.nan_to_num(np.asarray(slopes))
+
     def certified(self, margin: float) -> bool:
         """Whether a bound proves the property; NaN does not."""
         return bool(margin > PROOF_TOLERANCE)
@@ -113,10 +124,22 @@ class Problem:
             The verdict on it.
         """
         verdict = self.verify(epsilon, oracle)
-        if verdict.robust and self.improves(epsilon):
+        if verdict.robust:
+            self._keep(epsilon, verdict)
+        return verdict
+
+    def under(self, weights: Float[np.ndarray, " layer"]) -> Problem:
+        """The same task, clock and counts with other weights; what it proves is offered here too."""
+        return dataclasses.replace(
+            self, weights=weights, best=None, best_verdict=None, trace=[], outer=self
+        )
+
+    def _keep(self, epsilon: Float[Array, " movable"], verdict: Verdict) -> None:
+        if self.improves(epsilon):
             self.best, self.best_verdict = self.full(epsilon), verdict
             self.trace.append((self.clock.elapsed, self.size(epsilon)))
-        return verdict
+        if self.outer is not None:
+            self.outer._keep(epsilon, verdict)
 
     def verify(self, epsilon: Float[Array, " movable"], oracle: Oracle | None = None) -> Verdict:
         """The verdict on a candidate neighbourhood."""
@@ -180,3 +203,8 @@ def _margins(bound, graph, form, x, index, epsilons) -> Float[Array, " candidate
 @partial(jax.jit, static_argnums=0)
 def _gradients(bound, graph, form, x, index, epsilons) -> Float[Array, "candidate layer"]:
     return jax.vmap(jax.grad(partial(_margin, bound, graph, form, x, index)))(epsilons)
+
+
+@jax.jit
+def _input_gradients(graph, form, points) -> Float[Array, "point height width channel"]:
+    return jax.grad(lambda x: form.margin(graph.scores(x)).sum())(points)
