@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jmlv.data import INK_THRESHOLD, MultiLabelImages, Warp, double_digits, double_mnist
-from jmlv.data.compose import DigitSource, compose_pairs
+from jmlv.data import (
+    INK_THRESHOLD,
+    MultiLabelImages,
+    Warp,
+    double_digits,
+    double_mnist,
+    triple_mnist,
+)
+from jmlv.data.compose import DigitSource, compose_digits
 from jmlv.data.digits import CANVAS, DIGIT_SIDE, enlarge
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
@@ -185,14 +192,14 @@ def test_impossible_options_are_named(options, message):
     ("images", "labels", "canvas", "message"),
     [
         (np.ones((2, 8, 8)), [0, 1], 15, "canvas"),
-        (np.ones((2, 8, 8)), [4, 4], 16, "at least two"),
+        (np.ones((2, 8, 8)), [4, 4], 16, "at least 2"),
         (np.zeros((2, 8, 8)), [0, 1], 16, "no pixel"),
     ],
 )
 def test_impossible_sources_are_named(images, labels, canvas, message):
     source = DigitSource(images.astype(np.float32), np.array(labels), np.arange(2), "here")
     with pytest.raises(ValueError, match=message):
-        compose_pairs(source, size=1, canvas=canvas, split="train", seed=0)
+        compose_digits(source, size=1, canvas=canvas, split="train", seed=0)
 
 
 def test_enlarging_by_a_whole_factor_agrees_with_scipy():
@@ -327,7 +334,7 @@ DAMAGE = {
         lambda b: gzip.compress(idx(IMAGES * (np.arange(50) != 3)[:, None, None])),
         "no pixel above 0.2, the first at index 3",
     ),
-    "one label only": (LABEL_NAME, lambda b: idx(0 * LABELS), "at least two"),
+    "one label only": (LABEL_NAME, lambda b: idx(0 * LABELS), "at least 2"),
 }
 
 
@@ -338,3 +345,25 @@ def test_damaged_files_are_named(folder, damage):
     with pytest.raises(ValueError, match=message) as error:
         double_mnist(folder)
     assert str(error.value).startswith(("folder: ", "source: "))
+
+
+def test_triples_have_three_distinct_digits_one_in_each_third(folder):
+    data = triple_mnist(folder, size=300)
+    assert data.images.shape == (300, 84, 84, 1) and (data.labels.sum(axis=1) == 3).all()
+    assert all(len(set(row)) == 3 for row in data.object_labels.tolist())
+    for third in range(3):
+        elsewhere = data.masks[:, third].copy()
+        elsewhere[:, :, 28 * third : 28 * (third + 1)] = False
+        assert not elsewhere.any() and data.masks[:, third].any(axis=(1, 2)).all()
+    assert data.masks.any(axis=(0, 1)).any(axis=1).mean() > 0.9  # every height
+    assert data == triple_mnist(folder, size=300) != triple_mnist(folder, size=300, seed=1)
+
+
+@pytest.mark.parametrize("objects", [2, 3, 4])
+def test_ordered_label_sets_are_equally_likely(objects):
+    source = DigitSource(np.ones((4, 2, 2), np.float32), np.arange(4), np.arange(4), "four squares")
+    many = compose_digits(source, size=24_000, canvas=8, split="train", seed=0, objects=objects)
+    found, counts = np.unique(many.object_labels, axis=0, return_counts=True)
+    assert len(found) == {2: 12, 3: 24, 4: 24}[objects]
+    expected = 24_000 / len(found)
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)

@@ -4,7 +4,7 @@ from jmlv.data.coco import coco
 from jmlv.data.compose import INK_THRESHOLD
 from jmlv.data.digits import double_digits
 from jmlv.data.images import MultiLabelImages
-from jmlv.data.mnist import double_mnist
+from jmlv.data.mnist import double_mnist, triple_mnist
 from jmlv.data.mulan import mulan
 from jmlv.data.nus_wide import nus_wide
 from jmlv.data.photographs import Photograph, Photographs

@@ -1,4 +1,4 @@
-"""Two distinct objects side by side: the composition that every data set shares."""
+"""Distinct digits side by side: the composition that the digit data sets share."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def generator(split: str, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, SPLITS.index(split)])
 
 
-def compose_pairs(
+def compose_digits(
     source: DigitSource,
     *,
     size: int,
@@ -58,25 +58,27 @@ def compose_pairs(
     split: str,
     seed: int,
     warp: Warp | None = None,
+    objects: int = 2,
 ) -> MultiLabelImages:
-    """``size`` images with two digits of different labels, one in each half.
+    """``size`` images with ``objects`` digits of different labels, from left to right.
 
-    Object 0 lies in the left half, object 1 in the right; each is at a uniformly
-    random place of its half, so the two never overlap. An object's mask is the
-    pixels where its value exceeds ``INK_THRESHOLD``.
+    The image is cut into as many strips as there are digits, and each digit lies at a uniformly random
+    place of its strip, so that no two overlap. An object's mask is the pixels where its value exceeds
+    ``INK_THRESHOLD``.
 
     Args:
-        canvas: height and width of the image in pixels, at least twice the side of a digit.
+        canvas: height and width of the image in pixels, at least ``objects`` times the side of a digit.
         warp: deforms each digit before it is placed.
+        objects: digits an image, at least two.
 
     Raises:
-        ValueError: ``size`` is negative, the canvas is too small, the source has fewer than two
-            labels, or a digit has no pixel of ink.
+        ValueError: ``size`` is negative, there are fewer than two objects, the canvas is too small, the
+            source has fewer labels than objects, or a digit has no pixel of ink.
     """
     rng = generator(split, seed)
-    _check(source, size, canvas)
-    chosen = _choose_distinct(source.labels, size, rng)
-    corners = _random_corners(size, canvas, source.images.shape[1], rng)
+    _check(source, size, canvas, objects)
+    chosen = _choose_distinct(source.labels, size, objects, rng)
+    corners = _random_corners(size, canvas, source.images.shape[1], objects, rng)
     layers = _place(_warped(source.images[chosen], warp, rng), corners, canvas)
     object_labels = source.labels[chosen].astype(np.int64)
     return MultiLabelImages(
@@ -91,19 +93,21 @@ def compose_pairs(
     )
 
 
-def _check(source: DigitSource, size: int, canvas: int) -> None:
+def _check(source: DigitSource, size: int, canvas: int, objects: int) -> None:
     side = source.images.shape[1]
     if size < 0:
         raise ValueError(f"size: got {size}; expected 0 or more images.")
-    if canvas < 2 * side:
+    if objects < 2:
+        raise ValueError(f"objects: got {objects}; expected at least 2 digits an image.")
+    if canvas < objects * side:
         raise ValueError(
-            f"canvas: got {canvas} pixels for two digits of {side}; expected at least "
-            f"{2 * side}. Enlarge the canvas or shrink the digits."
+            f"canvas: got {canvas} pixels for {objects} digits of {side}; expected at least "
+            f"{objects * side}. Enlarge the canvas or shrink the digits."
         )
-    if len(np.unique(source.labels)) < 2:
+    if len(np.unique(source.labels)) < objects:
         raise ValueError(
             f"source: got digits of {len(np.unique(source.labels))} label(s) from "
-            f"{source.origin}; expected at least two, as the two digits of an image "
+            f"{source.origin}; expected at least {objects}, as the digits of an image "
             "differ. Use a larger source."
         )
     blank = ~(source.images > INK_THRESHOLD).any(axis=(1, 2))
@@ -116,33 +120,46 @@ def _check(source: DigitSource, size: int, canvas: int) -> None:
 
 
 def _choose_distinct(
-    labels: Int[np.ndarray, " digit"], size: int, rng: np.random.Generator
-) -> Int[np.ndarray, "image 2"]:
-    """Pairs of positions into ``labels``: first two distinct labels, uniformly,
-    then one digit of each, uniformly."""
+    labels: Int[np.ndarray, " digit"], size: int, objects: int, rng: np.random.Generator
+) -> Int[np.ndarray, "image {objects}"]:
+    """Positions into ``labels``: first distinct labels, uniformly, then one digit of each, uniformly."""
     order = np.argsort(labels, kind="stable")
     _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
     first = rng.integers(len(starts), size=size)
-    second = (first + rng.integers(1, len(starts), size=size)) % len(starts)
-    pair = np.stack([first, second], axis=1)
-    return order[starts[pair] + rng.integers(counts[pair])]
+    offsets = _distinct_offsets(len(starts), size, objects, rng)
+    chosen = (first[:, None] + offsets) % len(starts)
+    return order[starts[chosen] + rng.integers(counts[chosen])]
+
+
+def _distinct_offsets(
+    count: int, size: int, objects: int, rng: np.random.Generator
+) -> Int[np.ndarray, "image {objects}"]:
+    """Rows of a zero and of distinct numbers in 1..count-1, uniformly."""
+    offsets = np.zeros((size, 1), np.int64)
+    for taken in range(1, objects):
+        drawn = rng.integers(1, count - taken + 1, size=size)
+        for smaller in np.sort(offsets[:, 1:], axis=1).T:
+            drawn += drawn >= smaller  # the drawn-th of those not taken
+        offsets = np.column_stack([offsets, drawn])
+    return offsets
 
 
 def _random_corners(
-    size: int, canvas: int, side: int, rng: np.random.Generator
-) -> Int[np.ndarray, "image 2 2"]:
+    size: int, canvas: int, side: int, objects: int, rng: np.random.Generator
+) -> Int[np.ndarray, "image {objects} 2"]:
     """Top and left of each digit's square: (image, object, 2)."""
-    half = canvas // 2
-    tops = rng.integers(canvas - side + 1, size=(size, 2))
-    lefts = rng.integers(half - side + 1, size=(size, 2)) + np.array([0, canvas - half])
+    strip = canvas // objects
+    tops = rng.integers(canvas - side + 1, size=(size, objects))
+    starts = np.arange(objects) * (canvas - strip) // (objects - 1)
+    lefts = rng.integers(strip - side + 1, size=(size, objects)) + starts
     return np.stack([tops, lefts], axis=-1)
 
 
 def _warped(
-    digits: Float32[np.ndarray, "image 2 side side"],
+    digits: Float32[np.ndarray, "image object side side"],
     warp: Warp | None,
     rng: np.random.Generator,
-) -> Float32[np.ndarray, "image 2 side side"]:
+) -> Float32[np.ndarray, "image object side side"]:
     if warp is None:
         return digits
     single = digits.reshape(-1, *digits.shape[2:])
@@ -150,10 +167,10 @@ def _warped(
 
 
 def _place(
-    digits: Float32[np.ndarray, "image 2 side side"],
-    corners: Int[np.ndarray, "image 2 2"],
+    digits: Float32[np.ndarray, "image object side side"],
+    corners: Int[np.ndarray, "image object 2"],
     canvas: int,
-) -> Float32[np.ndarray, "image 2 canvas canvas"]:
+) -> Float32[np.ndarray, "image object canvas canvas"]:
     """Each digit alone on a black canvas."""
     size, objects, side = digits.shape[:3]
     layers = np.zeros((size, objects, canvas, canvas), np.float32)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from jmlv.data.compose import DigitSource, compose_pairs, generator
+from jmlv.data.compose import DigitSource, compose_digits, generator
 from jmlv.data.images import MultiLabelImages
 from jmlv.data.warp import Warp
 
@@ -51,7 +51,7 @@ def double_digits(
     ((3, 32, 32, 1), [2, 2, 2])
     """
     generator(split, seed)
-    return compose_pairs(
+    return compose_digits(
         _source(split), size=size, canvas=CANVAS, split=split, seed=seed, warp=warp
     )
 

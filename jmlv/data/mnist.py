@@ -1,4 +1,4 @@
-"""Two MNIST digits in one image, read from MNIST's own files."""
+"""Two or three MNIST digits in one image, read from MNIST's own files."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from jmlv.data.compose import DigitSource, compose_pairs, generator
+from jmlv.data.compose import DigitSource, compose_digits, generator
 from jmlv.data.idx import IMAGES_MAGIC, LABELS_MAGIC, find_idx, read_idx
 from jmlv.data.images import MultiLabelImages
 from jmlv.data.warp import Warp
 from jmlv.errors import DamagedFile
 
 CANVAS = 64
+TRIPLE_CANVAS = 84
 DIGIT_SIDE = 28
 TRAIN_FRACTION = 0.8
 """Share of the test files used to train where MNIST's train files are absent."""
@@ -57,7 +58,38 @@ def double_mnist(
     """
     generator(split, seed)
     source = _source(_checked(folder), split)
-    return compose_pairs(source, size=size, canvas=CANVAS, split=split, seed=seed, warp=warp)
+    return compose_digits(source, size=size, canvas=CANVAS, split=split, seed=seed, warp=warp)
+
+
+def triple_mnist(
+    folder: str | Path,
+    split: Literal["train", "test"] = "train",
+    *,
+    size: int = 2000,
+    seed: int = 0,
+    warp: Warp | None = None,
+) -> MultiLabelImages:
+    """Images of 84x84 pixels with three different MNIST digits, one in each third.
+
+    A digit of 28x28 fills its third across, so only its height in the image is random.
+
+    Args:
+        folder, split, size, seed, warp: as in :func:`double_mnist`.
+
+    Raises:
+        FileNotFoundError, DamagedFile, ValueError: as there.
+
+    Source: as there.
+
+    >>> triple_mnist("no/such/folder")
+    Traceback (most recent call last):
+    FileNotFoundError: folder: got 'no/such/folder', which is not a folder; expected ...
+    """
+    generator(split, seed)
+    return compose_digits(
+        _source(_checked(folder), split),
+        size=size, canvas=TRIPLE_CANVAS, split=split, seed=seed, warp=warp, objects=3,
+    )  # fmt: skip
 
 
 def _checked(folder: str | Path) -> Path:
