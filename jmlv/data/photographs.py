@@ -93,7 +93,7 @@ class Photographs:
 
     def pixels(self, rows: Int[np.ndarray, " row"]) -> Float32[np.ndarray, "row side side 3"]:
         """The images alone, without masks."""
-        return np.stack([self._decoded(row) for row in rows]).astype(np.float32) / np.float32(255)
+        return self._scaled([self._decoded(row) for row in rows])
 
     def batches(
         self, size: int, *, seed: int | None = None, workers: int = 2, ahead: int = 2
@@ -130,7 +130,6 @@ class Photographs:
 
     def _together(self, rows: np.ndarray, decoded: list[np.ndarray]) -> MultiLabelImages:
         chosen = [self.records[row] for row in rows]
-        images = np.array(decoded, np.uint8).reshape(-1, *self.image_shape)
         most = max((len(record.boxes) for record in chosen), default=0)
         masks = np.zeros((len(chosen), most, self.side, self.side), bool)
         object_labels = np.full((len(chosen), most), -1, np.int64)
@@ -139,7 +138,7 @@ class Photographs:
             masks[image, :count] = box_masks(record.boxes, self._size(record), self.side)
             object_labels[image, :count] = record.box_labels
         return MultiLabelImages(
-            images=images.astype(np.float32) / np.float32(255),
+            images=self._scaled(decoded),
             labels=self.labels[rows],
             masks=masks,
             object_labels=object_labels,
@@ -148,6 +147,13 @@ class Photographs:
             split=self.split,
             origin=self.origin,
         )
+
+    def _scaled(self, decoded: list[np.ndarray]) -> Float32[np.ndarray, "image side side 3"]:
+        """Bytes as values in [0, 1], without a copy between."""
+        images = np.empty((len(decoded), *self.image_shape), np.float32)
+        for image, pixels in zip(images, decoded):
+            np.divide(pixels, np.float32(255), out=image)
+        return images
 
     def _size(self, record: Photograph) -> tuple[int, int]:
         """Boxes are given in pixels of a known size; without boxes any will do."""
