@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from jmlv.neighborhoods.grown import GrownNeighborhood
+    from jmlv.neighborhoods.relations import RelationMatrix
 
 PERTURBED, TARGET = "tab:red", "tab:cyan"
 
@@ -83,6 +84,56 @@ def traces(results: Mapping[str, GrownNeighborhood]) -> Figure:
     axes.set(xlabel="seconds", ylabel="certified size", xscale="log")
     axes.legend()
     return figure
+
+
+def relation_figure(result: RelationMatrix, *, title: str = "") -> Figure:
+    """Which object depends on which: the image, the matrix of certified sizes, and where.
+
+    On the left each object is outlined and numbered; in the middle row ``i`` and column ``j`` hold
+    the size for changing object ``i`` and keeping ``j``'s label; on the right every pair's epsilon
+    by distance from the perturbed object.
+    """
+    figure = _figure(13.0, 4.2)
+    image, matrix, profiles = figure.subplots(1, 3, width_ratios=(1, 0.9, 1.5))
+    names = [f"object {i} (label {label})" for i, label in enumerate(result.objects.labels)]
+    _draw_image(image, result.x)
+    for i, mask in enumerate(result.objects.masks):
+        _outline(image, mask, f"C{i % 10}")
+        row, column = np.argwhere(mask).mean(0)
+        image.text(column, row, str(i), color=f"C{i % 10}", weight="bold", ha="center", va="center")
+    _draw_sizes(matrix, result.sizes, names)
+    drawn = _draw_profiles(profiles, result)
+    figure.colorbar(drawn, ax=profiles, label="certified epsilon", fraction=0.046)
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_sizes(axes: Axes, sizes: np.ndarray, names: Sequence[str]) -> None:
+    axes.imshow(sizes, cmap="viridis", vmin=0)
+    for (i, j), size in np.ndenumerate(sizes):
+        if not np.isnan(size):
+            box = dict(facecolor="white", edgecolor="none", alpha=0.7, pad=1.5)
+            axes.text(j, i, f"{size:.2f}", ha="center", va="center", bbox=box)
+    short = [name.replace(" (", "\n(") for name in names]
+    axes.set_xticks(range(len(names)), short)
+    axes.set_yticks(range(len(names)), short)
+    axes.set(title="certified size", xlabel="its label is kept", ylabel="it is changed")
+
+
+def _draw_profiles(axes: Axes, result: RelationMatrix):
+    """A row of epsilons for each pair; returns the image, for a colour bar."""
+    from matplotlib.colors import PowerNorm
+
+    grown = [(f"{i} changed, {j} kept", g) for i, j, g in result.pairs() if g is not None]
+    depth = max((len(g.epsilon) for _, g in grown), default=1)
+    strips = np.full((max(1, len(grown)), depth), np.nan)
+    for row, (_, g) in enumerate(grown):
+        strips[row, : len(g.epsilon)] = g.epsilon
+    scale = PowerNorm(0.5, vmin=0, vmax=1)
+    drawn = axes.imshow(strips, norm=scale, cmap="magma", aspect="auto", interpolation="nearest")
+    axes.set_yticks(range(len(grown)), [name for name, _ in grown])
+    axes.set(title="epsilon by layer", xlabel="distance from the changed object")
+    return drawn
 
 
 def describe(result: GrownNeighborhood) -> str:

@@ -11,6 +11,13 @@ from jmlv.neighborhoods.layer_search import LayerSearch
 from jmlv.neighborhoods.linear_steps import LinearSteps
 from jmlv.neighborhoods.maximality import LayerStatus
 from jmlv.neighborhoods.oracle_guided import OracleGuided
+from jmlv.neighborhoods.relations import (
+    LabelDependence,
+    Objects,
+    RelationMatrix,
+    label_dependence,
+    relation_matrix,
+)
 from jmlv.neighborhoods.reweighted import Reweighted
 from jmlv.neighborhoods.sensitivity import SensitivityWeights
 from jmlv.neighborhoods.strategy import Strategy
