@@ -99,8 +99,8 @@ def relation_figure(result: RelationMatrix, *, title: str = "") -> Figure:
     _draw_image(image, result.x)
     for i, mask in enumerate(result.objects.masks):
         _outline(image, mask, f"C{i % 10}")
-        row, column = np.argwhere(mask).mean(0)
-        image.text(column, row, str(i), color=f"C{i % 10}", weight="bold", ha="center", va="center")
+        (top, _), (_, middle) = np.argwhere(mask).min(0), np.argwhere(mask).mean(0)
+        image.text(middle, top - 1, str(i), color=f"C{i % 10}", weight="bold", ha="center")
     _draw_sizes(matrix, result.sizes, names)
     drawn = _draw_profiles(profiles, result)
     figure.colorbar(drawn, ax=profiles, label="certified epsilon", fraction=0.046)

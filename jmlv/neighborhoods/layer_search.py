@@ -31,7 +31,7 @@ class LayerSearch(Strategy):
         width: how many candidates a batch holds.
         rounds: of large-neighbourhood search, at most.
         patience: rounds without an improvement after which it ends.
-        polish: the linear steps at the end.
+        polish: the linear steps at the end, before single layers are raised; None leaves both out.
         complete: how a complete oracle takes it from there; None leaves that out.
         seed: of everything random.
     """
@@ -39,7 +39,7 @@ class LayerSearch(Strategy):
     width: int = 16
     rounds: int = 16
     patience: int = 4
-    polish: LinearSteps = LinearSteps(steps=6, trust=0.2)
+    polish: LinearSteps | None = LinearSteps(steps=6, trust=0.2)
     complete: CompletePhase | None = CompletePhase()
     seed: int = 0
 
@@ -58,7 +58,8 @@ class LayerSearch(Strategy):
         alone = profile(problem)
         best = self._constructed(problem, alone, generator)
         best = self._large_neighborhoods(problem, best, alone, generator)
-        self._polished(problem, best)
+        if self.polish is not None:
+            self._polished(problem, best)
         if self.complete is not None:
             self.complete.run(problem)
 

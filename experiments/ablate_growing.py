@@ -1,0 +1,117 @@
+"""Which parts of growing pay: each changed alone, the rest as they are by default.
+
+    python experiments/ablate_growing.py                       # the committed checkpoints
+    python experiments/ablate_growing.py --published --networks linf plain --images 2
+    python experiments/ablate_growing.py --parts bound starts
+
+Parts: the bound of the search (IBP, CROWN-IBP, CROWN), candidates a batch, starts, rounds of
+large-neighbourhood search, polish, cutting weights, dynamic weights, complete phase. Every finished
+case is a line of results.jsonl in the output folder; an interrupted run goes on where it stopped.
+The table has the mean size, and its ratio to the unchanged strategy's on the same images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import campaign
+import numpy as np
+
+import jmlv
+from jmlv.bounds import BoundMethod
+from jmlv.cli.report import table
+
+SEARCH = jmlv.LayerSearch(complete=None)
+GRADIENT = jmlv.GradientGuided()
+
+
+class Variant(NamedTuple):
+    """One changed part: which, to what, and the strategy and bound that it makes."""
+
+    part: str
+    value: str
+    strategy: jmlv.Strategy
+    bound: BoundMethod = jmlv.CROWN()
+    default: jmlv.Strategy = SEARCH
+
+
+def variants() -> Iterator[Variant]:
+    change, gradient = dataclasses.replace, GRADIENT
+    yield Variant("layer search", "default", SEARCH)
+    for bound in (jmlv.IBP(), jmlv.CROWNIBP()):
+        yield Variant("bound", f"search, {bound.name}", SEARCH, bound)
+        steps = change(gradient.steps, gradient=bound)
+        yield Variant("bound", f"gradient, {bound.name}", change(gradient, steps=steps), bound, GRADIENT)
+    for width in (4, 64):
+        yield Variant("batch", f"search, {width} wide", change(SEARCH, width=width))
+    for rounds in (0, 64):
+        yield Variant("rounds", f"search, {rounds} rounds", change(SEARCH, rounds=rounds))
+    yield Variant("polish", "search, off", change(SEARCH, polish=None))
+    yield Variant("complete phase", "search, on", change(SEARCH, complete=jmlv.CompletePhase()))
+    yield Variant("gradient guided", "default", GRADIENT, default=GRADIENT)
+    for starts in (1, 16):
+        yield Variant("starts", f"gradient, {starts}", change(gradient, starts=starts), default=GRADIENT)
+    for cut in (None, jmlv.FixedCut(), jmlv.SensitivityCut("keep_sensitive")):
+        name = "none" if cut is None else cut.name
+        yield Variant("cut", f"gradient, {name}", change(gradient, cut=cut), default=GRADIENT)
+    for weights in (jmlv.SensitivityWeights(0.5), jmlv.SensitivityWeights(-0.5)):
+        ascent = change(gradient.ascent, weights=weights)
+        name = f"gradient, strength {weights.strength}"
+        yield Variant("dynamic weights", name, change(gradient, ascent=ascent), default=GRADIENT)
+    yield Variant("dynamic weights", "search, rounds", jmlv.Reweighted(SEARCH))
+
+
+def main() -> None:
+    options = parse()
+    plan = list(planned(options))
+    records = campaign.run_all(
+        [case for _, case in plan],
+        lambda case: campaign.grow_case(case, options.budget),
+        options.out / "results.jsonl",
+        "ablation",
+    )
+    report([(variant, record) for (variant, _), record in zip(plan, records)], options.out)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    campaign.add_subject_arguments(parser, images=5)
+    parts = sorted({variant.part for variant in variants()})
+    parser.add_argument("--parts", nargs="+", choices=parts, help="only these, beside the defaults")
+    parser.add_argument("--out", type=Path, default=Path("results/ablate_growing"))
+    return parser.parse_args()
+
+
+def planned(options: argparse.Namespace) -> Iterator[tuple[Variant, dict]]:
+    chosen = [
+        v for v in variants() if options.parts is None or v.part in options.parts or v.value == "default"
+    ]
+    for name, graph, examples in campaign.subjects(options):
+        for subject in examples:
+            for v in chosen:
+                yield v, campaign.case(name, graph, subject, v.strategy, bound=v.bound)
+
+
+def report(results: list[tuple[Variant, dict]], out: Path) -> None:
+    grouped, defaults = defaultdict(list), {}
+    for variant, record in results:
+        grouped[record["network"], variant].append(record)
+        if variant.value == "default":
+            defaults[record["network"], variant.strategy, record["image"]] = record["size"]
+    rows = []
+    for (network, variant), members in grouped.items():
+        base = np.mean([defaults[network, variant.default, m["image"]] for m in members])
+        ratio = float(np.mean([m["size"] for m in members]) / max(base, 1e-9))
+        rows.append((network, variant.part, variant.value, ratio, *campaign.means(members)))
+    text = table(("network", "part", "value", "to default", *campaign.MEANS), rows)
+    (out / "table.txt").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
