@@ -82,7 +82,7 @@ class Photographs:
 
     def __getitem__(self, index: int | slice | np.ndarray | list) -> MultiLabelImages:
         rows = np.arange(len(self))[rows_of(index, len(self))]
-        return self._together(rows, [self._decoded(row) for row in rows])
+        return self._together(rows, [self._decoded(self.records[row]) for row in rows])
 
     def select(self, index: int | slice | np.ndarray | list) -> Photographs:
         """Some of the photographs, none of them decoded."""
@@ -93,7 +93,7 @@ class Photographs:
 
     def pixels(self, rows: Int[np.ndarray, " row"]) -> Float32[np.ndarray, "row side side 3"]:
         """The images alone, without masks."""
-        return self._scaled([self._decoded(row) for row in rows])
+        return self._scaled([self._decoded(self.records[row]) for row in rows])
 
     def batches(
         self, size: int, *, seed: int | None = None, workers: int = 2, ahead: int = 2
@@ -111,7 +111,7 @@ class Photographs:
         try:
             for start in range(0, len(order), size):
                 rows = order[start : start + size]
-                waiting.append((rows, [pool.submit(self._decoded, row) for row in rows]))
+                waiting.append((rows, [pool.submit(self._decoded, self.records[row]) for row in rows]))
                 if len(waiting) > ahead:
                     yield self._finished(*waiting.popleft())
             while waiting:
@@ -159,8 +159,8 @@ class Photographs:
         """Boxes are given in pixels of a known size; without boxes any will do."""
         return record.size or (self.side, self.side)
 
-    def _decoded(self, row: int) -> np.ndarray:
-        return decode(self.records[row].file, self.side, self.records[row].size)
+    def _decoded(self, record: Photograph) -> np.ndarray:
+        return decode(record.file, self.side, record.size)
 
 
 def decode(path: Path, side: int, size: tuple[int, int] | None = None) -> np.ndarray:

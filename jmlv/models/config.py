@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Self
 
 from flax import nnx
 
@@ -30,7 +29,7 @@ class ModelConfig(ABC):
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, object]) -> Self:
+    def from_json(cls, values: Mapping[str, object]) -> ModelConfig:
         """The inverse of ``to_json``.
 
         Raises:
