@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -558,3 +559,30 @@ def test_bounds_that_are_loose_stay_sound():
         ):
             assert answer.status in (UNKNOWN, expected(extremes)[0])
             assert answer.proven[0] <= extremes[0] + 1e-6 and extremes[1] <= answer.proven[1] + 1e-6
+
+
+# ---------------------------------------------------------------------------------------------
+# The published networks
+# ---------------------------------------------------------------------------------------------
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "mulloc"
+
+
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the published networks are not in ../shared/data/mulloc"
+)
+def test_nested_boxes_of_published_images_never_contradict():
+    """What holds in a box holds in every smaller one; what is broken stays broken in larger ones."""
+    import published
+
+    radii = 0.0001, 0.001, 0.01, 0.1
+    for x in published.images().images[:3]:
+        boxes = [jmlv.Box.around(x, np.float32(radius)) for radius in radii]
+        results = jmlv.classify_labels_batch(published.network("x2"), boxes, 2, plan=QUICK)
+        for history in zip(*(result.status for result in results)):
+            settled = [status for status in history if status is not UNKNOWN]
+            certain = [status for status in settled if status is not BOTH]
+            assert len(set(certain)) <= 1 and settled == certain + [BOTH] * (
+                len(settled) - len(certain)
+            )
+        assert set(results[0].status) == {ALWAYS, NEVER} and results[-1].status == (BOTH,) * 10

@@ -125,10 +125,11 @@ class Board:
 
     def tell(self, question: Question, evidence: Evidence, method: str) -> None:
         """Gives a question evidence of a method, and judges what that may decide."""
-        query, point = question.query, evidence.point
-        margin = np.inf
-        if point is not None:
+        query, margin = question.query, np.inf
+        if evidence.point is not None:
+            point = np.clip(np.asarray(evidence.point, np.float32), query.lower, query.upper)
             margin = float(np.fmax(query.margin_exact(point), query.margin_deployed(point)))
+            evidence = dataclasses.replace(evidence, point=point)
         question.learn(evidence, margin)
         self._judge_if_ripe(question.label, method)
 
