@@ -16,7 +16,7 @@ DIGIT_SIDE = 15
 TEST_FRACTION = 0.2
 """Share of each label's digits that make test images; the others make training ones."""
 
-_MAX_INK = 16.0
+MAX_INK = 16.0
 
 
 def double_digits(
@@ -63,7 +63,7 @@ def _source(split: str) -> DigitSource:
     indices = np.arange(len(digits.target))
     kept = np.isin(indices, _test_indices(digits.target)) == (split == "test")
     return DigitSource(
-        images=enlarge(digits.images[kept] / _MAX_INK, DIGIT_SIDE),
+        images=enlarge(digits.images[kept] / MAX_INK, DIGIT_SIDE),
         labels=digits.target[kept],
         indices=indices[kept],
         origin="scikit-learn load_digits",
