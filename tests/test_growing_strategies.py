@@ -273,6 +273,16 @@ def test_reweighted_is_judged_under_the_users_weights(task):
     assert second.trace[-1][1] == pytest.approx(second.size)
 
 
+@pytest.mark.parametrize("name", ["gradient, fixed cut", "oracle, fixed cut", "reweighted"])
+def test_a_single_layer(name):
+    """The object fills the image, so r = 0."""
+    layers = jmlv.Layers.around(np.ones((1, 2), bool))
+    x = np.array([[[0.9], [0.1]]], np.float32)
+    settings = dict(strategy=STRATEGIES[name], oracle=QUICK, maximality=None)
+    grown = jmlv.grow(lambda x: x[:, 0, :, 0], x, layers, jmlv.InTopK(0, 1), **settings)
+    assert grown.verdict.robust and 0.35 < grown.size < 0.4
+
+
 def test_budget_is_honoured(task):
     graph, x, layers = task
     prop = jmlv.InTopK(ranking(graph, x)[0], 2)

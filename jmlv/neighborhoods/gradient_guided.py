@@ -53,6 +53,8 @@ class GradientGuided(Strategy):
         return "gradient guided" + ("" if self.cut is None else f", {self.cut.name}")
 
     def search(self, problem: Problem) -> None:
+        if not len(problem.movable):
+            return
         directions = start_directions(len(problem.movable), self.starts, self.seed)
         epsilon, margin = scale_to_certified(problem, directions)
         self.steps.climb(problem, epsilon, margin)

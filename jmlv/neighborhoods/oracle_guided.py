@@ -51,6 +51,8 @@ class OracleGuided(Strategy):
         return f"oracle guided, {self.cut.name}"
 
     def search(self, problem: Problem) -> None:
+        if not len(problem.movable):
+            return
         guide = OracleGuide(problem, self.oracle)
         self.ascent.climb(guide, self.cut, np.zeros((1, len(problem.movable))))
         if self.raise_alone:

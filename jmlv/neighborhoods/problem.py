@@ -101,7 +101,7 @@ class Problem:
         return np.nan_to_num(np.asarray(slopes)[: len(candidates), self.movable])
 
     def input_gradients(
-        self, points: Float[Array, "point height width channel"]
+        self, points: Float[np.ndarray, "point height width channel"]
     ) -> Float[np.ndarray, "point height width channel"]:
         """Gradients of the property's own margin with respect to the image, at several images."""
         graph, form, *_ = self._arguments

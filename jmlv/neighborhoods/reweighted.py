@@ -46,6 +46,7 @@ class Reweighted(Strategy):
         known = None
         for _ in range(self.rounds):
             weak = problem.verify(problem.best[problem.movable], self.attack).witness
+            weak = problem.x if weak is None else weak
             known = self.weights.remember(known, layer_sensitivity(problem, weak[None]))
             self.strategy.search(problem.under(self._all(problem, known)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jmlv.neighborhoods.problem import Problem
 from jmlv.regions import Layers
@@ -13,7 +13,7 @@ from jmlv.regions import Layers
 Rows = Float[np.ndarray, "start movable"]
 
 
-def layer_sensitivity(problem: Problem, points: Float[Array, "start height width channel"]) -> Rows:
+def layer_sensitivity(problem: Problem, points: Float[np.ndarray, "start height width channel"]) -> Rows:
     """The input gradient of the margin averaged over each movable layer, at several images.
 
     ``s_d = mean over pixels p of layer d of sum over channels of |d margin / d x_p|``
