@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from zoo import BOXES, FAST_BUILD, LABELS, NETS, SHAPE, Weights, boxes, rows_of
 
-from jmlv.bounds import CROWN, CROWNIBP, IBP
+from jmlv.bounds import CROWN, CROWNIBP, IBP, AlphaCROWN
 from jmlv.graph import Graph, trace
 from jmlv.numerics import certificate_precision
 
-METHODS = (IBP(), CROWNIBP(), CROWN(chunk=7))
+METHODS = (IBP(), CROWNIBP(), CROWN(chunk=7), AlphaCROWN(steps=3, intermediate_steps=3, chunk=7))
 
 
 @partial(jax.jit, compiler_options=FAST_BUILD)
@@ -70,6 +70,8 @@ def _check(found, tolerance):
         assert np.all(bound.lower[:, None] <= values + slack)
         assert np.all(bound.upper[:, None] >= values - slack)
     ibp, *tighter = found
+    crown, alpha = tighter[-2:]
+    assert np.all(alpha.lower >= crown.lower - slack) and np.all(alpha.upper <= crown.upper + slack)
     for bound in tighter:
         assert np.all(bound.lower >= ibp.lower - slack) and np.all(bound.upper <= ibp.upper + slack)
         np.testing.assert_allclose(bound.lower[0], values[0].min(0), atol=10 * slack)

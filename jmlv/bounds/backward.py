@@ -25,12 +25,16 @@ from jmlv.bounds.functionals import (
     minimum_over_box,
     whole,
 )
-from jmlv.bounds.lines import Lines
+from jmlv.bounds.lines import Lines, admissible
 from jmlv.bounds.relaxations import patches
 from jmlv.bounds.windows import pool_settings, pull_window, slide
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.affine import pull_back
 from jmlv.graph.operations import is_affine, is_relu
+
+
+Weights = dict[int, Float[Array, "row element ..."]]
+"""For each nonlinear equation, by the index of its output, a lower line for every row."""
 
 
 def lower_bound(
@@ -51,9 +55,30 @@ def lower_bound(
     Returns:
         A lower bound for each row. (An upper bound is minus the lower bound of minus the row.)
     """
+    return sweep(graph, functional, lines, lower, upper)[0]
+
+
+def sweep(
+    graph: Graph,
+    functional: Functional,
+    lines: Mapping[int, Lines],
+    lower: Float[Array, "1 *image"],
+    upper: Float[Array, "1 *image"],
+    wanted: Weights | None = None,
+) -> tuple[Float[Array, " row"], Weights]:
+    """As :func:`lower_bound`, with lower lines of each row's own.
+
+    Args:
+        wanted: lower weights to use in place of those of ``lines``, in the shapes that are
+            returned; whatever they are, they are made admissible first.
+
+    Returns:
+        A lower bound for each row, and the lower weights that each row used.
+    """
     constants = graph.constants()
     pending: dict[Variable, Functional] = {graph.output: functional}
     constant = jnp.zeros(functional.rows.shape[0], graph.dtype)
+    used: Weights = {}
     for eqn in reversed(graph.eqns):
         if eqn.outvar not in pending:
             continue
@@ -61,29 +86,44 @@ def lower_bound(
         if is_affine(graph, eqn):
             pulled, offset = _pull_affine(graph, eqn, current, constants)
         else:
-            pulled, offset = pull_lines(eqn, current, lines[eqn.outvar.index])
+            index = eqn.outvar.index
+            own = None if wanted is None else wanted[index]
+            pulled, offset, used[index] = pull_lines(eqn, current, lines[index], own)
         constant = constant + offset
         for variable, part in pulled.items():
             pending[variable] = add(pending.get(variable), part, variable)
-    return constant + minimum_over_box(pending[graph.input], lower, upper)
+    return constant + minimum_over_box(pending[graph.input], lower, upper), used
+
+
+Pulled = tuple[dict[Variable, Functional], Float[Array, " row"], Float[Array, "row element ..."]]
 
 
 def pull_lines(
-    eqn: Equation, functional: Functional, lines: Lines
-) -> tuple[dict[Variable, Functional], Float[Array, " row"]]:
-    """Replaces a nonlinear output by its lower line where the coefficient is positive, else upper."""
+    eqn: Equation, functional: Functional, lines: Lines, own: Array | None = None
+) -> Pulled:
+    """Replaces a nonlinear output by its lower line where the coefficient is positive, else upper.
+
+    Args:
+        own: each row's own lower weights, or None for those of ``lines``.
+
+    Returns:
+        Functionals on the operand, the constant of each row, and the lower weights used.
+    """
     if isinstance(functional, Window) and _has_window_rule(eqn):
-        return _pull_lines_window(eqn, functional, lines)
+        return _pull_lines_window(eqn, functional, lines, own)
     rows = whole(functional, eqn.outvar).rows
     offset = apply(jnp.maximum(rows, 0), lines.lower_constant)
     offset += apply(jnp.minimum(rows, 0), lines.upper_constant)
     source = eqn.invars[0]
+    low, high = lines.lower_weights[None], lines.upper_weights[None]
+    low = low if own is None else admissible(eqn, own, low, high)
+    spread = _choose(rows[:, None], low, high)
+    low = jnp.broadcast_to(low, spread.shape)
     if is_relu(eqn):
-        return {source: Whole(_choose(rows, lines.lower_weights[0], lines.upper_weights[0]))}, offset
-    spread = _choose(rows[:, None], lines.lower_weights, lines.upper_weights)
+        return {source: Whole(spread[:, 0])}, offset, low
     transposed = jax.linear_transpose(lambda x: patches(x, eqn.params), source.aval)
     (rows,) = jax.vmap(transposed)(spread)
-    return {source: Whole(rows)}, offset
+    return {source: Whole(rows)}, offset, low
 
 
 def _choose(rows: Array, low: Array, high: Array) -> Array:
@@ -109,22 +149,23 @@ def _has_window_rule(eqn: Equation) -> bool:
     return is_relu(eqn) or pool_settings(eqn) is not None
 
 
-def _pull_lines_window(eqn: Equation, window: Window, lines: Lines) -> Any:
+def _pull_lines_window(eqn: Equation, window: Window, lines: Lines, own: Array | None) -> Pulled:
     rows = window.rows
     low, high = (
         jnp.stack([crop(w[0], window) for w in weights], 1)
         for weights in (lines.lower_weights, lines.upper_weights)
     )
+    low = low if own is None else admissible(eqn, own, low, high)
     spread = _choose(rows[:, None], low, high)
     constants = crop(lines.lower_constant[0], window), crop(lines.upper_constant[0], window)
     offset = flat_sum(_choose(rows, *constants))
     source = eqn.invars[0]
     if is_relu(eqn):
-        return {source: Window(spread[:, 0], window.corner)}, offset
+        return {source: Window(spread[:, 0], window.corner)}, offset, low
     valid = {**eqn.params, "padding": ((0, 0),) * 4}
 
     def local(patch: Array) -> Array:
         return patches(patch[None], valid)[:, 0]
 
     pulled = slide(Window(spread, window.corner), source, local, pool_settings(eqn))
-    return {source: pulled}, offset
+    return {source: pulled}, offset, low

@@ -8,7 +8,7 @@ network is convolutional (:mod:`jmlv.bounds.functionals`), in chunks of static s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -100,8 +100,18 @@ def _sources(graph: Graph) -> list[Variable]:
     return list(dict.fromkeys(eqn.invars[0] for eqn in nonlinear))
 
 
+LowerBound = Callable[[Graph, Functional, Mapping[int, Lines], Interval], Float[Array, " row"]]
+
+
+def plain(
+    graph: Graph, functional: Functional, lines: Mapping[int, Lines], box: Interval
+) -> Float[Array, " row"]:
+    """CROWN's own lower bound, with the lines as they are."""
+    return lower_bound(graph, functional, lines, *box)
+
+
 def relax(
-    graph: Graph, box: Interval, chunk: int
+    graph: Graph, box: Interval, chunk: int, least: LowerBound = plain
 ) -> tuple[dict[Variable, Interval], dict[int, Lines]]:
     """Intervals of every variable, and the lines around every nonlinear equation, in one sweep.
 
@@ -109,6 +119,7 @@ def relax(
         graph: with ReLU and max pool fused.
         box: the input interval, arrays of shape (1, height, width, channel).
         chunk: as in :class:`CROWN`.
+        least: bounds functionals of an inner variable from below; hashable.
 
     Returns:
         Intervals by variable, and lines by the index of the nonlinear equation's output.
@@ -122,7 +133,7 @@ def relax(
             source = eqn.invars[0]
             if source not in exact and source not in tightened:
                 wanted = undecided(eqn, values[source])
-                values[source] = _tighten(graph, source, values[source], wanted, lines, box, chunk)
+                values[source] = _tighten(graph, source, values[source], wanted, lines, box, chunk, least)
                 tightened.add(source)
             lines[eqn.outvar.index] = lines_of(eqn, values[source])
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
@@ -137,28 +148,31 @@ def _tighten(
     lines: Mapping[int, Lines],
     box: Interval,
     chunk: int,
+    least: LowerBound,
 ) -> Interval:
     """Intersects a variable's interval with a backward pass for each wanted entry."""
     part = prefix(graph, source)
     needed = {eqn.outvar.index: lines[eqn.outvar.index] for eqn in part.eqns if not is_affine(part, eqn)}
-    function = partial(_bound_entries, part.structure)
+    function = partial(_bound_entries, part.structure, least)
     size = min(chunk, source.size)
     found = masked_map(function, size, wanted.reshape(-1), (part.consts, needed, box))
     low, high = (side.reshape(source.shape) for side in found)
     return Interval(jnp.maximum(interval.lower, low), jnp.minimum(interval.upper, high))
 
 
-def _bound_entries(structure: Any, operands: Any, indices: Array) -> Interval:
+def _bound_entries(
+    structure: Any, least: LowerBound, operands: Any, indices: Array
+) -> Interval:
     """Intervals of single entries of the structure's output, by their flat index."""
     consts, lines, box = operands
     graph = Graph(structure, consts)
     entries = one_hot(graph.output, indices)
-    least = lower_bound(graph, _with_negatives(entries), lines, *box)
-    low, high = jnp.split(least, 2)
+    low, high = jnp.split(least(graph, with_negatives(entries), lines, box), 2)
     return Interval(low, -high)
 
 
-def _with_negatives(functional: Functional) -> Functional:
+def with_negatives(functional: Functional) -> Functional:
+    """The functionals, then minus each of them: lower bounds of both are lower and upper bounds."""
     rows = jnp.concatenate([functional.rows, -functional.rows])
     if isinstance(functional, Window):
         return Window(rows, jnp.concatenate([functional.corner] * 2))

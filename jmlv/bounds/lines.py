@@ -33,6 +33,29 @@ def lines_of(eqn: Equation, interval: Interval) -> Lines:
     return Lines(*max_pool_lines(*interval, eqn.params, floor_of(eqn)))
 
 
+def admissible(
+    eqn: Equation, wanted: Array, low: Array, high: Array
+) -> Float[Array, "row element ..."]:
+    """The wanted lower weights, made into a valid lower line.
+
+    For a ReLU any slope in [0, 1]; for a max pool with a ReLU merged into it any weights that are
+    not negative and sum to at most one (``max(0, z_1, .., z_n) >= sum_j w_j z_j``). A max pool
+    alone keeps its element. Where the two lines are one and the same they stay.
+
+    Args:
+        eqn: a ReLU or max pool.
+        wanted: any values, (row, element, ...).
+        low, high: the equation's lower and upper weights, which broadcast against ``wanted``; a
+            NaN in them is kept.
+    """
+    if not is_relu(eqn) and floor_of(eqn) != 0:
+        return jnp.broadcast_to(low, wanted.shape)
+    positive = jnp.maximum(wanted, 0)
+    free = positive / jnp.maximum(1, positive.sum(1, keepdims=True))
+    exact = (low == high).all(1, keepdims=True) & (low > 0).any(1, keepdims=True)
+    return jnp.where(exact | jnp.isnan(low), low, free)
+
+
 def undecided(eqn: Equation, interval: Interval) -> Bool[Array, "1 ..."]:
     """Which entries of the input a tighter interval could help.
 
