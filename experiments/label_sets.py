@@ -27,8 +27,7 @@ import published
 
 import jmlv
 from jmlv.cli.report import table, write_json
-from jmlv.labels import LabelSet, LabelStatus
-from jmlv.labels.classify import Plan
+from jmlv.labels import LabelSet, LabelStatus, Plan
 
 PUBLISHED_SECONDS = 23.22 * 60
 PUBLISHED_BEFORE_SOLVER = 96.84

@@ -633,6 +633,25 @@ def test_rows_are_checked():
         Excludes(((Row(0, 9),),)).tree(4)
 
 
+def test_a_witness_satisfies_the_exported_files(tmp_path, onnx):
+    """Another tool that evaluates the network file on the witness finds every assertion true."""
+    f = zoo.NETS["dense"](zoo.Weights(0))
+    x = np.random.default_rng(2).random(zoo.SHAPE, np.float32)
+    label = int(np.argmax(f(x[None])[0]))
+    property = jmlv.InTopK(label, 1)
+    write_onnx(f, zoo.SHAPE, tmp_path / "net.onnx")
+    for radius, robust in ((0.5, False), (1e-4, True)):
+        region = jmlv.Box.around(x, np.float32(radius))
+        write_vnnlib(region, property, zoo.LABELS, tmp_path / "query.vnnlib")
+        text = (tmp_path / "query.vnnlib").read_text()
+        verdict = jmlv.verify(f, region, property, jmlv.Cascade((PGD(), jmlv.Bounds())))
+        assert verdict.robust == robust
+        point = x if robust else verdict.witness
+        for run in _sessions(tmp_path / "net.onnx"):
+            inputs, outputs = point.reshape(-1).astype(float), run(point[None])[0].astype(float)
+            assert _evaluate(text, inputs, outputs) != robust
+
+
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "mulloc"
 
 

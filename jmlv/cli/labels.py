@@ -10,8 +10,7 @@ import numpy as np
 from jmlv.cli.inputs import add_source_arguments
 from jmlv.cli.report import table
 from jmlv.cli.sources import add_file_arguments, chosen_images, chosen_network
-from jmlv.labels import LabelSet, LabelStatus, classify_labels_batch
-from jmlv.labels.classify import Plan
+from jmlv.labels import LabelSet, LabelStatus, Plan, classify_labels_batch
 from jmlv.progress import TqdmProgress
 from jmlv.regions import Box
 
