@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import collections
 import json
 import os
@@ -10,6 +11,7 @@ import struct
 import sys
 import types
 import zipfile
+import zlib
 from pathlib import Path
 
 import jax
@@ -291,6 +293,30 @@ def test_torch_types_views_and_shared_storages(tmp_path, torch_names):
 
     write_torch(path, torch_names, {"a": np.arange(6.0)}, content=views)
     assert read_torch(path)["t"].tolist() == [[1, 3], [2, 4]] and read_torch(path)["a"].size == 6
+
+
+#: ``torch.save`` of PyTorch 1.13.0, compressed: a dense layer's state dict and a bfloat16 transpose.
+WRITTEN_BY_PYTORCH = zlib.decompress(base64.b85decode(
+    b'c-ozl-D(p-6vt<GlTETo{is^2t*u`d5o(%5P(f+JB6~9z#uQ=kX4!0p?BbgA>`v;16mrvmw_c0X2hdmW0lX5Qp@<'
+    b';9f#7_EbhEJ)9hg1r%=w-FnR8}ZSj!-k&!f3fLQAMm=w{cYZe{0rXqk)X+1wbZo;L_X;?ZExkB!GsmqeudDDbEO='
+    b'vEt)vaPdVFG<kzDX1PDM4n%9hBOFc!-+^|7=&Gil72jhoZY$sTDffJ7!fm1w?`l&5yJ`xF5Q-k24ro8`BXu-HD<k'
+    b'?A>^=5A^!v;tYLKw1*~Fa4907pXHle3YQuufj*2>g8^bA|>G&C6#;L(+KZi96X9T|wXR)#mi;_J@;d~n|h-1)U)F'
+    b')k7lJq1qQ>0eAJ5BDQ2wI0_UnF&j2UW2)hRaytxvj{+s}!!ZVQshv>vn+w&I>|aUTwH4_OIEz4RC!AZitHPk|<_H'
+    b'hMQQ4<G534;avWE=jX3iOpVXhv8^=F!nBo}Rm&_KHBvf^w%DhEP?OCOn+FXZynXm>eVJ|Wc~bD|QSh2&Zv5ev96y'
+    b'-eC#j8^T=Vebfm0H<?_|w~N1AoZy#G&{Dg7<fXf{R-dFCJQD_{SvUqlat{-h<AdGCJ{xMOhDFYkI!RTftjstPw#-'
+    b'DHbPbD1PxXqrs+&zPY;D=2Xx(p<6!vs_tCaJ4j-tlcd4Hp$h~T=MkA8E#cW$vU^Nu5V1X*0kGGw`|I;DAK;sq-7j'
+    b'`K<Gn8{wrcFt4k&;{H5=2PMrw}'
+))  # fmt: skip
+
+
+def test_a_file_that_pytorch_wrote(tmp_path):
+    path = tmp_path / "net.pt"
+    path.write_bytes(WRITTEN_BY_PYTORCH)
+    read = read_torch(path)
+    assert list(read) == ["weight", "bias", "turned"]
+    assert read["weight"].tolist() == [[0, 0.25], [0.5, 0.75], [1, 1.25]]
+    assert read["bias"].tolist() == [-1, 0.5, 2]
+    assert np.array_equal(read["turned"], read["weight"].T)
 
 
 def _with_tensor(**changes):

@@ -122,7 +122,7 @@ def _sum(row: Row) -> str:
 
 def _exact(value: Any) -> str:
     """All digits of a binary number, without an exponent."""
-    text = format(Decimal(float(value)), "f")
+    text = format(Decimal(float(value) + 0.0), "f")  # no minus zero
     return text if "." in text else text + ".0"
 
 
