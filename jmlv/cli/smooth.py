@@ -26,6 +26,7 @@ HEADER = ("radius", "precision", "recall", "F1", "Jia precision", "Jia recall", 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     add_batch_arguments(command, images=20, seed="the noise", out="results/smooth")
+    command.set_defaults(checkpoint="checkpoints/double_digits_noise")
     command.add_argument(
         "--sigma", type=float, default=0.25, help="standard deviation of the noise"
     )
