@@ -8,6 +8,8 @@ import pytest
 
 from jmlv.data import coco
 from jmlv.errors import DamagedFile
+from jmlv.models import CNNConfig
+from jmlv.training import TrainingConfig, train
 
 Image = pytest.importorskip("PIL.Image")
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "coco"
@@ -103,6 +105,13 @@ def test_selection_batches_and_pixels_agree_with_indexing(folder):
     with pytest.raises(IndexError, match="3 images"):
         data[3]
     assert data[1] == data[-2] and "3 test images of 8x8x3, 3 labels" in repr(data)
+
+
+def test_training_decodes_as_it_goes(folder):
+    data = coco(folder, "val2017", side=8)
+    model = CNNConfig(input_shape=(8, 8, 3), channels=(2, 2), pool=None, labels=3)
+    config = TrainingConfig(epochs=2, batch_size=3)
+    assert train(data, model, config).losses == train(data[:], model, config).losses
 
 
 def changed(section: str, place: int, **fields) -> dict:
