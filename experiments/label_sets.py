@@ -8,8 +8,8 @@ where it stopped, and several processes may share one run. At the end: a table o
 and by deciding stage with the seconds an image, beside the published figures, and a figure.
 
 Compilation, once for a network and k, is not in the seconds: image 0 is settled beforehand, at every
-radius, without the oracle and then with a moment of it. Shapes that only later images need are compiled when they come
-(medians leave them out, means don't).
+radius, without the oracle and then with a moment of it. Shapes that only later images need are
+compiled when they come (medians leave them out, means don't).
 
 Published (Mour and Drachsler-Cohen, SAS 2024): 23.22 minutes an image with 128 solver threads;
 96.84 % of the labels are settled before the exact solver.
