@@ -84,7 +84,11 @@ class SensitivityCut(CuttingWeights):
     - ``"cut_sensitive"``: ``cw_d = r / (r + 1) * (1 - t_d)``; what matters most shrinks most.
     - ``"keep_sensitive"``: ``cw_d = r / (r + 1) * t_d``; what matters most shrinks least.
 
-    The source's sentence and its formula disagree on the direction.
+    The source's sentence and its formula disagree on the direction. Measured in GradientGuided on
+    two images of the published networks, both objects: mean certified sizes 1.36 and 0.378
+    (PGD-trained, plain) with the first, 1.38 and 0.361 with the second, which asks 1.6 to 2.1 times
+    as many questions; in OracleGuided 0.947 and 0.276 against 0.922 and 0.264. So the first is the
+    default. The fixed vector reaches 1.34 and 0.359.
 
     Attributes:
         direction: which of the two.
@@ -100,7 +104,7 @@ class SensitivityCut(CuttingWeights):
 
     @property
     def name(self) -> str:
-        return f"sensitivity cut, {self.direction.replace('_', ' ')}"
+        return "sensitivity cut" + (", inverted" if self.direction == "keep_sensitive" else "")
 
     def weights(self, problem: Problem, points: Float[np.ndarray, "start height width channel"]) -> Rows:
         sensitivity = layer_sensitivity(problem, points)
