@@ -53,7 +53,7 @@ from jmlv.neighborhoods import (
     label_dependence,
     relation_matrix,
 )
-from jmlv.oracles import MILP, PGD, Bounds, Cascade, verify
+from jmlv.oracles import MILP, PGD, Bounds, BranchAndBound, Cascade, verify
 from jmlv.progress import NoProgress, Progress, TqdmProgress
 from jmlv.properties import (
     AboveThreshold,

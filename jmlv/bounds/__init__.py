@@ -2,7 +2,7 @@
 
 from jmlv.bounds.alpha_crown import AlphaCROWN
 from jmlv.bounds.api import MarginBounds, bound
-from jmlv.bounds.crown import CROWN, preactivation_bounds
+from jmlv.bounds.crown import CROWN, Relaxation, preactivation_bounds
 from jmlv.bounds.crown_ibp import CROWNIBP
 from jmlv.bounds.ibp import IBP
 from jmlv.bounds.method import BoundMethod, Interval

@@ -13,16 +13,16 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jmlv.bounds.backward import Weights, sweep
-from jmlv.bounds.crown import CROWN, relax, with_negatives
+from jmlv.bounds.crown import CROWN, Relaxation, relax, with_negatives
 from jmlv.bounds.functionals import Functional, Whole
 from jmlv.bounds.lines import Lines
-from jmlv.bounds.method import BoundMethod, Interval
+from jmlv.bounds.method import Interval
 from jmlv.graph import Graph
 from jmlv.graph.fuse import fuse_relu_max_pool
 
 
 @dataclasses.dataclass(frozen=True)
-class AlphaCROWN(BoundMethod):
+class AlphaCROWN(Relaxation):
     """CROWN with lower slopes chosen by gradient ascent on the bound itself.
 
     Any slope in [0, 1] bounds an unstable ReLU from below, and any sub-convex combination of a
@@ -86,8 +86,7 @@ class AlphaCROWN(BoundMethod):
             jnp.maximum(low + offsets, crown.lower), jnp.minimum(offsets - high, crown.upper)
         )
 
-    def relax(self, graph: Graph, box: Interval) -> Any:
-        """Intervals and lines, as :func:`jmlv.bounds.crown.relax` gives them."""
+    def relax(self, graph, box):
         own = self.intermediate == "per-neuron"
         steps = self.intermediate_steps if own else 0
         return relax(graph, box, self.chunk, Ascent(steps, self.learning_rate).lower_bound)
@@ -128,7 +127,9 @@ class Ascent:
             weights, memory, best, best_weights = state
             slopes, bounds = jax.grad(loss, has_aux=True)(weights)
             better = bounds > best
-            keep = jax.tree.map(lambda new, old: _where_row(better, new, old), weights, best_weights)
+            keep = jax.tree.map(
+                lambda new, old: _where_row(better, new, old), weights, best_weights
+            )
             moves, memory = adam.update(slopes, memory, weights)
             weights = jax.tree.map(lambda w, m: jnp.clip(w + m, 0, 1), weights, moves)
             return weights, memory, jnp.maximum(best, bounds), keep

@@ -7,6 +7,7 @@ Functions*, NeurIPS 2018, Eq. (7)-(8), in the form of Xu et al., NeurIPS 2020 (a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -25,13 +26,12 @@ from jmlv.bounds.functionals import (
     minimum_over_box,
     whole,
 )
-from jmlv.bounds.lines import Lines, admissible
+from jmlv.bounds.lines import Lines, admissible, floor_constant
 from jmlv.bounds.relaxations import patches
 from jmlv.bounds.windows import pool_settings, pull_window, slide
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.affine import pull_back
 from jmlv.graph.operations import is_affine, is_relu
-
 
 Weights = dict[int, Float[Array, "row element ..."]]
 """For each nonlinear equation, by the index of its output, a lower line for every row."""
@@ -65,18 +65,21 @@ def sweep(
     lower: Float[Array, "1 *image"],
     upper: Float[Array, "1 *image"],
     wanted: Weights | None = None,
+    also: Mapping[Variable, Functional] = MappingProxyType({}),
 ) -> tuple[Float[Array, " row"], Weights]:
     """As :func:`lower_bound`, with lower lines of each row's own.
 
     Args:
         wanted: lower weights to use in place of those of ``lines``, in the shapes that are
             returned; whatever they are, they are made admissible first.
+        also: functionals of inner variables to add to the one of the output.
 
     Returns:
         A lower bound for each row, and the lower weights that each row used.
     """
     constants = graph.constants()
-    pending: dict[Variable, Functional] = {graph.output: functional}
+    pending: dict[Variable, Functional] = {**also}
+    pending[graph.output] = add(pending.get(graph.output), functional, graph.output)
     constant = jnp.zeros(functional.rows.shape[0], graph.dtype)
     used: Weights = {}
     for eqn in reversed(graph.eqns):
@@ -109,14 +112,16 @@ def pull_lines(
     Returns:
         Functionals on the operand, the constant of each row, and the lower weights used.
     """
-    if isinstance(functional, Window) and _has_window_rule(eqn):
+    if isinstance(functional, Window) and lines.floor is None and _has_window_rule(eqn):
         return _pull_lines_window(eqn, functional, lines, own)
     rows = whole(functional, eqn.outvar).rows
-    offset = apply(jnp.maximum(rows, 0), lines.lower_constant)
-    offset += apply(jnp.minimum(rows, 0), lines.upper_constant)
     source = eqn.invars[0]
     low, high = lines.lower_weights[None], lines.upper_weights[None]
     low = low if own is None else admissible(eqn, own, low, high)
+    offset = apply(jnp.maximum(rows, 0), lines.lower_constant)
+    offset += apply(jnp.minimum(rows, 0), lines.upper_constant)
+    if lines.floor is not None:
+        offset += flat_sum(jnp.maximum(rows, 0) * floor_constant(lines, low, 1))
     spread = _choose(rows[:, None], low, high)
     low = jnp.broadcast_to(low, spread.shape)
     if is_relu(eqn):

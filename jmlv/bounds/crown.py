@@ -7,6 +7,7 @@ network is convolutional (:mod:`jmlv.bounds.functionals`), in chunks of static s
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -31,8 +32,23 @@ from jmlv.graph.ir import prefix, read
 from jmlv.graph.operations import ELEMENTWISE, is_affine
 
 
+class Relaxation(BoundMethod):
+    """The role of a bound that relaxes every nonlinear equation by a pair of lines."""
+
+    @abc.abstractmethod
+    def relax(
+        self, graph: Graph, box: Interval
+    ) -> tuple[dict[Variable, Interval], dict[int, Lines]]:
+        """Intervals of every variable, and lines by the index of each nonlinear output.
+
+        Args:
+            graph: with ReLU and max pool fused.
+            box: the input interval, arrays of shape (1, height, width, channel).
+        """
+
+
 @dataclasses.dataclass(frozen=True)
-class CROWN(BoundMethod):
+class CROWN(Relaxation):
     """Backward linear relaxation from every unstable neuron to the input, intersected with IBP.
 
     Source: Zhang et al., NeurIPS 2018; lower slope of an unstable ReLU adaptive (1 if ``u > -l``
@@ -59,7 +75,7 @@ class CROWN(BoundMethod):
     def rows(self, graph, lower, upper, coefficients, offsets) -> Interval:
         graph = fuse_relu_max_pool(graph)
         box = Interval(lower[None], upper[None])
-        intervals, lines = relax(graph, box, self.chunk)
+        intervals, lines = self.relax(graph, box)
         scores = intervals[graph.output]
         if self.frozen:
             scores, lines = jax.lax.stop_gradient((scores, lines))
@@ -71,31 +87,40 @@ class CROWN(BoundMethod):
             jnp.maximum(low + offsets, ibp.lower), jnp.minimum(high + offsets, ibp.upper)
         )
 
+    def relax(self, graph, box):
+        return relax(graph, box, self.chunk)
+
 
 def preactivation_bounds(
-    graph: Graph, lower: Float[Array, "*image"], upper: Float[Array, "*image"], chunk: int = 64
+    graph: Graph,
+    lower: Float[Array, "*image"],
+    upper: Float[Array, "*image"],
+    method: Relaxation | None = None,
 ) -> dict[Variable, Interval]:
     """CROWN intervals for the input of every nonlinear equation of a graph, over a box.
 
     Args:
         graph: as :func:`jmlv.graph.fuse.fuse_relu_max_pool` returns it, in the precision wanted.
         lower, upper: the box, one image.
-        chunk: as in :class:`CROWN`.
+        method: ``CROWN()``, the default, or ``AlphaCROWN()``.
 
     Returns:
         For the input variable of each ReLU and max pool: an interval of its shape (1, ...).
     """
-    intervals = _jitted_intervals(chunk, graph, lower, upper)
-    return dict(zip(_sources(graph), intervals))
+    intervals = _jitted_intervals(CROWN() if method is None else method, graph, lower, upper)
+    return dict(zip(sources(graph), intervals))
 
 
 @partial(jax.jit, static_argnums=0)
-def _jitted_intervals(chunk: int, graph: Graph, lower: Array, upper: Array) -> list[Interval]:
-    intervals, _ = relax(graph, Interval(lower[None], upper[None]), chunk)
-    return [intervals[v] for v in _sources(graph)]
+def _jitted_intervals(
+    method: Relaxation, graph: Graph, lower: Array, upper: Array
+) -> list[Interval]:
+    intervals, _ = method.relax(graph, Interval(lower[None], upper[None]))
+    return [intervals[v] for v in sources(graph)]
 
 
-def _sources(graph: Graph) -> list[Variable]:
+def sources(graph: Graph) -> list[Variable]:
+    """The variables that ReLUs and max pools read, in the order of the graph."""
     nonlinear = (eqn for eqn in graph.eqns if not is_affine(graph, eqn))
     return list(dict.fromkeys(eqn.invars[0] for eqn in nonlinear))
 
@@ -133,7 +158,9 @@ def relax(
             source = eqn.invars[0]
             if source not in exact and source not in tightened:
                 wanted = undecided(eqn, values[source])
-                values[source] = _tighten(graph, source, values[source], wanted, lines, box, chunk, least)
+                values[source] = _tighten(
+                    graph, source, values[source], wanted, lines, box, chunk, least
+                )
                 tightened.add(source)
             lines[eqn.outvar.index] = lines_of(eqn, values[source])
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
@@ -152,7 +179,9 @@ def _tighten(
 ) -> Interval:
     """Intersects a variable's interval with a backward pass for each wanted entry."""
     part = prefix(graph, source)
-    needed = {eqn.outvar.index: lines[eqn.outvar.index] for eqn in part.eqns if not is_affine(part, eqn)}
+    needed = {
+        eqn.outvar.index: lines[eqn.outvar.index] for eqn in part.eqns if not is_affine(part, eqn)
+    }
     function = partial(_bound_entries, part.structure, least)
     size = min(chunk, source.size)
     found = masked_map(function, size, wanted.reshape(-1), (part.consts, needed, box))
@@ -160,9 +189,7 @@ def _tighten(
     return Interval(jnp.maximum(interval.lower, low), jnp.minimum(interval.upper, high))
 
 
-def _bound_entries(
-    structure: Any, least: LowerBound, operands: Any, indices: Array
-) -> Interval:
+def _bound_entries(structure: Any, least: LowerBound, operands: Any, indices: Array) -> Interval:
     """Intervals of single entries of the structure's output, by their flat index."""
     consts, lines, box = operands
     graph = Graph(structure, consts)
@@ -190,7 +217,11 @@ def _exact_intervals(graph: Graph) -> set[Variable]:
         inputs = graph.inputs_of(eqn)
         if not is_affine(graph, eqn) or len(inputs) != 1:
             continue
-        if eqn.primitive in ELEMENTWISE and inputs[0] in independent and _one_to_one(eqn, inputs[0]):
+        if (
+            eqn.primitive in ELEMENTWISE
+            and inputs[0] in independent
+            and _one_to_one(eqn, inputs[0])
+        ):
             independent.add(eqn.outvar)
         if inputs[0] in (exact if eqn.primitive in ELEMENTWISE else independent):
             exact.add(eqn.outvar)
@@ -199,6 +230,8 @@ def _exact_intervals(graph: Graph) -> set[Variable]:
 
 def _one_to_one(eqn: Equation, source: Variable) -> bool:
     """Whether each entry is used once: broadcasting would make copies that move together."""
-    return eqn.primitive is not lax.broadcast_in_dim_p and eqn.outvar.size <= source.size or (
-        eqn.primitive is lax.pad_p
+    return (
+        eqn.primitive is not lax.broadcast_in_dim_p
+        and eqn.outvar.size <= source.size
+        or (eqn.primitive is lax.pad_p)
     )

@@ -17,12 +17,15 @@ class Lines(NamedTuple):
     """``sum_j lower_weights_j x_j + lower_constant <= y <= sum_j upper_weights_j x_j + upper_constant``.
 
     The elements ``x_j`` are the window's entries for a max pool, and the one entry for a ReLU.
+    With a finite floor ``(1 - sum_j lower_weights_j) floor`` is added to the lower constant, for
+    whatever lower weights are used.
     """
 
     lower_weights: Float[Array, "element *out"]
     lower_constant: Float[Array, "*out"]
     upper_weights: Float[Array, "element *out"]
     upper_constant: Float[Array, "*out"]
+    floor: Float[Array, "*out"] | None = None
 
 
 def lines_of(eqn: Equation, interval: Interval) -> Lines:
@@ -33,14 +36,28 @@ def lines_of(eqn: Equation, interval: Interval) -> Lines:
     return Lines(*max_pool_lines(*interval, eqn.params, floor_of(eqn)))
 
 
+def lines_above(eqn: Equation, interval: Interval, floor: Float[Array, "*out"]) -> Lines:
+    """Lines around a max pool whose output is known to be at least ``floor``, entry by entry."""
+    floor = jnp.maximum(floor, floor_of(eqn))
+    lines = Lines(*max_pool_lines(*interval, eqn.params, floor), floor)
+    return lines._replace(lower_constant=jnp.where(jnp.isnan(lines.lower_constant), jnp.nan, 0))
+
+
+def floor_constant(lines: Lines, weights: Array, axis: int) -> Array:
+    """What the floor adds to the lower line with the given lower weights."""
+    floor = jnp.where(jnp.isfinite(lines.floor), lines.floor, 0)
+    return (1 - weights.sum(axis)) * floor
+
+
 def admissible(
     eqn: Equation, wanted: Array, low: Array, high: Array
 ) -> Float[Array, "row element ..."]:
     """The wanted lower weights, made into a valid lower line.
 
     For a ReLU any slope in [0, 1]; for a max pool with a ReLU merged into it any weights that are
-    not negative and sum to at most one (``max(0, z_1, .., z_n) >= sum_j w_j z_j``). A max pool
-    alone keeps its element. Where the two lines are one and the same they stay.
+    not negative and sum to at most one (``max(0, z_1, .., z_n) >= sum_j w_j z_j``, and with a floor
+    ``c`` in place of 0, ``>= sum_j w_j z_j + (1 - sum_j w_j) c``). A max pool alone keeps its
+    element. Where the two lines are one and the same they stay.
 
     Args:
         eqn: a ReLU or max pool.

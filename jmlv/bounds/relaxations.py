@@ -72,7 +72,7 @@ def max_pool_lines(
     lower: Float[Array, "*image"],
     upper: Float[Array, "*image"],
     params: Mapping[str, Any],
-    floor: float = -jnp.inf,
+    floor: float | Float[Array, "*out"] = -jnp.inf,
 ) -> PoolLines:
     """Lines for ``y = max(floor, max over each window)``.
 
@@ -88,7 +88,8 @@ def max_pool_lines(
         lower: lower bounds on the pooled array.
         upper: upper bounds, same shape.
         params: the pooling equation's window dimensions, strides and padding.
-        floor: minus infinity, or 0 when a ReLU is merged into the pool.
+        floor: minus infinity, or 0 when a ReLU is merged into the pool; or one finite floor for
+            each output.
 
     >>> import jax.numpy as jnp
     >>> window = dict(window_dimensions=(2,), window_strides=(2,), padding=((0, 0),))
@@ -106,9 +107,9 @@ def max_pool_lines(
     return PoolLines(lower_weights, lower_constant, upper_weights, upper_constant)
 
 
-def _pool_lower(low: Array, high: Array, valid: Array, floor: float) -> tuple[Array, Array]:
+def _pool_lower(low: Array, high: Array, valid: Array, floor: float | Array) -> tuple[Array, Array]:
     chosen = _first_of_best(low, high, valid)
-    if floor == -jnp.inf:
+    if isinstance(floor, float) and floor == -jnp.inf:
         intercept = jnp.where(valid.any(0), 0.0, floor)
         return chosen.astype(low.dtype), intercept.astype(low.dtype)
     above = _pick(low, chosen) - floor, _pick(high, chosen) - floor
@@ -117,7 +118,7 @@ def _pool_lower(low: Array, high: Array, valid: Array, floor: float) -> tuple[Ar
     return (chosen & follows).astype(low.dtype), intercept.astype(low.dtype)
 
 
-def _pool_upper(low: Array, high: Array, valid: Array, floor: float) -> tuple[Array, Array]:
+def _pool_upper(low: Array, high: Array, valid: Array, floor: float | Array) -> tuple[Array, Array]:
     chosen = _first_of_best(high, low, valid)
     others = jnp.where(valid & ~chosen, high, -jnp.inf).max(0)
     ceiling = jnp.maximum(others, floor)

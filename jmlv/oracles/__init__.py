@@ -1,6 +1,7 @@
 """Oracles: what decides, or helps to decide, whether a property holds in a region."""
 
 from jmlv.oracles.bounds import Bounds
+from jmlv.oracles.branch_and_bound import BranchAndBound
 from jmlv.oracles.cascade import Cascade
 from jmlv.oracles.falsify import PGD
 from jmlv.oracles.milp import MILP

@@ -92,6 +92,24 @@ def descend(
     return np.asarray(best)[boxes, winner], np.asarray(least)[boxes, winner]
 
 
+def descend_from(
+    graph: Graph,
+    form: MarginForm,
+    lower: Float[Array, "*image"],
+    upper: Float[Array, "*image"],
+    points: Float[Array, "start *image"],
+    steps: int,
+    step: float = 0.2,
+) -> tuple[Float[np.ndarray, "*image"], float]:
+    """A few steps from given starts in one box: the point of least margin, and its margin."""
+    x, lower, upper = (jnp.asarray(v)[None] for v in (points, lower, upper))
+    best, least = x, jnp.full(x.shape[:2], jnp.inf)
+    for eta in (*(step * np.linspace(1.0, 0.1, steps, dtype=np.float32)), np.float32(0)):
+        x, best, least = _step(graph, form, lower, upper, x, best, least, np.float32(eta))
+    winner = int(np.argmin(least[0]))
+    return np.asarray(best[0, winner]), float(least[0, winner])
+
+
 @jax.jit
 def _step(graph: Graph, form: MarginForm, lower, upper, x, best, least, eta) -> tuple:
     """Keeps the best of the points so far, and moves every point against its gradient's sign."""

@@ -1,0 +1,314 @@
+"""The numbers of branch and bound: bounds of many subdomains at once, and where to split them.
+
+A subdomain is the box together with *splits* of units: a ReLU's input held on one side of zero, or
+a max pool's output on one side of a threshold. On ``z <= t`` (for a pool: every element at most
+``t``) and ``z >= t`` (for a pool: a higher floor) the lines are tighter; and the split enters the
+bound as a Lagrange multiplier (beta-CROWN): where ``s (z - t) >= 0`` the function is at least
+``f - beta s (z - t)`` for any ``beta >= 0``.
+
+Source: Wang et al., *Beta-CROWN*, NeurIPS 2021, arXiv:2103.06624. New here: the splits of max pools,
+and clauses of several rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from jmlv.bounds import Interval
+from jmlv.bounds.backward import Weights, sweep
+from jmlv.bounds.crown import sources
+from jmlv.bounds.functionals import Functional, Whole, add
+from jmlv.bounds.lines import Lines, admissible, floor_constant, lines_above, lines_of
+from jmlv.bounds.relaxations import patches
+from jmlv.graph import Equation, Graph, Variable
+from jmlv.graph.operations import is_affine, is_relu
+
+
+class Splits(NamedTuple):
+    """Units held on one side of a threshold; unused places have side 0.
+
+    Units are numbered through: the outputs of all nonlinear equations, one after the other. The
+    scale is the size of the unit's coefficient when it was split, in which its multiplier is
+    measured.
+    """
+
+    unit: Int[np.ndarray, "*batch depth"]
+    threshold: Float[np.ndarray, "*batch depth"]
+    side: Float[np.ndarray, "*batch depth"]
+    scale: Float[np.ndarray, "*batch depth"]
+
+
+class Choice(NamedTuple):
+    """What a bound may choose freely: lower lines, mixture of the clause's rows, multipliers."""
+
+    weights: Weights
+    mixture: Float[Array, " row"]
+    beta: Float[Array, " depth"]
+
+
+class Task(NamedTuple):
+    """The network, its box and rows, and intervals of its neurons, in one precision."""
+
+    graph: Graph
+    box: Interval
+    intervals: tuple[Interval, ...]
+    coefficients: Float[Array, "row label"]
+    offsets: Float[Array, " row"]
+
+
+class Scores(NamedTuple):
+    """Where a subdomain's bound is reached, and the unit that loses most there."""
+
+    point: Float[Array, "*image"]
+    unit: Int[Array, ""]
+    threshold: Float[Array, ""]
+    scale: Float[Array, ""]
+    gain: Float[Array, ""]
+
+
+def nonlinear(graph: Graph) -> list[Equation]:
+    """The equations whose outputs are the units."""
+    return [eqn for eqn in graph.eqns if not is_affine(graph, eqn)]
+
+
+def unit_count(graph: Graph) -> int:
+    return sum(eqn.outvar.size for eqn in nonlinear(graph))
+
+
+def _places(graph: Graph, splits: Splits) -> Iterator[tuple[Equation, Int[Array, " depth"]]]:
+    """Each nonlinear equation with the splits' places among its outputs; its size means none."""
+    start = 0
+    for eqn in nonlinear(graph):
+        size = eqn.outvar.size
+        place = splits.unit - start
+        yield eqn, jnp.where((place >= 0) & (place < size), place, size)
+        start += size
+
+
+def _relaxed(task: Task, splits: Splits) -> dict[int, tuple[Lines, Interval]]:
+    """Lines of every nonlinear equation on one subdomain, and the interval that they are made for.
+
+    The interval is that of a ReLU's inputs, or of a max pool's outputs.
+    """
+    known = dict(zip(sources(task.graph), task.intervals))
+    least = jnp.where(splits.side > 0, splits.threshold, -jnp.inf)
+    most = jnp.where(splits.side < 0, splits.threshold, jnp.inf)
+    found = {}
+    for eqn, place in _places(task.graph, splits):
+        relaxed = _relaxed_relu if is_relu(eqn) else _relaxed_pool
+        found[eqn.outvar.index] = relaxed(eqn, known[eqn.invars[0]], place, (least, most))
+    return found
+
+
+def _relaxed_relu(eqn: Equation, known: Interval, place: Array, ends: tuple[Array, Array]):
+    shape = known.lower.shape
+    lower = known.lower.reshape(-1).at[place].max(ends[0], mode="drop")
+    upper = known.upper.reshape(-1).at[place].min(ends[1], mode="drop")
+    clipped = Interval(lower.reshape(shape), upper.reshape(shape))
+    return lines_of(eqn, clipped), clipped
+
+
+def _relaxed_pool(eqn: Equation, known: Interval, place: Array, ends: tuple[Array, Array]):
+    """No element exceeds what the output is held under, and the output stays above its floor."""
+    least, most = ends
+    size = known.upper.size
+    numbers = jnp.arange(1, size + 1, dtype=jnp.float32).reshape(known.upper.shape)
+    windows = patches(numbers, eqn.params).astype(jnp.int32).reshape(-1, eqn.outvar.size)
+    elements = jnp.take(windows, place, 1, mode="fill", fill_value=0) - 1
+    elements = jnp.where(elements < 0, size, elements)
+    upper = known.upper.reshape(-1).at[elements].min(most, mode="drop").reshape(known.upper.shape)
+    clipped = Interval(jnp.minimum(known.lower, upper), upper)
+    floor = jnp.full(eqn.outvar.size, -jnp.inf, upper.dtype).at[place].max(least, mode="drop")
+    lines = lines_above(eqn, clipped, floor.reshape(eqn.outvar.shape))
+    reached = Interval(jnp.maximum(eqn.bind(clipped.lower), lines.floor), eqn.bind(clipped.upper))
+    return lines, reached
+
+
+def _lines(task: Task, splits: Splits) -> dict[int, Lines]:
+    return {index: lines for index, (lines, _) in _relaxed(task, splits).items()}
+
+
+def _bound(
+    task: Task, lines: Any, clause: Float[Array, " row"], splits: Splits, choice: Choice | None
+) -> tuple[Float[Array, ""], Weights]:
+    """A lower bound on the clause's largest row over one subdomain, and the weights it used."""
+    mixture = clause if choice is None else jnp.maximum(choice.mixture, 0) * clause
+    total = mixture.sum()
+    mixture = jnp.where(total > 0, mixture / jnp.where(total > 0, total, 1), clause / clause.sum())
+    beta = jnp.zeros_like(splits.side) if choice is None else jnp.maximum(choice.beta, 0)
+    push = beta * splits.scale * splits.side
+    also: dict[Variable, Functional] = {}
+    for eqn, place in _places(task.graph, splits):
+        held = eqn.invars[0] if is_relu(eqn) else eqn.outvar
+        rows = jnp.zeros(held.size, held.dtype).at[place].add(-push, mode="drop")
+        also[held] = add(also.get(held), Whole(rows.reshape(1, *held.shape)), held)
+    functional = Whole((mixture @ task.coefficients)[None, None])
+    wanted = None if choice is None else choice.weights
+    found, used = sweep(task.graph, functional, lines, *task.box, wanted, also)
+    return found[0] + push @ splits.threshold + mixture @ task.offsets, used
+
+
+# ---------------------------------------------------------------------------------------------
+# Batches; the loop over steps is in Python (convolutions inside XLA's own loops are slow on CPUs)
+# ---------------------------------------------------------------------------------------------
+
+
+@jax.jit
+def _prepare(task: Task, clauses: Array, splits: Splits) -> tuple[Any, Choice, Array]:
+    """Lines of each subdomain, CROWN's own choice, and the bound that it gives."""
+
+    def one(clause: Array, splits: Splits) -> tuple[Any, Choice, Array]:
+        lines = _lines(task, splits)
+        found, weights = _bound(task, lines, clause, splits, None)
+        return lines, Choice(weights, clause / clause.sum(), jnp.zeros_like(splits.side)), found
+
+    return jax.vmap(one)(clauses, splits)
+
+
+@partial(jax.jit, static_argnums=0)
+def _step(adam, task, lines, clauses, splits, choice, memory, best, kept, rate) -> tuple:
+    """One step of projected Adam on every subdomain's choice; keeps the best so far of each."""
+
+    def loss(choice: Choice) -> tuple[Array, Array]:
+        found, _ = jax.vmap(partial(_bound, task))(lines, clauses, splits, choice)
+        return -found.sum(), found
+
+    slopes, found = jax.grad(loss, has_aux=True)(choice)
+    kept = _keep(found > best, choice, kept)
+    moves, memory = adam.update(slopes, memory, choice)
+    moved = jax.tree.map(lambda c, m: jnp.maximum(c + rate * m, 0), choice, moves)
+    moved = moved._replace(weights=jax.tree.map(lambda w: jnp.minimum(w, 1), moved.weights))
+    return moved, memory, jnp.maximum(best, found), kept
+
+
+def _keep(better: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(
+        lambda n, o: jnp.where(better.reshape(-1, *(1,) * (n.ndim - 1)), n, o), new, old
+    )
+
+
+_ADAM = optax.adam(1.0, b2=0.98)
+
+
+def ascend(
+    task: Task, clauses: Array, splits: Splits, steps: int, rate: float, start: Choice | None = None
+) -> tuple[Choice, Float[Array, " batch"]]:
+    """The best choice that gradient steps find for each subdomain, and its bound in float32.
+
+    Args:
+        task: in float32.
+        clauses: (batch, row) ones for the clause's rows, else zeros.
+        splits: of each subdomain.
+        steps: how many.
+        rate: the first step, which falls linearly to a tenth.
+        start: where to begin, or None for CROWN's own choice.
+    """
+    lines, choice, best = _prepare(task, clauses, splits)
+    kept = choice
+    choice = choice if start is None else start
+    memory = _ADAM.init(choice)
+    for share in np.linspace(1.0, 0.1, steps + 1, dtype=np.float32):
+        choice, memory, best, kept = _step(
+            _ADAM, task, lines, clauses, splits, choice, memory, best, kept, rate * share
+        )
+    return kept, best
+
+
+@jax.jit
+def certify(task: Task, clauses: Array, splits: Splits, choice: Choice) -> Float[Array, " batch"]:
+    """The bounds of given choices, all computed in the precision of ``task``.
+
+    In float64 they are certificates: whatever the choices and splits are, the bound is valid.
+    """
+    dtype = task.graph.dtype
+    clauses, splits, choice = jax.tree.map(
+        lambda v: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.floating) else v,
+        (clauses, Splits(*map(jnp.asarray, splits)), choice),
+    )
+
+    def one(clause: Array, splits: Splits, choice: Choice) -> Array:
+        return _bound(task, _lines(task, splits), clause, splits, choice)[0]
+
+    return jax.vmap(one)(clauses, splits, choice)
+
+
+@jax.jit
+def score(task: Task, clauses: Array, splits: Splits, choice: Choice) -> Scores:
+    """For each subdomain the point where its bound is reached and the neuron to split.
+
+    At that point the function exceeds the bound by exactly the sum over neurons of ``a (y - line)``,
+    with ``a`` the bound's coefficient of the neuron's output ``y``: the neuron with the largest term
+    is split. Coefficients are derivatives of the bound with respect to the lines' constants.
+    """
+    return jax.vmap(partial(_score, task))(clauses, splits, choice)
+
+
+def _score(task: Task, clause: Array, splits: Splits, choice: Choice) -> Scores:
+    relaxed = _relaxed(task, splits)
+    lines = {index: pair[0] for index, pair in relaxed.items()}
+
+    def bound(lines: Any, box: Interval) -> Array:
+        return _bound(task._replace(box=box), lines, clause, splits, choice)[0]
+
+    slopes, by_box = jax.grad(bound, (0, 1))(lines, task.box)
+    middle = (task.box.lower + task.box.upper) / 2
+    point = jnp.where(by_box.upper < 0, task.box.upper, middle)
+    point = jnp.where(by_box.lower > 0, task.box.lower, point)
+    values = task.graph.environment(point)
+    nothing = jnp.full(1, -1.0, point.dtype)  # wins only where no unit is open
+    gains, thresholds, scales = [], [], []
+    for eqn in nonlinear(task.graph):
+        index = eqn.outvar.index
+        own = choice.weights[index][0]
+        found = _unit_scores(eqn, lines[index], own, slopes[index], relaxed[index][1], values)
+        for kept, new in zip((gains, thresholds, scales), found):
+            kept.append(new.reshape(-1))
+    gain, threshold, scale = (
+        jnp.concatenate([*parts, nothing]) for parts in (gains, thresholds, scales)
+    )
+    best = jnp.argmax(gain)
+    return Scores(point[0], best, threshold[best], scale[best], gain[best])
+
+
+def _unit_scores(
+    eqn: Equation, lines: Lines, own: Array, slopes: Lines, interval: Interval, values: Any
+) -> tuple[Array, Array, Array]:
+    """For each unit the gain of splitting it, the threshold, and the size of its coefficient."""
+    up, down = slopes.lower_constant, slopes.upper_constant
+    inputs, output = values[eqn.invars[0]], values[eqn.outvar]
+    elements = inputs[None] if is_relu(eqn) else patches(inputs, eqn.params)
+    weights = admissible(eqn, own[None], lines.lower_weights[None], lines.upper_weights[None])[0]
+    below = (weights * elements).sum(0) + lines.lower_constant
+    if lines.floor is not None:
+        below += floor_constant(lines, weights, 0)
+    above = (lines.upper_weights * elements).sum(0) + lines.upper_constant
+    loss = up * (output - below) + down * (output - above)
+    width = interval.upper - interval.lower
+    if is_relu(eqn):
+        open_ = (interval.lower < 0) & (interval.upper > 0)
+        error = -interval.lower * interval.upper / jnp.where(open_, width, 1)
+        threshold = jnp.zeros_like(output)
+    else:
+        exact = (lines.lower_weights == lines.upper_weights).all(0)
+        open_ = (width > MINIMUM_WIDTH) & ~exact
+        error = width
+        threshold = interval.lower + width * jnp.clip(
+            (output - interval.lower) / jnp.where(open_, width, 1), 0.3, 0.7
+        )
+    gain = jnp.where(open_, loss + SPREAD * (up - down) * error, -1.0)
+    return gain, threshold, up - down
+
+
+SPREAD = 0.5
+"""How much the width of a unit's relaxation counts beside its loss at one point."""
+
+MINIMUM_WIDTH = 1e-4
+"""A max pool whose output is known this well is not split further."""
