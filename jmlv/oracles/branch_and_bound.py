@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import itertools
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jmlv.bounds import AlphaCROWN, Interval, Relaxation
 from jmlv.bounds.crown import sources
@@ -21,7 +22,16 @@ from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, se
 from jmlv.oracles.clauses import Clause, open_clauses
 from jmlv.oracles.falsify import descend_from
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
-from jmlv.oracles.subdomains import Choice, Splits, Task, ascend, certify, score, unit_count
+from jmlv.oracles.subdomains import (
+    Choice,
+    Scores,
+    Splits,
+    Task,
+    ascend,
+    certify,
+    score,
+    unit_count,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +54,7 @@ class BranchAndBound(Oracle):
         learning_rate: the first of them.
         depth: splits on one path, at most.
         subdomains: open at a time, at most; a memory cap of a few hundred bytes each.
+        time_limit: seconds for one query, or None for the caller's budget alone.
 
     >>> import jax.numpy as jnp, jmlv
     >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) @ jnp.array([[1.0, 1.0], [-1.0, 2.0]]))
@@ -58,6 +69,7 @@ class BranchAndBound(Oracle):
     learning_rate: float = 0.5
     depth: int = 48
     subdomains: int = 200_000
+    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         for field in ("batch", "depth", "subdomains"):
@@ -65,63 +77,86 @@ class BranchAndBound(Oracle):
                 raise ValueError(f"{field}: must be at least 1, got {getattr(self, field)}.")
         if self.steps < 0 or not self.learning_rate > 0:
             raise ValueError("steps must not be negative and learning_rate must be positive.")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit: must be a positive number, got {self.time_limit}.")
 
     @property
     def name(self) -> str:
         return "branch and bound"
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
-        exact = _task(query, self.relaxation)
-        with certificate_precision():
-            rows = as_float64(_row_bounds(self.relaxation, exact))
+        deadline = deadline.within(self.time_limit)
+        search = _Search(self, query)
+        rows = search.row_bounds()
         known = float(query.property.combine(rows, query.label_count))
         if known > PROOF_TOLERANCE or not np.isfinite(rows).all():
-            return Evidence(known, reason=f"{self.relaxation.name} alone: at least {known:.4g}")
+            return Evidence(known, search.point, f"bounds of single rows: at least {known:.4g}")
         proven = frozenset(np.flatnonzero(rows > PROOF_TOLERANCE).tolist())
         clauses = open_clauses(query.property.tree(query.label_count), proven)
         if clauses is None:
-            return Evidence(known, reason="branch and bound: too many clauses are open")
+            reason = "branch and bound: too many clauses are open"
+            return Evidence(known, search.point, reason)
         closed = min((rows[i] for i in proven), default=np.inf)
-        return _Search(self, query, exact, clauses, known, float(closed)).run(deadline)
+        return search.run(clauses, known, float(closed), deadline)
 
 
 class _Domain(NamedTuple):
-    """An open subdomain; the heap takes the lowest bound first."""
+    """An open subdomain; the heap takes the lowest bound first.
+
+    Attributes:
+        lower: its bound.
+        number: counts through, so that nothing further is compared.
+        clause: whose largest row is bounded.
+        splits: what makes it a part of the box.
+        beta: the multipliers of its splits.
+        cut: unit, threshold, scale and expected gain of its next split.
+    """
 
     lower: float
     number: int
     clause: int
     splits: Splits
     beta: np.ndarray
+    cut: tuple[int, float, float, float] = (0, 0.0, 0.0, -1.0)
 
 
 class _Search:
     """The pool of open subdomains of one query, and what has been found."""
 
-    def __init__(
-        self,
-        options: BranchAndBound,
-        query: Query,
-        exact: Task,
-        clauses: list[Clause],
-        known: float,
-        closed: float,
-    ) -> None:
-        self.options, self.query, self.exact, self.known = options, query, exact, known
-        self.search = jax.tree.map(lambda v: np.asarray(v, np.float32), exact._replace(graph=None))
-        self.search = self.search._replace(graph=fuse_relu_max_pool(query.graph))
+    def __init__(self, options: BranchAndBound, query: Query) -> None:
+        self.options, self.query = options, query
+        self.exact = _task(query, options.relaxation)
+        fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
+        self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph))
         self.form = jax.tree.map(np.float32, query.property.form(query.label_count))
-        self.masks = np.zeros((len(clauses), len(exact.offsets)), np.float32)
-        for i, clause in enumerate(clauses):
-            self.masks[i, sorted(clause)] = 1.0
-        self.closed, self.stuck = closed, np.inf
+        self.known, self.closed, self.stuck = -np.inf, np.inf, np.inf
+        self.masks = np.eye(len(self.exact.offsets), dtype=np.float32)
+        self.starts: list[Choice] = []
         self.heap: list[_Domain] = []
         self.numbers = itertools.count()
         self.bounded = 0
-        self.starts: list[Choice] = []
         self.point, self.margin = None, np.inf
 
-    def run(self, deadline: Deadline) -> Evidence:
+    def row_bounds(self) -> Float[np.ndarray, " row"]:
+        """A bound on each row over the whole box, NaN where there is none."""
+        found = [exact[: len(rows)] for rows, _, exact, _ in self._whole_box()]
+        return np.concatenate(found)
+
+    def run(
+        self, clauses: list[Clause], known: float, closed: float, deadline: Deadline
+    ) -> Evidence:
+        """Splits until all is proven, a counterexample is found, or the deadline passes.
+
+        Args:
+            clauses: what is to be proven.
+            known: a bound on the margin.
+            closed: a bound on the clauses that are left out.
+            deadline: when to stop.
+        """
+        self.known, self.closed = known, closed
+        self.masks = np.zeros((len(clauses), self.masks.shape[1]), np.float32)
+        for i, clause in enumerate(clauses):
+            self.masks[i, sorted(clause)] = 1.0
         self._roots(deadline)
         while self.heap and self.margin > 0 and len(self.heap) < self.options.subdomains:
             if deadline.passed:
@@ -131,16 +166,25 @@ class _Search:
 
     def _roots(self, deadline: Deadline) -> None:
         """One subdomain per clause; the choice found for it is where its halves begin."""
-        empty = _no_splits(self.options.depth, unit_count(self.search.graph))
-        for i in range(len(self.masks)):
-            if deadline.passed:
-                self.heap.append(_Domain(self.known, next(self.numbers), i, empty, empty.side))
-                self.starts.append(None)
-                continue
-            root = _Domain(self.known, next(self.numbers), i, empty, empty.side)
-            self.starts.append(None)
-            choice, _ = self._bound([root], 2 * self.options.steps + 4)
-            self.starts[i] = jax.tree.map(lambda v: np.asarray(v[0]), choice)
+        none = _no_splits(self.options.depth, unit_count(self.fast.graph))
+        for clauses, choice, exact, scores in self._whole_box():
+            for i, clause in enumerate(clauses):
+                self.starts.append(jax.tree.map(partial(_entry, i), choice))
+                root = _Domain(self.known, next(self.numbers), clause, none, none.side)
+                self._place(root, exact[i], scores, none.side, i)
+            if deadline.passed and len(self.starts) < len(self.masks):
+                self.stuck = self.known
+                return
+
+    def _whole_box(self) -> Iterator[tuple[range, Choice, np.ndarray, Scores]]:
+        """Bounds of the clauses without splits, in batches."""
+        batch, count = self.options.batch, len(self.masks)
+        none = _no_splits(self.options.depth, unit_count(self.fast.graph))
+        splits = Splits(*(np.stack([array] * batch) for array in none))
+        for start in range(0, count, batch):
+            clauses = range(start, min(start + batch, count))
+            masks = self.masks[_padded(clauses, batch)]
+            yield clauses, *self._bound(masks, splits, 2 * self.options.steps + 4, None)
 
     def _round(self) -> None:
         """Splits the subdomains with the lowest bounds in two and bounds the halves."""
@@ -148,61 +192,58 @@ class _Search:
         parents = [heapq.heappop(self.heap) for _ in range(min(count, len(self.heap)))]
         halves = [half for domain in parents for half in self._halves(domain)]
         if halves:
-            self._bound([_Domain(*half) for half in halves], self.options.steps)
+            padded = _padded(halves, max(2, self.options.batch))
+            splits = Splits(*map(np.stack, zip(*(d.splits for d in padded))))
+            masks = self.masks[[d.clause for d in padded]]
+            choice, exact, scores = self._bound(
+                masks, splits, self.options.steps, self._start(padded)
+            )
+            for i, half in enumerate(halves):
+                self._place(half, exact[i], scores, np.asarray(choice.beta[i]), i)
 
-    def _halves(self, domain: _Domain) -> list[tuple]:
-        splits, number = domain.splits, domain.number
-        place = int(np.sum(splits.side != 0))
-        unit, threshold, scale, gain = self.scores.pop(number)
-        if gain <= 0 or place == self.options.depth:
+    def _halves(self, domain: _Domain) -> list[_Domain]:
+        place = int(np.sum(domain.splits.side != 0))
+        unit, threshold, scale, gain = domain.cut
+        if not gain > 0 or place == self.options.depth:
             self.stuck = min(self.stuck, domain.lower)
             return []
         found = []
         for side in (1.0, -1.0):
-            new = Splits(*(array.copy() for array in splits))
+            new = Splits(*(array.copy() for array in domain.splits))
             for array, value in zip(new, (unit, threshold, side, scale)):
                 array[place] = value
-            found.append((domain.lower, next(self.numbers), domain.clause, new, domain.beta))
+            found.append(domain._replace(number=next(self.numbers), splits=new))
         return found
 
-    def _bound(self, domains: list[_Domain], steps: int) -> tuple[Choice, Array]:
-        """Bounds subdomains, closes the proven ones and puts the others on the heap."""
-        padded = domains + domains[:1] * (_padded(len(domains), self.options.batch) - len(domains))
-        splits = Splits(*map(np.stack, zip(*(d.splits for d in padded))))
-        masks = self.masks[[d.clause for d in padded]]
-        start = self._start(padded)
+    def _bound(
+        self, masks: np.ndarray, splits: Splits, steps: int, start: Choice | None
+    ) -> tuple[Choice, np.ndarray, Scores]:
+        """Searches for good choices in float32, bounds with them in float64, and descends."""
         with search_precision():
             rate = self.options.learning_rate
-            choice, _ = ascend(self.search, masks, splits, steps, rate, start)
-            scores = jax.tree.map(np.asarray, score(self.search, masks, splits, choice))
+            choice, _ = ascend(self.fast, masks, splits, steps, rate, start)
+            scores = jax.tree.map(np.asarray, score(self.fast, masks, splits, choice))
         self._descend(scores.point)
         with certificate_precision():
             exact = np.asarray(certify(self.exact, masks, splits, choice))
-        self.bounded += len(domains)
-        for i, domain in enumerate(domains):
-            lower = max(domain.lower, float(exact[i])) if np.isfinite(exact[i]) else domain.lower
-            self._place(domain, lower, scores, np.asarray(choice.beta[i]), i)
-        return choice, exact
+        return choice, exact, scores
 
-    def _place(self, domain: _Domain, lower: float, scores: Any, beta: np.ndarray, i: int) -> None:
+    def _place(
+        self, domain: _Domain, bound: float, scores: Scores, beta: np.ndarray, i: int
+    ) -> None:
+        """Closes a subdomain that is proven, else puts it on the heap. NaN proves nothing."""
+        self.bounded += 1
+        lower = max(domain.lower, float(bound)) if np.isfinite(bound) else domain.lower
         if lower > PROOF_TOLERANCE:
             self.closed = min(self.closed, lower)
             return
-        found = scores.unit[i], scores.threshold[i], scores.scale[i], scores.gain[i]
-        self.scores[domain.number] = tuple(v.item() for v in found)
-        heapq.heappush(self.heap, domain._replace(lower=lower, beta=beta))
+        cut = (v[i].item() for v in (scores.unit, scores.threshold, scores.scale, scores.gain))
+        heapq.heappush(self.heap, domain._replace(lower=lower, beta=beta, cut=tuple(cut)))
 
-    def _start(self, domains: list[_Domain]) -> Choice | None:
+    def _start(self, domains: list[_Domain]) -> Choice:
         """The root's choice of each subdomain's clause, with the parent's multipliers."""
-        starts = [self.starts[d.clause] for d in domains]
-        if any(start is None for start in starts):
-            return None
-        chosen = [start._replace(beta=d.beta) for start, d in zip(starts, domains)]
+        chosen = [self.starts[d.clause]._replace(beta=d.beta) for d in domains]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
-
-    @property
-    def scores(self) -> dict[int, tuple]:
-        return self.__dict__.setdefault("_scores", {})
 
     def _descend(self, points: np.ndarray) -> None:
         """Descends on the margin from points at which bounds are reached."""
@@ -212,10 +253,8 @@ class _Search:
             found, margin = descend_from(self.query.graph, self.form, lower, upper, points, steps=6)
         if margin < self.margin:
             self.point, self.margin = found, margin
-        if (
-            self.margin <= 0
-            and max(self.query.margin_exact(found), self.query.margin_deployed(found)) > 0
-        ):
+        exact, deployed = self.query.margin_exact(found), self.query.margin_deployed(found)
+        if self.margin <= 0 and max(exact, deployed) > 0:
             self.margin = np.inf  # does not replay: go on looking
 
     def _evidence(self, deadline: Deadline) -> Evidence:
@@ -225,13 +264,18 @@ class _Search:
             reason = f"{self.bounded} subdomains are proven: the margin is at least {lower:.4g}"
         else:
             why = "the budget ended" if deadline.passed else "it came to its limits"
+            why = "a counterexample was found" if self.margin <= 0 else why
             reason = f"branch and bound: {why} with {len(self.heap)} subdomains open, at least {lower:.4g}"
         return Evidence(max(lower, self.known), self.point, reason, stats)
 
 
-def _padded(count: int, batch: int) -> int:
-    """Few batch sizes, so that little is compiled: one, four, or whole batches."""
-    return count if count == 1 else min(batch, 4) if count <= 4 else max(batch, count)
+def _padded(items: Sequence[Any], size: int) -> list[Any]:
+    """The first repeated until there are ``size``: one shape, so that all is compiled once."""
+    return [*items, *[items[0]] * (size - len(items))]
+
+
+def _entry(i: int, array: Any) -> np.ndarray:
+    return np.asarray(array[i])
 
 
 def _no_splits(depth: int, units: int) -> Splits:
@@ -254,9 +298,3 @@ def _task(query: Query, relaxation: Relaxation) -> Task:
 def _intervals(relaxation: Relaxation, graph: Graph, box: Interval) -> tuple[Interval, ...]:
     found, _ = relaxation.relax(graph, box)
     return tuple(found[v] for v in sources(graph))
-
-
-@partial(jax.jit, static_argnums=0)
-def _row_bounds(relaxation: Relaxation, task: Task) -> Float[Array, " row"]:
-    lower, upper = (side[0] for side in task.box)
-    return relaxation.rows(task.graph, lower, upper, task.coefficients, task.offsets).lower

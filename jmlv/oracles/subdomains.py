@@ -144,7 +144,7 @@ def _bound(
     total = mixture.sum()
     mixture = jnp.where(total > 0, mixture / jnp.where(total > 0, total, 1), clause / clause.sum())
     beta = jnp.zeros_like(splits.side) if choice is None else jnp.maximum(choice.beta, 0)
-    push = beta * splits.scale * splits.side
+    push = beta * jnp.abs(splits.scale) * splits.side  # a negative multiplier proves nothing
     also: dict[Variable, Functional] = {}
     for eqn, place in _places(task.graph, splits):
         held = eqn.invars[0] if is_relu(eqn) else eqn.outvar
