@@ -44,6 +44,7 @@ from jmlv.neighborhoods import (
     Reweighted,
     SensitivityCut,
     SensitivityWeights,
+    SizeUpperBound,
     Strategy,
     Uniform,
     by_pixel_count,
@@ -52,6 +53,7 @@ from jmlv.neighborhoods import (
     grow,
     label_dependence,
     relation_matrix,
+    size_upper_bound,
 )
 from jmlv.oracles import MILP, PGD, Bounds, BranchAndBound, Cascade, verify
 from jmlv.progress import NoProgress, Progress, TqdmProgress

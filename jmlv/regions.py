@@ -152,6 +152,25 @@ class Layers:
         """How many pixels each layer has."""
         return np.bincount(np.asarray(self.index).ravel(), minlength=self.count)
 
+    def bands(self, count: int) -> Int[np.ndarray, " layer"]:
+        """The band of each layer when neighbouring layers are grouped into ``count`` bands.
+
+        Raises:
+            ValueError: there are fewer layers than bands, or no band.
+        """
+        if not 1 <= count <= self.count:
+            raise ValueError(f"bands: must be in 1..{self.count} for {self.count} layers, got {count}.")
+        return np.arange(self.count) * count // self.count
+
+    def banded(self, count: int) -> Layers:
+        """Bands of neighbouring layers in place of layers, each with about as many of them.
+
+        >>> import numpy as np, jmlv
+        >>> jmlv.Layers.around(np.eye(1, 6, dtype=bool)).banded(3).index
+        array([[0, 0, 1, 1, 2, 2]])
+        """
+        return Layers(self.bands(count)[np.asarray(self.index)], count)
+
     def spread(self, epsilon: Float[Array, " layer"]) -> Float[Array, "height width 1"]:
         """One value per layer as one value per pixel; differentiable and vmappable."""
         return jnp.asarray(epsilon)[jnp.asarray(self.index)][..., None]

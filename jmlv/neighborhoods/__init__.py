@@ -22,4 +22,5 @@ from jmlv.neighborhoods.reweighted import Reweighted
 from jmlv.neighborhoods.sensitivity import SensitivityWeights
 from jmlv.neighborhoods.strategy import Strategy
 from jmlv.neighborhoods.uniform import Uniform
+from jmlv.neighborhoods.upper_bound import SizeUpperBound, size_upper_bound
 from jmlv.neighborhoods.weights import by_pixel_count, decaying, equal

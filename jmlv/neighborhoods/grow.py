@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Union
+import dataclasses
 
 import numpy as np
 from jaxtyping import Array, Float
 
-from jmlv.bounds import CROWN, BoundMethod
+from jmlv.bounds import CROWN, AlphaCROWN, BoundMethod
 from jmlv.graph import Classifier
-from jmlv.graph.reads import pixels_read
+from jmlv.neighborhoods.arguments import Weights, free_layers, require_layers, weights_of
 from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.layer_search import LayerSearch
 from jmlv.neighborhoods.maximality import LayerStatus, layer_statuses
 from jmlv.neighborhoods.problem import OutOfTime, Problem
 from jmlv.neighborhoods.strategy import Strategy
-from jmlv.neighborhoods.weights import equal
+from jmlv.neighborhoods.upper_bound import bound_sizes
 from jmlv.oracles import MILP, PGD, Bounds, Cascade, Deadline, Oracle, Query, SoundnessError
 from jmlv.progress import NoProgress, Progress
 from jmlv.properties import Property
-from jmlv.regions import Box, LayeredNeighborhood, Layers, require_image
+from jmlv.regions import Box, Layers, require_image
 from jmlv.verdict import Status, Verdict
-
-Weights = Union[Float[Array, " layer"], Callable[[Layers], Float[Array, " layer"]]]
 
 
 def grow(
@@ -38,6 +35,7 @@ def grow(
     bound: BoundMethod = CROWN(),
     oracle: Oracle | None = None,
     maximality: PGD | None = PGD(restarts=4, steps=30),
+    optimality: float | None = None,
     progress: Progress = NoProgress(),
 ) -> GrownNeighborhood:
     """Grows a layered neighbourhood of ``x`` in which a property provably holds.
@@ -52,9 +50,12 @@ def grow(
             default.
         budget: seconds. What is certified when they end is returned.
         bound: the certificate of the search.
-        oracle: gives the final confirmation; by default PGD (which must fail), CROWN, then SCIP.
+        oracle: gives the final confirmation; by default PGD (which must fail), CROWN, alpha-CROWN,
+            then SCIP.
         maximality: attacks the result with each layer one grey level larger, to say which layers
             are maximal; None leaves them undecided.
+        optimality: seconds, beside the budget, for an upper bound on the size of any robust
+            neighbourhood (:func:`jmlv.size_upper_bound`); None leaves that out.
         progress: shows queries and the best size.
 
     Returns:
@@ -77,22 +78,31 @@ def grow(
     strategy = LayerSearch() if strategy is None else strategy
     require_image(x, "x")
     x = np.asarray(x, np.float32)
-    _require_layers(layers, x)
+    require_layers(layers, x)
     query = Query.of(f, Box(x, x), property)
     with progress.bar(strategy.name) as bar:
         problem = Problem(
             query=query,
             layers=layers,
-            weights=_weights(weights, layers),
+            weights=weights_of(weights, layers),
             bound=bound,
             deadline=Deadline(None),
             clock=deadline,
             bar=bar,
-            free=_free_layers(query, layers),
+            free=free_layers(query.graph, layers),
         )
-        reason = _search(problem, strategy, deadline.within(None if budget is None else 0.9 * budget))
-    oracle = Cascade((PGD(), Bounds(bound), MILP())) if oracle is None else oracle
-    return _confirmed(problem, strategy, oracle, maximality, deadline, reason)
+        reason = _search(
+            problem, strategy, deadline.within(None if budget is None else 0.9 * budget)
+        )
+    if oracle is None:
+        oracle = Cascade((PGD(), Bounds(bound), Bounds(AlphaCROWN()), MILP(largest=400)))
+    grown = _confirmed(problem, strategy, oracle, maximality, deadline, reason)
+    if optimality is None:
+        return grown
+    with progress.bar("upper bound") as bar:
+        allowed = Deadline(optimality)
+        upper = bound_sizes(query, layers, problem.weights, PGD(4, 25), allowed, bar)
+    return dataclasses.replace(grown, upper_bound=upper)
 
 
 def _search(problem: Problem, strategy: Strategy, deadline: Deadline) -> str:
@@ -150,9 +160,7 @@ def _confirmed(
     )
 
 
-def _statuses(
-    problem: Problem, epsilon: np.ndarray, attack: PGD | None
-) -> tuple[LayerStatus, ...]:
+def _statuses(problem: Problem, epsilon: np.ndarray, attack: PGD | None) -> tuple[LayerStatus, ...]:
     if attack is None or problem.deadline.passed:
         return (LayerStatus.UNDECIDED,) * problem.layers.count
     return layer_statuses(problem, epsilon, attack)
@@ -161,26 +169,3 @@ def _statuses(
 def _require_agreement(searched: Verdict, confirmed: Verdict) -> None:
     if searched.robust and confirmed.status is Status.NOT_ROBUST:
         raise SoundnessError(f"{searched.method} proved what {confirmed.method} broke: {confirmed}")
-
-
-def _free_layers(query: Query, layers: Layers) -> np.ndarray:
-    read = pixels_read(query.graph).any(-1)
-    index = np.asarray(layers.index)
-    reads = np.bincount(index.ravel(), read.ravel(), minlength=layers.count)
-    return (reads == 0) & (layers.counts() > 0)
-
-
-def _require_layers(layers: Any, x: np.ndarray) -> None:
-    if not isinstance(layers, Layers):
-        raise TypeError(f"layers: expected Layers.around(mask), got {type(layers).__name__}.")
-    LayeredNeighborhood(x, layers, np.zeros(layers.count, np.float32))
-
-
-def _weights(weights: Weights | None, layers: Layers) -> np.ndarray:
-    values = equal(layers) if weights is None else weights(layers) if callable(weights) else weights
-    values = np.asarray(values, float)
-    if values.shape != (layers.count,):
-        raise ValueError(f"weights: expected one per layer ({layers.count},), got {values.shape}.")
-    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
-        raise ValueError("weights: must be finite, not negative, and not all zero.")
-    return values

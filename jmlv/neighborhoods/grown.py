@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jmlv.neighborhoods.maximality import LayerStatus
+from jmlv.neighborhoods.upper_bound import SizeUpperBound
 from jmlv.properties import Property
 from jmlv.regions import LayeredNeighborhood, Layers
 from jmlv.verdict import Verdict
@@ -33,6 +34,7 @@ class GrownNeighborhood:
         trace: ``(seconds, size)`` at every improvement.
         strategy: the strategy's name.
         reason: why the search ended.
+        upper_bound: a proven bound on the size of any robust neighbourhood, if it was asked for.
     """
 
     x: np.ndarray
@@ -48,6 +50,14 @@ class GrownNeighborhood:
     trace: tuple[tuple[float, float], ...]
     strategy: str
     reason: str
+    upper_bound: SizeUpperBound | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """The upper bound over the certified size: 1 would be optimal; None without a bound."""
+        if self.upper_bound is None:
+            return None
+        return self.upper_bound.value / self.size if self.size > 0 else np.inf
 
     @property
     def size(self) -> float:
@@ -91,6 +101,8 @@ class GrownNeighborhood:
             "seconds": self.seconds,
             "trace": [list(point) for point in self.trace],
             "reason": self.reason,
+            "upper_bound": None if self.upper_bound is None else self.upper_bound.value,
+            "gap": self.gap,
         }
 
     def __repr__(self) -> str:

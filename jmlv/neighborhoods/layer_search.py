@@ -7,11 +7,15 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
+from jmlv.bounds import AlphaCROWN, BoundMethod
 from jmlv.neighborhoods.complete_phase import CompletePhase
 from jmlv.neighborhoods.filling import WORTH, fill, profile
 from jmlv.neighborhoods.linear_steps import Batch, LinearSteps, offer_largest
 from jmlv.neighborhoods.problem import Problem
 from jmlv.neighborhoods.strategy import Strategy
+
+FACTORS = np.array([[1.1, 1.25, 1.5, 2.0], [1.03, 1.06, 1.1, 1.15]])
+"""By how much the best candidate is scaled up under a tighter bound: coarsely, then finely."""
 
 Point = tuple[Float[np.ndarray, " movable"], float]
 
@@ -24,14 +28,16 @@ class LayerSearch(Strategy):
     each layer alone; candidates filled in several orders (by value, from the outside, from the
     object, at random) and by lazy best insertion; large-neighbourhood search, which empties up to
     four layers of the best candidate and fills again in noisy orders; a polish by linear steps and
-    by raising single layers. All these questions are batches of certified margins. At last the
-    complete phase (:class:`CompletePhase`) grows past what the bound certifies.
+    by raising single layers. All these questions are batches of certified margins. Then the best
+    candidate is scaled up and polished again as far as a tighter and dearer bound certifies, and at
+    last the complete phase (:class:`CompletePhase`) grows past what any bound certifies.
 
     Attributes:
         width: how many candidates a batch holds.
         rounds: of large-neighbourhood search, at most.
         patience: rounds without an improvement after which it ends.
         polish: the linear steps at the end, before single layers are raised; None leaves both out.
+        tighter: the bound of the second polish; None leaves that out.
         complete: how a complete oracle takes it from there; None leaves that out.
         seed: of everything random.
     """
@@ -40,6 +46,7 @@ class LayerSearch(Strategy):
     rounds: int = 16
     patience: int = 4
     polish: LinearSteps | None = LinearSteps(steps=6, trust=0.2)
+    tighter: BoundMethod | None = AlphaCROWN()
     complete: CompletePhase | None = CompletePhase()
     seed: int = 0
 
@@ -60,6 +67,8 @@ class LayerSearch(Strategy):
         best = self._large_neighborhoods(problem, best, alone, generator)
         if self.polish is not None:
             self._polished(problem, best)
+        if self.tighter is not None:
+            self._tightened(problem.bounded_by(self.tighter), generator)
         if self.complete is not None:
             self.complete.run(problem)
 
@@ -94,6 +103,25 @@ class LayerSearch(Strategy):
                 best, idle = new, 0
                 offer_largest(problem, best[0][None])
         return best
+
+    def _tightened(self, problem: Problem, generator) -> None:
+        """Scales the best up under the problem's tighter bound, then polishes, four at a time."""
+        epsilon = problem.best[problem.movable].astype(float)
+        margin = problem.margins(np.repeat(epsilon[None], 4, 0))[0]
+        for factors in FACTORS:
+            scaled = np.minimum(1.0, np.outer(factors, epsilon))
+            margins = problem.margins(scaled)
+            fits = [i for i, m in enumerate(margins) if problem.certified(m)]
+            if fits:
+                epsilon, margin = scaled[fits[-1]], margins[fits[-1]]
+        start = epsilon[None], np.array([margin])
+        if self.polish is not None:
+            start = self.polish.climb(problem, *start)
+        value = problem.weights[problem.movable] * generator.lognormal(0, 0.5, (4, len(epsilon)))
+        orders = np.argsort(-value, axis=1)[:, :12]
+        copies = (np.repeat(part, 4, 0) for part in start)
+        raised, _ = fill(problem, *copies, orders, np.ones(len(epsilon)), tries=3)
+        offer_largest(problem, raised)
 
     def _polished(self, problem: Problem, best: Point) -> None:
         epsilon, margin = self.polish.climb(problem, best[0][None], np.array([best[1]]))

@@ -46,7 +46,8 @@ class Problem:
         queries: how many candidates were asked of which oracle.
         best: the largest certified epsilon vector over all layers.
         trace: ``(seconds, size)`` at every improvement.
-        outer: another view of the same task, under other weights, that is told of every proof.
+        outer: another view of the same task, with other weights or another bound, that is told of
+            every proof.
     """
 
     query: Query
@@ -133,6 +134,10 @@ class Problem:
         return dataclasses.replace(
             self, weights=weights, best=None, best_verdict=None, trace=[], outer=self
         )
+
+    def bounded_by(self, bound: BoundMethod) -> Problem:
+        """The same task with another bound as its certificate; what it proves is offered here too."""
+        return dataclasses.replace(self, bound=bound, trace=[], outer=self)
 
     def _keep(self, epsilon: Float[Array, " movable"], verdict: Verdict) -> None:
         if self.improves(epsilon):

@@ -39,6 +39,7 @@ class MILP(Oracle):
             the property: the optimum, many times dearer than the decision. Its dual bound is in
             ``stats`` and proves nothing: where it is positive, the decision is asked as well.
         time_limit: seconds for one query, or None for the caller's budget alone.
+        largest: models with more binaries than this are given up at once; None tries them all.
 
     >>> import jax.numpy as jnp, jmlv
     >>> from jmlv.oracles.milp import MILP
@@ -53,6 +54,7 @@ class MILP(Oracle):
     solver: str = "scip"
     weakest_point: bool = False
     time_limit: float | None = None
+    largest: int | None = None
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
@@ -67,7 +69,7 @@ class MILP(Oracle):
     def search(self, query: Query, deadline: Deadline) -> Evidence:
         deadline = deadline.within(self.time_limit)
         ask = _find_weakest if self.weakest_point else _decide
-        return ask(query, self.solver, deadline)
+        return ask(query, self, deadline)
 
 
 class WeakestPoint(NamedTuple):
@@ -124,23 +126,24 @@ def weakest_point(
     return WeakestPoint(evidence.point, query.margin_exact(evidence.point), dual, evidence.reason)
 
 
-def _decide(query: Query, solver: str, deadline: Deadline) -> Evidence:
+def _decide(query: Query, options: MILP, deadline: Deadline) -> Evidence:
     """Asks for a margin of at most the tolerance; if what is found does not replay, for less."""
-    evidence = _ask(query, solver, deadline, SOLVER_TOLERANCE)
+    evidence = _ask(query, options, deadline, SOLVER_TOLERANCE)
     if evidence.point is None or _replays(query, evidence.point) or deadline.passed:
         return evidence
-    second = _ask(query, solver, deadline, -CLEARANCE)
+    second = _ask(query, options, deadline, -CLEARANCE)
     point = evidence.point if second.point is None else second.point
     lower = max(evidence.lower, second.lower)
     return dataclasses.replace(second, point=point, lower=lower)
 
 
-def _ask(query: Query, solver: str, deadline: Deadline, ceiling: float) -> Evidence:
+def _ask(query: Query, options: MILP, deadline: Deadline, ceiling: float) -> Evidence:
     """Is there an input with a margin of at most ``ceiling``?"""
     encoding = build(query, ceiling)
     if encoding.model is None:
-        return Evidence(encoding.margin.lower, stats=_stats(encoding, solver))
-    outcome = _solve(encoding, solver, deadline, first=True)
+        return Evidence(encoding.margin.lower, stats=_stats(encoding, options.solver))
+    solver = options.solver
+    outcome = _solve(encoding, options, deadline, first=True)
     stats = _stats(encoding, solver, outcome)
     if outcome.infeasible:
         reason = f"{solver}: no input has a margin of at most {ceiling:g}"
@@ -153,14 +156,15 @@ def _replays(query: Query, point: np.ndarray) -> bool:
     return max(query.margin_exact(point), query.margin_deployed(point)) <= 0
 
 
-def _find_weakest(query: Query, solver: str, deadline: Deadline) -> Evidence:
+def _find_weakest(query: Query, options: MILP, deadline: Deadline) -> Evidence:
+    solver = options.solver
     centre = ((as_float64(query.lower) + as_float64(query.upper)) / 2).astype(np.float32)
     centre = np.clip(centre, query.lower, query.upper)
     ceiling = query.margin_exact(centre) + SOLVER_TOLERANCE
     encoding = build(query, ceiling)
     if encoding.model is None:
         raise SoundnessError(f"CROWN: all margins above {ceiling}, but the centre's is below.")
-    outcome = _solve(encoding, solver, deadline, first=False)
+    outcome = _solve(encoding, options, deadline, first=False)
     if outcome.infeasible:
         raise SoundnessError(f"{solver}: no margin up to {ceiling}, but the centre's is below.")
     known = [centre] if outcome.values is None else [centre, _point(query, encoding, outcome)]
@@ -171,12 +175,12 @@ def _find_weakest(query: Query, solver: str, deadline: Deadline) -> Evidence:
         reason=_open(outcome, dual),
         stats={**_stats(encoding, solver, outcome), "dual_bound": dual},
     )
-    return _with_decision(query, solver, deadline, weakest) if dual > 0 else weakest
+    return _with_decision(query, options, deadline, weakest) if dual > 0 else weakest
 
 
-def _with_decision(query: Query, solver: str, deadline: Deadline, weakest: Evidence) -> Evidence:
+def _with_decision(query: Query, options: MILP, deadline: Deadline, weakest: Evidence) -> Evidence:
     """A positive dual bound promises a proof; only *infeasible* for the decision is one."""
-    decision = _ask(query, solver, deadline, SOLVER_TOLERANCE)
+    decision = _ask(query, options, deadline, SOLVER_TOLERANCE)
     lower = max(weakest.lower, decision.lower)
     return dataclasses.replace(weakest, lower=lower)
 
@@ -194,9 +198,12 @@ def build(query: Query, ceiling: float) -> Encoding:
 _row_bounds = jax.jit(CROWN().rows)
 
 
-def _solve(encoding: Encoding, solver: str, deadline: Deadline, first: bool) -> Outcome:
+def _solve(encoding: Encoding, options: MILP, deadline: Deadline, first: bool) -> Outcome:
+    solver, binaries = options.solver, encoding.model.binaries
     if deadline.passed:
         return Outcome(status="NOT_STARTED", reason=f"{solver}: no time was left to start it")
+    if options.largest is not None and binaries > options.largest:
+        return Outcome(status="NOT_STARTED", reason=f"{solver}: {binaries} binaries are too many")
     return solve(encoding.model, solver, deadline.remaining, first=first)
 
 

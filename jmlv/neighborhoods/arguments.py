@@ -1,0 +1,42 @@
+"""Arguments that every verb on layers takes: checked in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Union
+
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jmlv.graph import Graph
+from jmlv.graph.reads import pixels_read
+from jmlv.neighborhoods.weights import equal
+from jmlv.regions import LayeredNeighborhood, Layers
+
+Weights = Union[Float[Array, " layer"], Callable[[Layers], Float[Array, " layer"]]]
+
+
+def free_layers(graph: Graph, layers: Layers) -> Bool[np.ndarray, " layer"]:
+    """Layers with pixels of which the network reads none."""
+    read = pixels_read(graph).any(-1)
+    index = np.asarray(layers.index)
+    reads = np.bincount(index.ravel(), read.ravel(), minlength=layers.count)
+    return (reads == 0) & (layers.counts() > 0)
+
+
+def require_layers(layers: Any, x: np.ndarray) -> None:
+    """Raises unless these are layers for the image ``x``."""
+    if not isinstance(layers, Layers):
+        raise TypeError(f"layers: expected Layers.around(mask), got {type(layers).__name__}.")
+    LayeredNeighborhood(x, layers, np.zeros(layers.count, np.float32))
+
+
+def weights_of(weights: Weights | None, layers: Layers) -> Float[np.ndarray, " layer"]:
+    """One weight per layer, finite, not negative and not all zero; equal ones by default."""
+    values = equal(layers) if weights is None else weights(layers) if callable(weights) else weights
+    values = np.asarray(values, float)
+    if values.shape != (layers.count,):
+        raise ValueError(f"weights: expected one per layer ({layers.count},), got {values.shape}.")
+    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
+        raise ValueError("weights: must be finite, not negative, and not all zero.")
+    return values
