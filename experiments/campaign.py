@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,22 +104,29 @@ def title(strategy: jmlv.Strategy) -> str:
 
 
 def run_all(
-    cases: Iterable[dict], run: Callable[[dict], dict], path: Path, description: str
+    cases: Iterable[dict],
+    run: Callable[[dict], dict],
+    path: Path,
+    description: str,
+    names: Sequence[str] = KEY,
 ) -> list[dict]:
-    """Runs what the file does not hold yet, appending as it goes; the records of these cases."""
-    cases, done = list(cases), load(path)
-    open_cases = [case for case in cases if key(case) not in done]
+    """Runs what the file does not hold yet, appending as it goes; the records of these cases.
+
+    Cases are told apart by their values under ``names``.
+    """
+    cases, done = list(cases), load(path, names)
+    open_cases = [case for case in cases if key(case, names) not in done]
     for one in jmlv.TqdmProgress().wrap(open_cases, description):
-        done[key(one)] = run(one)
-        append(path, done[key(one)])
-    return [done[key(one)] for one in cases]
+        done[key(one, names)] = run(one)
+        append(path, done[key(one, names)])
+    return [done[key(one, names)] for one in cases]
 
 
-def key(case: dict) -> tuple:
-    return tuple(case.get(name) for name in KEY)
+def key(case: dict, names: Sequence[str] = KEY) -> tuple:
+    return tuple(case.get(name) for name in names)
 
 
-def load(path: Path) -> dict[tuple, dict]:
+def load(path: Path, names: Sequence[str] = KEY) -> dict[tuple, dict]:
     """Finished cases; a last line that an interruption cut short is dropped."""
     done = {}
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -127,7 +134,7 @@ def load(path: Path) -> dict[tuple, dict]:
             record = json.loads(line)
         except json.JSONDecodeError:
             continue
-        done[key(record)] = record
+        done[key(record, names)] = record
     return done
 
 

@@ -133,6 +133,7 @@ def _draw_profiles(axes: Axes, result: RelationMatrix):
     drawn = axes.imshow(strips, norm=scale, cmap="magma", aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(grown)), [name for name, _ in grown])
     axes.set(title="epsilon by layer", xlabel="distance from the changed object")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return drawn
 
 

@@ -226,9 +226,10 @@ def test_cutting_weights_follow_sensitivity(task):
 
 
 def test_layer_sensitivity_is_the_mean_gradient():
-    f = lambda x: jnp.stack(
-        [3 * x[:, 0, 0, 0] + x[:, 0, 1, 0] - 2 * x[:, 0, 2, 0], 0 * x[:, 0, 0, 0]], -1
-    )  # noqa: E731
+    def f(x):
+        first = 3 * x[:, 0, 0, 0] + x[:, 0, 1, 0] - 2 * x[:, 0, 2, 0]
+        return jnp.stack([first, 0 * first], -1)
+
     x = np.full((1, 3, 1), 0.5, np.float32)
     graph = jmlv.trace(f, x.shape)
     layers = jmlv.Layers.around(np.array([[False, True, False]]))
