@@ -1,7 +1,7 @@
 """Branch and bound: brute force, agreement with the MILP, clauses, and rules broken on purpose."""
 
+import contextlib
 import dataclasses
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 
 import jmlv
-from jmlv.bounds import CROWN, AlphaCROWN
-from jmlv.numerics import certificate_precision
-from jmlv.oracles import BranchAndBound, Deadline, Query, judge, subdomains
-from jmlv.oracles.branch_and_bound import _task
+from jmlv.bounds import CROWN, AlphaCROWN, backward
+from jmlv.numerics import PROOF_TOLERANCE, certificate_precision, search_precision
+from jmlv.oracles import (
+    BranchAndBound,
+    Deadline,
+    Query,
+    SoundnessError,
+    branch_and_bound,
+    judge,
+    subdomains,
+)
+from jmlv.oracles.branch_and_bound import _Search, _task
 from jmlv.oracles.clauses import open_clauses
 from jmlv.properties import leaves
 from jmlv.verdict import Status
@@ -76,7 +84,7 @@ def _cases(name, count):
 def test_it_agrees_with_the_milp(name):
     """On every case both decide, and alike; no sampled point is below the bound."""
     seen, rng = set(), np.random.default_rng(0)
-    for graph, box, property in _cases(name, 12):
+    for graph, box, property in _cases(name, 10):
         found = jmlv.verify(graph, box, property, QUICK, budget=30)
         exact = jmlv.verify(graph, box, property, jmlv.MILP(), budget=30)
         seen.add(found.status)
@@ -93,25 +101,32 @@ def test_it_agrees_with_the_milp(name):
 @pytest.mark.parametrize("name", NETS)
 def test_every_subdomain_bound_holds_on_its_subdomain(name):
     """Whatever lines, mixtures, multipliers and splits are: sampled points of the subdomain."""
+    checked, broken = _subdomain_bounds(name)
+    assert checked > 20 and broken == 0
+
+
+def _subdomain_bounds(name):
+    """How many bounds are checked against points, and how many of them a point contradicts."""
     rng = np.random.default_rng(7)
-    checked = 0
+    checked = broken = 0
     for graph, box, property in _cases(name, 6):
         query = Query.of(graph, box, property)
         task = _task(query, CROWN())
         splits, points = _random_splits(rng, task, query)
-        choice = _random_choice(rng, task, splits)
         mask = np.zeros((8, len(task.offsets)), np.float32)
         mask[:, : property.k] = 1
+        with search_precision():
+            best, _ = subdomains.ascend(_single(task), mask, splits, 20, 0.5)
+        random = jax.tree.map(lambda v: rng.uniform(-0.5, 1.5, v.shape).astype(np.float32), best)
         with certificate_precision():
-            bounds = np.asarray(subdomains.certify(task, mask, splits, choice))
-            rows = jax.vmap(lambda x: task.coefficients @ task.graph(x[None])[0])(points)
-            clause = np.asarray(rows)[:, : property.k].max(1)
+            bounds = [np.asarray(subdomains.certify(task, mask, splits, c)) for c in (best, random)]
+            rows = np.asarray(task.graph.scores(points)) @ np.asarray(task.coefficients).T
+            clause = rows[:, : property.k].max(1)
             inside = _inside(task, splits, points)
-        for i in range(8):
-            if inside[i].any():
-                checked += 1
-                assert bounds[i] <= clause[inside[i]].min() + 1e-9
-    assert checked > 20
+        for i in np.flatnonzero(inside.any(1)):
+            checked += 1
+            broken += bool(max(b[i] for b in bounds) > clause[inside[i]].min() + 1e-9)
+    return checked, broken
 
 
 def _random_splits(rng, task, query):
@@ -128,7 +143,9 @@ def _random_splits(rng, task, query):
     threshold = np.where(relu[unit], 0, values[unit]).astype(np.float32)
     side = np.where(values[unit] >= threshold, 1, -1) * np.where(rng.random((8, 3)) < 0.2, 0, 1)
     scale = rng.random((8, 3))
-    return subdomains.Splits(unit.astype(np.int32), *(v.astype(np.float32) for v in (threshold, side, scale))), points
+    return subdomains.Splits(
+        unit.astype(np.int32), *(v.astype(np.float32) for v in (threshold, side, scale))
+    ), points
 
 
 def _unit_values(task, points):
@@ -136,7 +153,10 @@ def _unit_values(task, points):
 
     def one(x):
         env = task.graph.environment(x[None])
-        held = [e.invars[0] if subdomains.is_relu(e) else e.outvar for e in subdomains.nonlinear(task.graph)]
+        held = [
+            e.invars[0] if subdomains.is_relu(e) else e.outvar
+            for e in subdomains.nonlinear(task.graph)
+        ]
         return jnp.concatenate([env[v].reshape(-1) for v in held])
 
     return np.asarray(jax.vmap(one)(jnp.asarray(points)))
@@ -147,13 +167,39 @@ def _inside(task, splits, points):
     return np.all(splits.side * (values - splits.threshold) >= 0, -1).T
 
 
-def _random_choice(rng, task, splits):
-    _, start, _ = subdomains._prepare(
-        jax.tree.map(lambda v: jnp.asarray(v, jnp.float32), task._replace(graph=task.graph.astype("float32"))),
-        jnp.ones((8, len(task.offsets)), jnp.float32),
-        splits,
+def _single(task):
+    """The task in float32."""
+    arrays = jax.tree.map(lambda v: np.asarray(v, np.float32), task._replace(graph=None))
+    return arrays._replace(graph=task.graph.astype("float32"))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_certificates_have_no_float32_in_them(name):
+    """Choices and splits are float32 when they come in; nothing is computed in it."""
+    graph, box, property = next(_cases(name, 1))
+    task = _task(Query.of(graph, box, property), CROWN())
+    splits, _ = _random_splits(np.random.default_rng(0), task, Query.of(graph, box, property))
+    mask = np.ones((8, len(task.offsets)), np.float32)
+    with search_precision():
+        choice, _ = subdomains.ascend(_single(task), mask, splits, 0, 0.5)
+    with certificate_precision():
+        program = jax.make_jaxpr(subdomains.certify)(task, mask, splits, choice)
+    assert not [eqn for eqn in _equations(program.jaxpr) if _reads_or_makes_float32(eqn)]
+
+
+def _equations(program):
+    for eqn in program.eqns:
+        inner = [v.jaxpr for v in eqn.params.values() if hasattr(v, "jaxpr")]
+        yield from (e for part in inner for e in _equations(part))
+        if not inner:
+            yield eqn
+
+
+def _reads_or_makes_float32(eqn):
+    arrays = (
+        eqn.outvars if eqn.primitive.name == "convert_element_type" else (*eqn.invars, *eqn.outvars)
     )
-    return jax.tree.map(lambda v: rng.uniform(-0.5, 1.5, v.shape).astype(np.float32), start)
+    return any(getattr(v.aval, "dtype", None) == np.float32 for v in arrays)
 
 
 def test_clauses_are_the_margin():
@@ -168,7 +214,9 @@ def test_clauses_are_the_margin():
         for _ in range(50):
             values = rng.normal(size=len(leaves(tree)))
             margin = float(property.combine(jnp.asarray(values), 5))
-            assert min(max(values[i] for i in c) for c in clauses) == pytest.approx(margin, abs=1e-6)
+            assert min(max(values[i] for i in c) for c in clauses) == pytest.approx(
+                margin, abs=1e-6
+            )
             proven = frozenset(np.flatnonzero(values > 0).tolist())
             assert (not open_clauses(tree, proven)) == (margin > 0)
 
@@ -203,45 +251,129 @@ def test_the_budget_is_kept_and_both_bounds_are_reported():
 CROWN_ALONE = jmlv.Bounds()
 
 
-@pytest.mark.parametrize("broken", ["multiplier", "threshold", "closing"])
-def test_a_broken_rule_is_caught(broken, monkeypatch):
-    """Each fault makes a bound that a point of the box contradicts."""
-    graph, box, property = _breakable()
-    if broken == "multiplier":
-        monkeypatch.setattr(subdomains, "_places", _shifted(subdomains._places))
-    elif broken == "threshold":
-        monkeypatch.setattr(subdomains, "certify", lambda *_: np.full(16, 1.0))
-        monkeypatch.setattr("jmlv.oracles.branch_and_bound.certify", lambda *_: np.full(16, 1.0))
-    else:
-        monkeypatch.setattr("jmlv.oracles.branch_and_bound.PROOF_TOLERANCE", -1e9)
-    query = Query.of(graph, box, property)
+def _with_splits(**change):
+    """The bound with its multipliers on other splits than its lines are made for."""
+    real = subdomains._bound
+
+    def bound(task, lines, clause, splits, choice):
+        changed = {name: f(getattr(splits, name)) for name, f in change.items()}
+        return real(task, lines, clause, splits._replace(**changed), choice)
+
+    return bound
+
+
+BOUND_FAULTS = {
+    "sign of the multiplier": lambda: {"_bound": _with_splits(side=lambda side: -side)},
+    "place of the multiplier": lambda: {"_bound": _with_splits(unit=lambda unit: unit + 1)},
+    "threshold of the multiplier": lambda: {"_bound": _with_splits(threshold=lambda t: t + 0.3)},
+    "weights not made admissible": lambda: {"sweep": _unchecked_sweep},
+}
+
+
+def _unchecked_sweep(graph, functional, lines, lower, upper, wanted=None, also=None):
+    steep = {i: line._replace(lower_weights=1.5 * line.lower_weights) for i, line in lines.items()}
+    return backward.sweep(graph, functional, steep, lower, upper, None, also)
+
+
+@pytest.mark.parametrize("fault", BOUND_FAULTS)
+def test_a_fault_in_a_bound_is_caught(fault, monkeypatch):
+    """Points of the subdomain contradict the bounds, which without the fault they never do."""
+    for name, value in BOUND_FAULTS[fault]().items():
+        monkeypatch.setattr(subdomains, name, value)
+    with _freshly_compiled():
+        _, broken = _subdomain_bounds("dense")
+    assert broken > 0
+
+
+@contextlib.contextmanager
+def _freshly_compiled():
     jax.clear_caches()
     try:
-        with np.errstate(all="ignore"):
-            evidence = dataclasses.replace(QUICK, steps=30).search(query, Deadline(30))
-        wrong = evidence.lower > _brute_force(query) + 1e-6
-        assert wrong or judge(query, evidence, "broken").status is not Status.ROBUST
+        yield
     finally:
         jax.clear_caches()
 
 
-def _breakable():
-    graph, box, property = next(_cases("dense", 1))
-    return graph, jmlv.Box.around(np.asarray(box.center), 0.4), property
+def _moved(halves):
+    """One half begins above where the other one ends: what lies between is missing."""
+
+    def with_gap(self, domain):
+        found = halves(self, domain)
+        for half in found:
+            place = int(np.sum(half.splits.side != 0)) - 1
+            half.splits.threshold[place] += half.splits.side[place]
+        return found
+
+    return with_gap
 
 
-def _shifted(places):
-    return lambda graph, splits: ((eqn, place + 1) for eqn, place in places(graph, splits))
+def _early(place):
+    """Every bound counts as a little more than it is, so that subdomains close too early."""
+    return lambda self, domain, bound, *rest: place(self, domain, bound + 0.3, *rest)
 
 
-def _brute_force(query):
-    corners = itertools.islice(itertools.product((0, 1), repeat=16), 0, None, 7)
-    shares = np.array(list(corners), np.float32).reshape(-1, *IMAGE)
-    points = query.lower + shares * (query.upper - query.lower)
-    return float(query.property.margin(query.graph.scores(points)).min())
+SEARCH_FAULTS = {
+    "halves do not cover": ("_halves", _moved),
+    "closed too early": ("_place", _early),
+    "stuck subdomains forgotten": (
+        "stuck",
+        lambda _: property(lambda self: np.inf, lambda *_: None),
+    ),
+}
 
 
-@pytest.mark.parametrize("field", ["batch", "depth", "subdomains"])
+@pytest.mark.parametrize("fault", ["none", *SEARCH_FAULTS])
+def test_a_fault_in_the_search_is_caught(fault, monkeypatch):
+    """It 'proves' more than a known input reaches. (It is kept from finding that input itself.)"""
+    monkeypatch.setattr(_Search, "_descend", lambda *_: None)
+    if fault != "none":
+        name, wrong = SEARCH_FAULTS[fault]
+        monkeypatch.setattr(_Search, name, wrong(getattr(_Search, name, None)), raising=False)
+    caught = 0
+    for query, point in _nearly_robust():
+        evidence = dataclasses.replace(QUICK, depth=6, subdomains=500).search(query, Deadline(30))
+        if evidence.lower > query.margin_exact(point) + 1e-6:
+            caught += 1
+        if evidence.lower > PROOF_TOLERANCE:
+            with pytest.raises(SoundnessError):
+                judge(query, dataclasses.replace(evidence, point=point), "broken")
+    assert (caught > 0) == (fault != "none")
+
+
+def _nearly_robust():
+    """Questions that are answered 'no' by a small margin, at an input that is known."""
+    rng = np.random.default_rng(1)
+    graph = jmlv.trace(_dense(rng), IMAGE)
+    for _ in range(4):
+        x = rng.uniform(0.3, 0.7, size=IMAGE).astype(np.float32)
+        box = jmlv.Box.around(x, 0.3)
+        raw = jmlv.verify(graph, box, jmlv.AboveThreshold(0), jmlv.PGD(restarts=16, steps=40))
+        scores = float(graph.scores(raw.witness[None])[0, 0])
+        yield Query.of(graph, box, jmlv.AboveThreshold(0, scores + 0.02)), raw.witness
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_a_skipped_float64_certificate_is_caught(skipped, monkeypatch):
+    """Scores that nearly cancel: in float32 their bounds are off by more than the tolerance."""
+    if skipped:
+        monkeypatch.setattr(branch_and_bound, "certify", _in_float32)
+    rng, caught = np.random.default_rng(0), 0
+    a, c = np.abs(_weights(rng, 16, 8)), np.abs(_weights(rng, 8, LABELS))
+    shift = jnp.asarray(1e5 * c.sum(0))
+    graph = jmlv.trace(lambda x: jax.nn.relu(x.reshape(-1, 16) @ a + 1e5) @ c - shift, IMAGE)
+    for label in range(LABELS):
+        box = jmlv.Box.around(rng.uniform(0.2, 0.8, size=IMAGE).astype(np.float32), 0.1)
+        query = Query.of(graph, box, jmlv.AboveThreshold(label))
+        caught += QUICK.search(query, Deadline(30)).lower > query.margin_exact(query.lower) + 1e-6
+    assert (caught > 0) == skipped
+
+
+def _in_float32(task, *choice):
+    with search_precision():
+        return subdomains.certify(_single(task), *choice)
+
+
+@pytest.mark.parametrize("field", ["batch", "depth", "subdomains", "time_limit"])
 def test_options_are_checked(field):
     with pytest.raises(ValueError, match=field):
         BranchAndBound(**{field: 0})
@@ -250,4 +382,6 @@ def test_options_are_checked(field):
 def test_nan_is_unknown():
     graph, box, property = next(_cases("dense", 1))
     spoiled = dataclasses.replace(graph, consts=tuple(c * jnp.nan for c in graph.consts))
-    assert jmlv.verify(spoiled, box, property, BranchAndBound(AlphaCROWN())).status is Status.UNKNOWN
+    assert (
+        jmlv.verify(spoiled, box, property, BranchAndBound(AlphaCROWN())).status is Status.UNKNOWN
+    )

@@ -19,7 +19,9 @@ class Cascade(Oracle):
 
     Attributes:
         stages: the oracles. By default CROWN in float64, PGD, then SCIP: the first two decide most
-            queries in milliseconds, the last is complete.
+            queries in milliseconds, the last is complete. On networks too large for a MILP
+            ``Cascade((Bounds(), PGD(), BranchAndBound(time_limit=...), MILP()))`` decides more; it
+            compiles for about ten seconds once a network, which is why it is not the default.
     """
 
     stages: tuple[Oracle, ...] = (Bounds(), PGD(), MILP())

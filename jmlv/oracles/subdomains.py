@@ -120,8 +120,8 @@ def _relaxed_pool(eqn: Equation, known: Interval, place: Array, ends: tuple[Arra
     """No element exceeds what the output is held under, and the output stays above its floor."""
     least, most = ends
     size = known.upper.size
-    numbers = jnp.arange(1, size + 1, dtype=jnp.float32).reshape(known.upper.shape)
-    windows = patches(numbers, eqn.params).astype(jnp.int32).reshape(-1, eqn.outvar.size)
+    numbers = jnp.arange(1, size + 1, dtype=jnp.int32).reshape(known.upper.shape)
+    windows = patches(numbers, eqn.params).reshape(-1, eqn.outvar.size)
     elements = jnp.take(windows, place, 1, mode="fill", fill_value=0) - 1
     elements = jnp.where(elements < 0, size, elements)
     upper = known.upper.reshape(-1).at[elements].min(most, mode="drop").reshape(known.upper.shape)
