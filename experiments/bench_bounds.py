@@ -74,6 +74,9 @@ def tasks(graph):
         yield method.name, value(method)
         yield f"{method.name} + gradient", gradient(method)
     yield "CROWN + frozen gradient", gradient(jmlv.CROWN(frozen=True))
+    for intermediate in ("shared", "per-neuron"):
+        method = jmlv.AlphaCROWN(steps=20, intermediate=intermediate)
+        yield f"{method.name}, 20 steps, {intermediate}", value(method)
 
 
 def measure(graph, images, radius: float, repeats: int) -> str:
