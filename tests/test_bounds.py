@@ -14,10 +14,12 @@ from jmlv.graph import Graph, trace
 from jmlv.numerics import certificate_precision
 
 METHODS = (IBP(), CROWNIBP(), CROWN(chunk=7), AlphaCROWN(steps=3, intermediate_steps=3, chunk=7))
+WITH_ALPHA = ("dense", "conv", "pool", "padded_pools", "residual", "odds_and_ends")
+"""Between them these nets have every operation that alpha-CROWN treats in a way of its own."""
 
 
-@partial(jax.jit, compiler_options=FAST_BUILD)
-def bounds_and_values(graph, low, high, coefficients, offsets, t):
+@partial(jax.jit, static_argnums=0, compiler_options=FAST_BUILD)
+def bounds_and_values(methods, graph, low, high, coefficients, offsets, t):
     """Every bound on each box, and the rows at points in it: sampled, corners, and descended to."""
 
     def one(low, high):
@@ -27,7 +29,7 @@ def bounds_and_values(graph, low, high, coefficients, offsets, t):
         slopes = jax.jacrev(rows)((low + high) / 2)
         down, up = jnp.where(slopes > 0, low, high), jnp.where(slopes > 0, high, low)
         points = jnp.concatenate([low + t * (high - low), down, up])
-        bounds = [m.rows(graph, low, high, coefficients, offsets) for m in METHODS]
+        bounds = [m.rows(graph, low, high, coefficients, offsets) for m in methods]
         return bounds, jax.vmap(rows)(points)
 
     return jax.vmap(one)(low, high)
@@ -40,14 +42,16 @@ IN_FLOAT64 = ("conv", "pool", "residual", "odds_and_ends")
 def test_bounds_hold(name):
     """Every net on 18 boxes, in float32."""
     graph, arguments = _case(name)
-    _check(bounds_and_values(graph, *(jnp.asarray(a, "float32") for a in arguments)), 1e-5)
+    methods = METHODS if name in WITH_ALPHA else METHODS[:-1]
+    _check(bounds_and_values(methods, graph, *(jnp.asarray(a, "float32") for a in arguments)), 1e-5)
 
 
 @pytest.mark.parametrize("name", IN_FLOAT64)
 def test_bounds_hold_in_float64(name):
     graph, arguments = _case(name)
     with certificate_precision():
-        _check(bounds_and_values(graph.astype("float64"), *map(jnp.asarray, arguments)), 1e-9)
+        methods = METHODS if name == "pool" else METHODS[:-1]
+        _check(bounds_and_values(methods, graph.astype("float64"), *map(jnp.asarray, arguments)), 1e-9)
 
 
 @cache
@@ -70,8 +74,9 @@ def _check(found, tolerance):
         assert np.all(bound.lower[:, None] <= values + slack)
         assert np.all(bound.upper[:, None] >= values - slack)
     ibp, *tighter = found
-    crown, alpha = tighter[-2:]
-    assert np.all(alpha.lower >= crown.lower - slack) and np.all(alpha.upper <= crown.upper + slack)
+    for loose, tight in zip(tighter[1:], tighter[2:]):  # CROWN, alpha-CROWN
+        assert np.all(tight.lower >= loose.lower - slack)
+        assert np.all(tight.upper <= loose.upper + slack)
     for bound in tighter:
         assert np.all(bound.lower >= ibp.lower - slack) and np.all(bound.upper <= ibp.upper + slack)
         np.testing.assert_allclose(bound.lower[0], values[0].min(0), atol=10 * slack)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jmlv
-from jmlv.bounds import CROWN, AlphaCROWN, backward
+from jmlv.bounds import CROWN, backward
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision, search_precision
 from jmlv.oracles import (
     BranchAndBound,
@@ -383,5 +383,5 @@ def test_nan_is_unknown():
     graph, box, property = next(_cases("dense", 1))
     spoiled = dataclasses.replace(graph, consts=tuple(c * jnp.nan for c in graph.consts))
     assert (
-        jmlv.verify(spoiled, box, property, BranchAndBound(AlphaCROWN())).status is Status.UNKNOWN
+        jmlv.verify(spoiled, box, property, BranchAndBound(CROWN())).status is Status.UNKNOWN
     )
