@@ -21,7 +21,7 @@ from jmlv.progress import TqdmProgress
 from jmlv.regions import Layers
 
 DEFENCES = ("none", "l0", "linf")
-STRATEGIES = (Uniform(), LayerByLayer("outward"), GradientGuided(), LayerSearch(rounds=2, complete=None))
+STRATEGIES = (Uniform(), LayerByLayer("outward"), GradientGuided(), LayerSearch(rounds=2, tighter=None, complete=None))
 HEADER = (
     "model", "image", "target", "strategy", "size", "certified by", "oracle queries", "seconds"
 )  # fmt: skip
