@@ -136,11 +136,8 @@ class Target(Goal):
 
 
 @dataclasses.dataclass(frozen=True)
-class LeaveTopK(Goal):
-    """The label is not among the ``k`` highest scores: breaks :class:`jmlv.InTopK`.
-
-    ``label`` is one number, or a tuple with one for each image.
-    """
+class _TopKGoal(Goal):
+    """One label and the ``k`` highest scores; ``label`` is a number, or a tuple of one an image."""
 
     label: int | tuple[int, ...]
     k: int
@@ -151,6 +148,14 @@ class LeaveTopK(Goal):
     @property
     def decision(self) -> TopK:
         return TopK(self.k)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaveTopK(_TopKGoal):
+    """The label is not among the ``k`` highest scores: breaks :class:`jmlv.InTopK`.
+
+    ``label`` is one number, or a tuple with one for each image.
+    """
 
     def aim(self, present: Bool[np.ndarray, "image label"]) -> Aim:
         attacked = _one_each(self.label, present.shape)
@@ -159,18 +164,8 @@ class LeaveTopK(Goal):
 
 
 @dataclasses.dataclass(frozen=True)
-class EnterTopK(Goal):
+class EnterTopK(_TopKGoal):
     """The label is among the ``k`` highest scores; ``label`` as for :class:`LeaveTopK`."""
-
-    label: int | tuple[int, ...]
-    k: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "label", _frozen(self.label))
-
-    @property
-    def decision(self) -> TopK:
-        return TopK(self.k)
 
     def aim(self, present: Bool[np.ndarray, "image label"]) -> Aim:
         attacked = _one_each(self.label, present.shape)
