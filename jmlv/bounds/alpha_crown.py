@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.backward import Weights, sweep
 from jmlv.bounds.crown import CROWN, Relaxation, relax, with_negatives
@@ -79,7 +79,7 @@ class AlphaCROWN(Relaxation):
         box = Interval(lower[None], upper[None])
         _, lines = self.relax(graph, box)
         rows = Whole(coefficients[:, None, :].astype(graph.dtype))
-        ascent = Ascent(self.steps, self.learning_rate)
+        ascent = SlopeAscent(self.steps, self.learning_rate)
         low, high = jnp.split(ascent.lower_bound(graph, with_negatives(rows), lines, box), 2)
         crown = CROWN(self.chunk).rows(graph, lower, upper, coefficients, offsets)
         return Interval(
@@ -89,11 +89,11 @@ class AlphaCROWN(Relaxation):
     def relax(self, graph, box):
         own = self.intermediate == "per-neuron"
         steps = self.intermediate_steps if own else 0
-        return relax(graph, box, self.chunk, Ascent(steps, self.learning_rate).lower_bound)
+        return relax(graph, box, self.chunk, SlopeAscent(steps, self.learning_rate).lower_bound)
 
 
 @dataclasses.dataclass(frozen=True)
-class Ascent:
+class SlopeAscent:
     """Projected Adam on lower weights, every row for itself; hashable, so that loops compile once."""
 
     steps: int
@@ -126,10 +126,7 @@ class Ascent:
         def step(_: int, state: tuple) -> tuple:
             weights, memory, best, best_weights = state
             slopes, bounds = jax.grad(loss, has_aux=True)(weights)
-            better = bounds > best
-            keep = jax.tree.map(
-                lambda new, old: _where_row(better, new, old), weights, best_weights
-            )
+            keep = keep_better(bounds > best, weights, best_weights)
             moves, memory = adam.update(slopes, memory, weights)
             weights = jax.tree.map(lambda w, m: jnp.clip(w + m, 0, 1), weights, moves)
             return weights, memory, jnp.maximum(best, bounds), keep
@@ -137,8 +134,11 @@ class Ascent:
         state = weights, adam.init(weights), first, weights
         last, _, best, kept = lax.fori_loop(0, self.steps, step, state)
         bounds, _ = sweep(graph, functional, lines, *box, last)
-        return jax.tree.map(lambda new, old: _where_row(bounds > best, new, old), last, kept)
+        return keep_better(bounds > best, last, kept)
 
 
-def _where_row(choice: Array, new: Array, old: Array) -> Array:
-    return jnp.where(choice.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+def keep_better(better: Bool[Array, " row"], new: Any, old: Any) -> Any:
+    """Two pytrees with a leading axis merged: the new rows where they are better."""
+    return jax.tree.map(
+        lambda n, o: jnp.where(better.reshape(-1, *(1,) * (n.ndim - 1)), n, o), new, old
+    )

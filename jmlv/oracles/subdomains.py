@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jmlv.bounds import Interval
+from jmlv.bounds.alpha_crown import keep_better
 from jmlv.bounds.backward import Weights, sweep
 from jmlv.bounds.crown import sources
 from jmlv.bounds.functionals import Functional, Whole, add
@@ -182,17 +183,11 @@ def _step(adam, task, lines, clauses, splits, choice, memory, best, kept, rate) 
         return -found.sum(), found
 
     slopes, found = jax.grad(loss, has_aux=True)(choice)
-    kept = _keep(found > best, choice, kept)
+    kept = keep_better(found > best, choice, kept)
     moves, memory = adam.update(slopes, memory, choice)
     moved = jax.tree.map(lambda c, m: jnp.maximum(c + rate * m, 0), choice, moves)
     moved = moved._replace(weights=jax.tree.map(lambda w: jnp.minimum(w, 1), moved.weights))
     return moved, memory, jnp.maximum(best, found), kept
-
-
-def _keep(better: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(
-        lambda n, o: jnp.where(better.reshape(-1, *(1,) * (n.ndim - 1)), n, o), new, old
-    )
 
 
 _ADAM = optax.adam(1.0, b2=0.98)
