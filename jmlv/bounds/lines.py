@@ -40,7 +40,8 @@ def lines_above(eqn: Equation, interval: Interval, floor: Float[Array, "*out"]) 
     """Lines around a max pool whose output is known to be at least ``floor``, entry by entry."""
     floor = jnp.maximum(floor, floor_of(eqn))
     lines = Lines(*max_pool_lines(*interval, eqn.params, floor), floor)
-    return lines._replace(lower_constant=jnp.where(jnp.isnan(lines.lower_constant), jnp.nan, 0))
+    constant = lines.lower_constant  # kept where it is NaN, or where a window has no element
+    return lines._replace(lower_constant=jnp.where(jnp.isfinite(constant), 0, constant))
 
 
 def floor_constant(lines: Lines, weights: Array, axis: int) -> Array:
