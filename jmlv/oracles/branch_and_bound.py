@@ -42,7 +42,7 @@ class BranchAndBound(Oracle):
     of its own. The subdomain with the lowest bound is split on the neuron that loses most
     (:mod:`jmlv.oracles.subdomains`); its halves are bounded by gradient steps in float32 on lines,
     mixture and multipliers, and closed by a bound in float64. Every point at which a bound is
-    reached is descended from, so counterexamples turn up on the way.
+    reached in the first subdomains of a batch is descended from: counterexamples turn up on the way.
 
     Source: Wang et al., *Beta-CROWN*, NeurIPS 2021, arXiv:2103.06624; Bunel et al., *Branch and
     Bound for Piecewise Linear Neural Network Verification*, JMLR 2020.
@@ -53,7 +53,7 @@ class BranchAndBound(Oracle):
         steps: gradient steps on a subdomain's bound.
         learning_rate: the first of them.
         depth: splits on one path, at most.
-        subdomains: open at a time, at most; a memory cap of a few hundred bytes each.
+        subdomains: open at a time, at most; a memory cap, of about a kilobyte each.
         time_limit: seconds for one query, or None for the caller's budget alone.
 
     >>> import jax.numpy as jnp, jmlv
@@ -98,6 +98,10 @@ class BranchAndBound(Oracle):
             return Evidence(known, search.point, reason)
         closed = min((rows[i] for i in proven), default=np.inf)
         return search.run(clauses, known, float(closed), deadline)
+
+
+DESCENTS = 4
+"""How many points of a batch are descended from."""
 
 
 class _Domain(NamedTuple):
@@ -248,7 +252,7 @@ class _Search:
     def _descend(self, points: np.ndarray) -> None:
         """Descends on the margin from points at which bounds are reached."""
         lower, upper = self.query.lower, self.query.upper
-        points = np.clip(points[:4], lower, upper)
+        points = np.clip(points[:DESCENTS], lower, upper)
         with search_precision():
             found, margin = descend_from(self.query.graph, self.form, lower, upper, points, steps=6)
         if margin < self.margin:
