@@ -79,10 +79,17 @@ def test_bands_are_layers_of_equal_epsilon():
     assert 1.0 - 1e-6 <= found.value < 1.4
 
 
-def test_an_unread_layer_stays_full_and_an_unbroken_property_has_no_cuts():
-    f, x, layers = _linear([1.0, 0.0, 1.0], 9.0)
+def test_an_unread_layer_stays_full():
+    f, x, layers = _linear([1.0, 0.0, 1.0], 0.5)
     g = lambda x: f(jnp.concatenate([x[:, :, :1], jnp.zeros_like(x[:, :, :1]), x[:, :, 2:]], 2))  # noqa: E731
     found = jmlv.size_upper_bound(g, x, layers, jmlv.InTopK(0, 1), budget=5)
+    assert len(found.cuts) and np.all(found.cuts[:, 1] == 0) and found.epsilon[1] == 1
+    assert 1.5 - 1e-6 <= found.value < 1.8
+
+
+def test_a_property_that_nothing_breaks_has_no_cuts():
+    f, x, layers = _linear([1.0, 1.0, 1.0], 9.0)
+    found = jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), budget=5)
     assert found.value == 3.0 and not len(found.cuts) and "no counterexample" in found.reason
 
 
@@ -108,5 +115,7 @@ def test_bad_arguments_name_the_argument():
         jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), budget=0)
     with pytest.raises(ValueError, match="property"):
         jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(1, 1))
+    with pytest.raises(ValueError, match="optimality"):
+        jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), optimality=-1)
     with pytest.raises(ValueError, match="weights"):
         jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), weights=np.array([-1.0, 1.0]))

@@ -8,12 +8,33 @@ from typing import Any, Union
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jmlv.graph import Graph
+from jmlv.graph import Classifier, Graph
 from jmlv.graph.reads import pixels_read
 from jmlv.neighborhoods.weights import equal
-from jmlv.regions import LayeredNeighborhood, Layers
+from jmlv.oracles import Query
+from jmlv.properties import Property
+from jmlv.regions import Box, LayeredNeighborhood, Layers, require_image
 
 Weights = Union[Float[Array, " layer"], Callable[[Layers], Float[Array, " layer"]]]
+
+
+def layer_query(
+    f: Classifier, x: Float[Array, "height width channel"], layers: Layers, property: Property
+) -> Query:
+    """The query about the image alone, once image, layers and property are checked.
+
+    Raises:
+        UnsupportedOperation: ``f`` has operations without a sound rule.
+        TypeError, ValueError: arguments do not fit, or the property does not hold at ``x`` itself.
+    """
+    require_image(x, "x")
+    x = np.asarray(x, np.float32)
+    require_layers(layers, x)
+    query = Query.of(f, Box(x, x), property)
+    margin = query.margin_exact(x)
+    if not margin > 0:
+        raise ValueError(f"property: does not hold at x itself (margin {margin:.4g}).")
+    return query
 
 
 def free_layers(graph: Graph, layers: Layers) -> Bool[np.ndarray, " layer"]:

@@ -9,17 +9,17 @@ from jaxtyping import Array, Float
 
 from jmlv.bounds import CROWN, AlphaCROWN, BoundMethod
 from jmlv.graph import Classifier
-from jmlv.neighborhoods.arguments import Weights, free_layers, require_layers, weights_of
+from jmlv.neighborhoods.arguments import Weights, free_layers, layer_query, weights_of
 from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.layer_search import LayerSearch
 from jmlv.neighborhoods.maximality import LayerStatus, layer_statuses
 from jmlv.neighborhoods.problem import OutOfTime, Problem
 from jmlv.neighborhoods.strategy import Strategy
-from jmlv.neighborhoods.upper_bound import bound_sizes
-from jmlv.oracles import MILP, PGD, Bounds, Cascade, Deadline, Oracle, Query, SoundnessError
+from jmlv.neighborhoods.upper_bound import ATTACK, bound_sizes
+from jmlv.oracles import MILP, PGD, Bounds, Cascade, Deadline, Oracle, SoundnessError
 from jmlv.progress import NoProgress, Progress
 from jmlv.properties import Property
-from jmlv.regions import Box, Layers, require_image
+from jmlv.regions import Layers
 from jmlv.verdict import Status, Verdict
 
 
@@ -75,11 +75,10 @@ def grow(
     [0.37 0.37] ROBUST
     """
     deadline = Deadline(budget)
+    if optimality is not None and not optimality > 0:
+        raise ValueError(f"optimality: must be a positive number of seconds, got {optimality}.")
     strategy = LayerSearch() if strategy is None else strategy
-    require_image(x, "x")
-    x = np.asarray(x, np.float32)
-    require_layers(layers, x)
-    query = Query.of(f, Box(x, x), property)
+    query = layer_query(f, x, layers, property)
     with progress.bar(strategy.name) as bar:
         problem = Problem(
             query=query,
@@ -101,7 +100,7 @@ def grow(
         return grown
     with progress.bar("upper bound") as bar:
         allowed = Deadline(optimality)
-        upper = bound_sizes(query, layers, problem.weights, PGD(4, 25), allowed, bar)
+        upper = bound_sizes(query, layers, problem.weights, ATTACK, allowed, bar)
     return dataclasses.replace(grown, upper_bound=upper)
 
 
@@ -110,9 +109,6 @@ def _search(problem: Problem, strategy: Strategy, deadline: Deadline) -> str:
 
     The image alone is certified first, deadline or not, so that there is something to return.
     """
-    margin = problem.query.margin_exact(problem.x)
-    if not margin > 0:
-        raise ValueError(f"property: does not hold at x itself (margin {margin:.4g}).")
     if not problem.offer(np.zeros(len(problem.movable))).robust:
         return "the image alone could not be certified"
     problem.deadline = deadline

@@ -11,18 +11,21 @@ from jaxtyping import Array, Float
 
 from jmlv.graph import Classifier
 from jmlv.graph.reads import pixels_read
-from jmlv.neighborhoods.arguments import Weights, free_layers, require_layers, weights_of
+from jmlv.neighborhoods.arguments import Weights, free_layers, layer_query, weights_of
 from jmlv.neighborhoods.hitting_set import largest_uncut
 from jmlv.numerics import search_precision
 from jmlv.oracles import PGD, Deadline, Evidence, Query, judge
 from jmlv.oracles.falsify import descend
 from jmlv.progress import Bar, NoProgress, Progress
 from jmlv.properties import Property
-from jmlv.regions import Box, Layers, require_image
+from jmlv.regions import Box, Layers
 from jmlv.verdict import Status
 
 Image = Float[np.ndarray, "height width channel"]
 Vector = Float[np.ndarray, " layer"]
+
+ATTACK = PGD(restarts=4, steps=25)
+"""Looks for counterexamples unless another attack is asked for."""
 
 ROUNDING = 2.0**-22
 """Added to how far a counterexample reaches: neighbourhoods are boxes of float32 numbers."""
@@ -75,7 +78,7 @@ def size_upper_bound(
     weights: Weights | None = None,
     bands: int | None = None,
     budget: float = 60.0,
-    attack: PGD = PGD(restarts=4, steps=25),
+    attack: PGD = ATTACK,
     progress: Progress = NoProgress(),
 ) -> SizeUpperBound:
     """A proven upper bound on the size of any robust layered neighbourhood of ``x``.
@@ -110,16 +113,10 @@ def size_upper_bound(
     True
     """
     deadline = Deadline(budget)
-    require_image(x, "x")
-    x = np.asarray(x, np.float32)
-    require_layers(layers, x)
+    query = layer_query(f, x, layers, property)
     values = weights_of(weights, layers)
     if bands is not None:
         layers, values = layers.banded(bands), np.bincount(layers.bands(bands), values)
-    query = Query.of(f, Box(x, x), property)
-    margin = query.margin_exact(x)
-    if not margin > 0:
-        raise ValueError(f"property: does not hold at x itself (margin {margin:.4g}).")
     with progress.bar("upper bound") as bar:
         return bound_sizes(query, layers, values, attack, deadline, bar)
 
