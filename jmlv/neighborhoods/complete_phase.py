@@ -20,8 +20,9 @@ class CompletePhase:
     """Scales the certified neighbourhood up, then widens it layer by layer with adaptive steps.
 
     Each candidate is checked against the counterexamples already known, then by CROWN, alpha-CROWN,
-    PGD and the complete solver (which gives up at once on models that are beyond it); steps double on success and are quartered on failure, until every layer's step
-    is under a grey level or the time is spent.
+    PGD and the complete solver (which gives up at once on models that are beyond it). Steps double on
+    success and are quartered on failure, until every layer's step is under a grey level or the time
+    is spent.
 
     Attributes:
         seconds: for the whole phase; 0 leaves it out.
