@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,14 +10,33 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from jmlv.training.losses import binary_cross_entropy
+from jmlv.training.losses import Loss, binary_cross_entropy
+from jmlv.training.network import Mutable, Network
+from jmlv.training.objective import Objective
 from jmlv.training.pgd import projected_gradient
 
 Scores = Callable[[Float[Array, "batch height width channel"]], Float[Array, "batch label"]]
 
 
-class Defence(ABC):
-    """Changes the images of one training step; pure, and traced by ``jit``."""
+class Defence(Objective):
+    """Changes the images of one training step; pure, and traced by ``jit``.
+
+    The step minimises the loss on the changed images. They are made against the network in
+    evaluation mode, which is how it will be attacked, and they count as constants.
+    """
+
+    def losses(
+        self,
+        network: Network,
+        loss: Loss,
+        images: Float[Array, "batch height width channel"],
+        labels: Bool[Array, "batch label"],
+        key: Key[Array, ""],
+        done: Float[ArrayLike, ""],
+    ) -> tuple[Float[Array, " batch"], Mutable]:
+        moved = jax.lax.stop_gradient(self.apply(network.frozen(), images, labels, key, done))
+        scores, mutable = network.train(moved)
+        return loss(scores, labels), mutable
 
     @abstractmethod
     def apply(

@@ -2,62 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree
+from jaxtyping import Array, PyTree
 
 from jmlv.data import MultiLabelImages, Photographs
 from jmlv.models import CNNConfig, ModelConfig
 from jmlv.progress import NoProgress, Progress
-from jmlv.training.defences import Defence, NoDefence
+from jmlv.training.config import TrainingConfig
+from jmlv.training.defences import NoDefence
+from jmlv.training.early_stopping import EarlyStopping, best_epoch
 from jmlv.training.losses import Loss, binary_cross_entropy
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train: AdamW with a cosine schedule that ends at zero.
-
-    Attributes:
-        epochs: passes over the images.
-        batch_size: images a step (what is left over of an epoch is dropped; each epoch draws
-            another order).
-        learning_rate: at the start.
-        weight_decay: AdamW's.
-        seed: of the weights, the order and the defence.
-
-    Raises:
-        ValueError: a count is below 1, the seed or the weight decay is negative, or the learning
-            rate is not positive.
-
-    >>> TrainingConfig(epochs=3).batch_size
-    128
-    """
-
-    epochs: int = 20
-    batch_size: int = 128
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)}; expected an integer of at "
-                    f"least {least}. Pass {name}={least} or more."
-                )
-        if not (self.learning_rate > 0 and self.weight_decay >= 0):
-            raise ValueError(
-                f"learning_rate, weight_decay: got {self.learning_rate}, "
-                f"{self.weight_decay}; expected more than 0 and at least 0. Pass such "
-                "rates, for instance the defaults."
-            )
+from jmlv.training.network import take_apart
+from jmlv.training.objective import Objective
+from jmlv.training.parallel import Placement
+from jmlv.training.resume import Checkpoints, History, Store, fingerprint, opened
+from jmlv.training.state import State, Stepper
 
 
 @dataclass(frozen=True)
@@ -65,14 +32,17 @@ class TrainingResult:
     """A trained model and how it got there.
 
     Attributes:
-        model: the trained network.
+        model: the trained network, in evaluation mode.
         losses: mean training loss of each finished epoch, on the images as the defence left them.
         interrupted: whether the user stopped it early.
+        validation: mean average precision after each finished epoch, where there was early
+            stopping; the model is that of the first epoch with the largest.
     """
 
     model: nnx.Module
     losses: tuple[float, ...]
     interrupted: bool = False
+    validation: tuple[float, ...] = ()
 
 
 def train(
@@ -80,9 +50,11 @@ def train(
     model: ModelConfig = CNNConfig(),
     config: TrainingConfig = TrainingConfig(),
     *,
-    defence: Defence = NoDefence(),
+    defence: Objective = NoDefence(),
     loss: Loss = binary_cross_entropy,
     progress: Progress = NoProgress(),
+    checkpoints: Checkpoints | None = None,
+    early_stopping: EarlyStopping | None = None,
 ) -> TrainingResult:
     r"""Trains a new network to minimise the mean loss, binary cross-entropy unless told otherwise.
 
@@ -92,18 +64,25 @@ def train(
     after the last whole epoch and returns the network of that time, marked
     ``interrupted``; before the end of the first epoch it is raised on.
 
+    Passes are in training mode (batch statistics, dropout); the network comes back in evaluation
+    mode. Equal arguments give equal weights on one machine, also where the training was killed at
+    any moment and went on from ``checkpoints``.
+
     Args:
         data: the training images; photographs are decoded anew in each epoch.
-        model: the network's sizes, a ``CNNConfig`` or an ``MLPConfig``.
+        model: the network's sizes, for instance a ``CNNConfig`` or an ``MLPConfig``.
         config: how to train.
-        defence: what to do to the images.
+        defence: what to do to the images, or :class:`jmlv.training.CertifiedTraining`.
         loss: of scores and labels, for instance ``AsymmetricLoss()``.
         progress: shows epochs.
+        checkpoints: a folder to write to, and to go on from if a training like this one wrote there.
+        early_stopping: when to end before the last epoch.
 
     Raises:
         ValueError: the images are not those of ``model.input_shape``, the labels not
-            ``model.labels`` in number, the images fewer than one batch, or the loss is no longer
-            finite.
+            ``model.labels`` in number, the images fewer than one batch, the devices do not fit the
+            batch, the loss is no longer finite, or the checkpoints are of another training.
+        DamagedFile: a checkpoint cannot be read.
 
     >>> from jmlv.data import double_digits
     >>> short = TrainingConfig(epochs=2, batch_size=64)
@@ -111,59 +90,12 @@ def train(
     >>> len(losses), losses[1] < losses[0]
     (2, True)
     """
-    _check(data, model, config)
-    network = model.build(rngs=nnx.Rngs(config.seed))
-    graph, weights = nnx.split(network)
-    optimiser = _optimiser(config, len(data))
-    step = _step(graph, optimiser, defence, loss)
-    batches = _Batches(data, config.batch_size)
-    state, losses, interrupted = (weights, optimiser.init(weights)), [], False
-    try:
-        with progress.bar("training", config.epochs) as bar:
-            for number in range(config.epochs):
-                state, mean = _epoch(step, state, batches, config, number)
-                losses.append(_finite(mean, len(losses)))
-                bar.update(loss=mean)
-    except KeyboardInterrupt:
-        if not losses:
-            raise
-        interrupted = True
-    return TrainingResult(nnx.merge(graph, state[0]), tuple(losses), interrupted)
-
-
-def _optimiser(config: TrainingConfig, images: int) -> optax.GradientTransformation:
-    steps = config.epochs * (images // config.batch_size)
-    schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
-    return optax.adamw(schedule, weight_decay=config.weight_decay)
-
-
-def _step(
-    graph: nnx.GraphDef, optimiser: optax.GradientTransformation, defence: Defence, loss: Loss
-) -> Callable:
-    """The jitted step: (state, images, labels, key, done) to (state, loss).
-
-    It is not put into a ``lax.scan``: XLA runs a convolution inside a loop on one
-    CPU thread without its fast kernels, ten times slower.
-    """
-
-    @jax.jit
-    def step(
-        state: PyTree,
-        images: Float[Array | np.ndarray, "batch height width channel"],
-        labels: Bool[Array | np.ndarray, "batch label"],
-        key: Key[Array, ""],
-        done: Float[ArrayLike, ""],
-    ) -> tuple[PyTree, Float[Array, ""]]:
-        weights, moments = state
-        moved = defence.apply(nnx.merge(graph, weights), images, labels, key, done)
-        moved = jax.lax.stop_gradient(moved)
-        mean, slope = jax.value_and_grad(lambda w: loss(nnx.merge(graph, w)(moved), labels).mean())(
-            weights
-        )
-        updates, moments = optimiser.update(slope, moments, weights)
-        return (optax.apply_updates(weights, updates), moments), mean
-
-    return step
+    _check(data, model, config, early_stopping)
+    loop = _Loop.of(data, model, config, defence, loss, early_stopping)
+    purpose = _purpose(data, model, config, defence, loss, early_stopping)
+    store = nullcontext() if checkpoints is None else opened(checkpoints, purpose)
+    with store as opened_store:
+        return loop.run(_Writer(checkpoints, opened_store), progress)
 
 
 @dataclass(frozen=True)
@@ -176,25 +108,154 @@ class _Batches:
     def __len__(self) -> int:
         return len(self.data) // self.size
 
-    def shuffled(self, seed: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def shuffled(self, seed: list[int], skip: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The batches of one epoch from number ``skip`` on."""
         order = np.random.default_rng(seed).permutation(len(self.data))
-        for start in range(0, len(order) - self.size + 1, self.size):
+        for start in range(skip * self.size, len(order) - self.size + 1, self.size):
             rows = order[start : start + self.size]
             yield self.data.pixels(rows), self.data.labels[rows]
 
 
-def _epoch(
-    step: Callable, state: PyTree, batches: _Batches, config: TrainingConfig, number: int
-) -> tuple[PyTree, float]:
-    """Pass ``number`` over the data, and its mean loss."""
-    key = jax.random.fold_in(jax.random.key(config.seed), number)
-    count, losses = len(batches), []
-    for images, labels in batches.shuffled([config.seed, number]):
-        done = (number + len(losses) / count) / config.epochs
-        step_key = jax.random.fold_in(key, len(losses))
-        state, loss = step(state, images, labels, step_key, done)
-        losses.append(loss)
-    return state, float(np.mean(jax.device_get(losses)))
+@dataclass(frozen=True)
+class _Progressed:
+    """How far a training is: numbers, arrays, and the best network's arrays so far."""
+
+    history: History
+    state: State
+    best: PyTree
+
+    @property
+    def arrays(self) -> PyTree:
+        return self.state, self.best
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """When checkpoints are due; without a store, never."""
+
+    options: Checkpoints | None
+    store: Store | None
+
+    def start(self, fresh: _Progressed) -> _Progressed:
+        """What the newest checkpoint holds, or the fresh start."""
+        found = None if self.store is None else self.store.latest(fresh.arrays)
+        return fresh if found is None else _Progressed(found[0], *found[1])
+
+    def after_step(self, number: int, now: _Progressed) -> None:
+        if self.store is None or self.options.every_steps is None:
+            return
+        if number % self.options.every_steps == 0:
+            self.store.save(number, now.history, now.arrays)
+
+    def after_epoch(self, number: int, now: _Progressed, last: bool) -> None:
+        if self.store is None:
+            return
+        if last or len(now.history.losses) % self.options.every_epochs == 0:
+            self.store.save(number, now.history, now.arrays)
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """Everything of a training that does not change while it runs."""
+
+    config: TrainingConfig
+    batches: _Batches
+    stepper: Stepper
+    step: Callable
+    placement: Placement
+    early_stopping: EarlyStopping | None
+    fresh: _Progressed
+
+    @staticmethod
+    def of(data, model, config, defence, loss, early_stopping) -> _Loop:
+        placement = Placement.over(config.devices, config.batch_size)
+        network = model.build(rngs=nnx.Rngs(config.seed))
+        architecture, *arrays = take_apart(network, mixed_precision=config.mixed_precision)
+        batches = _Batches(data, config.batch_size)
+        optimiser = config.optimiser(config.epochs * len(batches))
+        stepper = Stepper(architecture, optimiser, config.ema)
+        best = None if early_stopping is None else tuple(arrays)
+        fresh = _Progressed(History(), stepper.start(*arrays), best)
+        step = stepper.compiled(defence, loss)
+        return _Loop(config, batches, stepper, step, placement, early_stopping, fresh)
+
+    def run(self, writer: _Writer, progress: Progress) -> TrainingResult:
+        now, interrupted = writer.start(self.fresh), False
+        now = dataclasses.replace(now, state=self.placement.replicate(now.state))
+        finished = now
+        try:
+            with progress.bar("training", self.config.epochs) as bar:
+                for mean in now.history.losses:
+                    bar.update(loss=mean)
+                while not self._is_over(now.history):
+                    now = finished = self._epoch(now, writer)
+                    bar.update(loss=now.history.losses[-1])
+        except KeyboardInterrupt:
+            if not finished.history.losses:
+                raise
+            interrupted = True
+        return self._result(finished, interrupted)
+
+    def _epoch(self, now: _Progressed, writer: _Writer) -> _Progressed:
+        """The rest of a pass over the data, with what comes after it."""
+        number, count = len(now.history.losses), len(self.batches)
+        key = jax.random.fold_in(jax.random.key(self.config.seed), number)
+        state, losses = now.state, [np.float32(loss) for loss in now.history.partial]
+        for batch in self.batches.shuffled([self.config.seed, number], len(losses)):
+            done = (number + len(losses) / count) / self.config.epochs
+            step_key = jax.random.fold_in(key, len(losses))
+            state, loss = self.step(state, *self.placement.spread(*batch), step_key, done)
+            losses.append(loss)
+            if len(losses) < count:
+                self._after_step(writer, number * count + len(losses), now, state, losses)
+        now = self._finished(now, state, float(np.mean(jax.device_get(losses))))
+        writer.after_epoch((number + 1) * count, now, self._is_over(now.history))
+        return now
+
+    def _after_step(
+        self, writer: _Writer, number: int, now: _Progressed, state: State, losses: list[Array]
+    ) -> None:
+        if writer.options is not None and writer.options.every_steps is not None:
+            losses[:] = [np.float32(value) for value in jax.device_get(losses)]
+            history = dataclasses.replace(now.history, partial=tuple(map(float, losses)))
+            writer.after_step(number, _Progressed(history, state, now.best))
+
+    def _finished(self, now: _Progressed, state: State, mean: float) -> _Progressed:
+        """The epoch's numbers, and whether its network is the best so far."""
+        losses = (*now.history.losses, _finite(mean, len(now.history.losses)))
+        if self.early_stopping is None:
+            return _Progressed(History(losses), state, None)
+        network = self.stepper.deployed(state)
+        value = self.early_stopping.measure(network.model())
+        validation = (*now.history.validation, value)
+        is_best = best_epoch(validation) == len(validation) - 1
+        best = (network.weights, network.mutable) if is_best else now.best
+        return _Progressed(History(losses, validation), state, best)
+
+    def _is_over(self, history: History) -> bool:
+        stopping = self.early_stopping
+        early = stopping is not None and stopping.is_over(history.validation)
+        return early or len(history.losses) == self.config.epochs
+
+    def _result(self, now: _Progressed, interrupted: bool) -> TrainingResult:
+        network, history = self.stepper.deployed(now.state), now.history
+        arrays = (network.weights, network.mutable) if now.best is None else now.best
+        weights, mutable = self.placement.gather(arrays)
+        model = dataclasses.replace(network, weights=weights, mutable=mutable).model()
+        return TrainingResult(model, history.losses, interrupted, history.validation)
+
+
+def _purpose(data, model, config, defence, loss, early_stopping) -> dict[str, str]:
+    """All that makes one training another than the next, by name."""
+    stopping = early_stopping
+    return {
+        "data": fingerprint(data),
+        "model": repr(model),
+        "config": repr(dataclasses.replace(config, devices=None)),
+        "defence": repr(defence),
+        "loss": repr(loss) if dataclasses.is_dataclass(loss) else loss.__qualname__,
+        "early stopping": repr(stopping and (stopping.patience, fingerprint(stopping.data))),
+    }
 
 
 def _finite(loss: float, epoch: int) -> float:
@@ -207,20 +268,26 @@ def _finite(loss: float, epoch: int) -> float:
 
 
 def _check(
-    data: MultiLabelImages | Photographs, model: ModelConfig, config: TrainingConfig
+    data: MultiLabelImages | Photographs,
+    model: ModelConfig,
+    config: TrainingConfig,
+    early_stopping: EarlyStopping | None,
 ) -> None:
     kind = type(model).__name__
-    if data.image_shape != model.input_shape:
-        raise ValueError(
-            f"model: got input_shape {model.input_shape} for images of "
-            f"{data.image_shape}; expected the same. Pass "
-            f"{kind}(input_shape={data.image_shape})."
-        )
-    if data.labels.shape[1] != model.labels:
-        raise ValueError(
-            f"model: got {model.labels} labels for data with {data.labels.shape[1]}; "
-            f"expected as many. Pass {kind}(labels={data.labels.shape[1]})."
-        )
+    for name, images in (("data", data), ("early_stopping", early_stopping and early_stopping.data)):
+        if images is None:
+            continue
+        if images.image_shape != model.input_shape:
+            raise ValueError(
+                f"model: got input_shape {model.input_shape} for images of "
+                f"{images.image_shape} in {name}; expected the same. Pass "
+                f"{kind}(input_shape={images.image_shape})."
+            )
+        if images.labels.shape[1] != model.labels:
+            raise ValueError(
+                f"model: got {model.labels} labels for {name} with {images.labels.shape[1]}; "
+                f"expected as many. Pass {kind}(labels={images.labels.shape[1]})."
+            )
     if len(data) < config.batch_size:
         raise ValueError(
             f"data: got {len(data)} images for batches of {config.batch_size}; expected "
