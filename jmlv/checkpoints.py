@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from jmlv.errors import DamagedFile
-from jmlv.models import ModelConfig, config_from_json, config_to_json
+from jmlv.models import SAVED, ModelConfig, config_from_json, config_to_json, unfilled
 
 FORMAT_VERSION = 1
 """Goes up when older code can no longer read what is written."""
@@ -92,7 +92,7 @@ def save(
 
 
 def restore(folder: str | Path) -> tuple[nnx.Module, Metadata]:
-    """The network that ``save`` wrote, bit for bit, and its metadata.
+    """The network that ``save`` wrote, bit for bit, in evaluation mode, and its metadata.
 
     Raises:
         FileNotFoundError: the folder or a part is missing.
@@ -102,13 +102,12 @@ def restore(folder: str | Path) -> tuple[nnx.Module, Metadata]:
     path = Path(folder)
     content = _read_metadata(path)
     config = _config(content["model"], path)
-    model = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
-    graph, state = nnx.split(model)
+    graph, state, random = unfilled(config)
     _check_digest(path, content["weights_sha256"])
     weights = _read_weights(path, nnx.to_pure_dict(state))
     _check_shapes(weights, nnx.to_pure_dict(state), path)
     nnx.replace_by_pure_dict(state, jax.tree.map(jax.numpy.asarray, weights))
-    return nnx.merge(graph, state), Metadata(
+    return nnx.merge(graph, state, random), Metadata(
         content["data"], content["training"], content["metrics"]
     )
 
@@ -132,7 +131,7 @@ def _checkpointer() -> Any:
 
 def _weights(model: nnx.Module) -> PyTree:
     """Plain NumPy arrays: Orbax writes no device or sharding for them."""
-    return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
+    return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, SAVED)))
 
 
 def _digest(folder: Path) -> str:

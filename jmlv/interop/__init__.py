@@ -1,5 +1,11 @@
 """Exchange with other tools: PyTorch's weights in, ONNX and VNN-LIB out and in."""
 
+from jmlv.interop.classifiers import (
+    inception_from_torch,
+    mlgcn_from_torch,
+    query2label_from_torch,
+    resnet_from_torch,
+)
 from jmlv.interop.cnn import cnn_from_torch, config_of, convolution_kernel, dense_kernel
 from jmlv.interop.onnx_writer import write_onnx
 from jmlv.interop.safetensors import read_safetensors

@@ -43,6 +43,9 @@ MAXIMUM_PICKLE = 1 << 26
 def read_torch(path: str | Path) -> dict[str, Num[np.ndarray, "..."]]:
     """The tensors of a state dict, ``torch.save(model.state_dict(), path)``, by name.
 
+    A dictionary that has the state dict under ``"state_dict"`` or ``"model"``, as training scripts
+    save it beside their progress, is read too; what else is in it is dropped.
+
     Raises:
         FileNotFoundError: there is no such file.
         DamagedFile: it is not such a file, or its pickle asks for anything but tensors.
@@ -211,7 +214,14 @@ _ALLOWED = {
 }
 
 
+WRAPPERS = ("state_dict", "model")
+"""Under one of these names training scripts keep a state dict."""
+
+
 def _state_dict(content: Any) -> dict[str, np.ndarray]:
+    if isinstance(content, dict):
+        wrapped = (content[name] for name in WRAPPERS if isinstance(content.get(name), dict))
+        content = next(wrapped, content)
     if not isinstance(content, dict) or not content:
         raise _Refused(f"it holds a {type(content).__name__}, expected a state dict")
     for name, value in content.items():

@@ -14,7 +14,7 @@ from jmlv.interop.torch_archive import read_torch
 
 
 def read_weights(path: str | Path) -> dict[str, Num[np.ndarray, "..."]]:
-    """The arrays of an ``.npz``, ``.safetensors``, ``.pt`` or ``.pth`` file, by name.
+    """The arrays of an ``.npz``, ``.safetensors``, ``.pt``, ``.pth`` or ``.pth.tar`` file, by name.
 
     No code in a file is ever run.
 
@@ -51,4 +51,5 @@ _READERS = {
     ".safetensors": read_safetensors,
     ".pt": read_torch,
     ".pth": read_torch,
+    ".tar": read_torch,
 }

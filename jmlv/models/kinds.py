@@ -6,9 +6,20 @@ from collections.abc import Mapping
 
 from jmlv.models.cnn import CNNConfig
 from jmlv.models.config import ModelConfig
+from jmlv.models.mlgcn import GCNConfig
+from jmlv.models.mlliw import LIWConfig
 from jmlv.models.mlp import MLPConfig
+from jmlv.models.query2label import Query2LabelConfig
+from jmlv.models.resnet import ResNetConfig
 
-KINDS: dict[str, type[ModelConfig]] = {"cnn": CNNConfig, "mlp": MLPConfig}
+KINDS: dict[str, type[ModelConfig]] = {
+    "cnn": CNNConfig,
+    "mlp": MLPConfig,
+    "resnet": ResNetConfig,
+    "query2label": Query2LabelConfig,
+    "mlgcn": GCNConfig,
+    "mlliw": LIWConfig,
+}
 
 _UNNAMED = "cnn"
 """The kind of files that name none: there was only one at first, and older code reads them still."""
