@@ -132,6 +132,14 @@ def test_beta_mixes_the_two_bounds():
         np.testing.assert_allclose(losses_at(objective, 1.0), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("done", [0.0, 0.2, 0.4, 0.6, 1.0])
+def test_every_phase_has_the_value_of_the_whole(done):
+    objective = CertifiedTraining(CROWNIBP(), 0.1, start=0.2, end=0.6, kappa=0.25)
+    phase = objective.phase(done)
+    assert (phase == objective) == (done == 0.4)
+    np.testing.assert_allclose(losses_at(phase, done), losses_at(objective, done), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,4 +1,4 @@
-"""Train small multi-label networks on double digits and write their checkpoints."""
+"""Train multi-label networks, from a TOML file or on double digits, and write their checkpoints."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import jax
 
 from jmlv import checkpoints
 from jmlv.cli.report import table
+from jmlv.cli.training_data import TEST_SEED
+from jmlv.cli.training_plan import TrainingPlan, read_plan
 from jmlv.data import MultiLabelImages, Warp, double_digits, double_mnist
 from jmlv.models import CNNConfig, MultiLabelCNN
 from jmlv.progress import NoProgress, TqdmProgress
@@ -22,7 +24,9 @@ from jmlv.training import (
     NoDefence,
     TrainingConfig,
     binary_cross_entropy,
+    classification_metrics,
     pgd_accuracy,
+    predict,
     top_k_accuracy,
     train,
 )
@@ -38,7 +42,6 @@ MNIST = CNNConfig(
     paddings=(1, 0),
     pool=4,
 )
-TEST_SEED = 1_000
 PGD_EPSILONS = (0.01, 0.05, 0.1)
 PGD_STEPS = 20
 PGD_IMAGES = 1_000
@@ -55,6 +58,11 @@ def defences(sigma: float) -> dict[str, Defence]:
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG.toml",
+        help="a whole training as a file (examples: experiments/configs); of the options, only "
+        "--quiet then counts",
+    )  # fmt: skip
     command.add_argument(
         "--defences", nargs="+", choices=defences(1.0), default=COMMITTED, help="what to train"
     )
@@ -73,6 +81,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.config is not None:
+        _refuse_options(arguments)
+        return _run_plan(read_plan(arguments.config), arguments.quiet)
     tests = _images(arguments, "test")
     rows = []
     for name in arguments.defences:
@@ -80,6 +91,53 @@ def run(arguments: argparse.Namespace) -> int:
         rows.append((str(folder), *metrics.values()))
         header = ("checkpoint", *metrics)
     print(table(header, rows))
+    return 0
+
+
+def _refuse_options(arguments: argparse.Namespace) -> None:
+    """Options beside a file would be ignored, or contradict it."""
+    command = argparse.ArgumentParser()
+    add_arguments(command)
+    changed = [
+        f"--{name.replace('_', '-')}"
+        for name, default in vars(command.parse_args([])).items()
+        if name not in ("config", "quiet") and getattr(arguments, name) != default
+    ]
+    if changed:
+        raise ValueError(
+            f"{', '.join(changed)}: not beside a file; write it into {arguments.config} instead."
+        )
+
+
+def _run_plan(plan: TrainingPlan, quiet: bool) -> int:
+    """Trains, measures and saves what a file asks for."""
+    images, tests = plan.data.load("train"), plan.data.load("test")
+    kept, stopping = (images, None) if plan.held_out is None else plan.held_out.divide(images)
+    result = train(
+        kept,
+        plan.model(images),
+        plan.training,
+        defence=plan.defence,
+        loss=plan.loss,
+        progress=NoProgress() if quiet else TqdmProgress(),
+        checkpoints=plan.checkpoints,
+        early_stopping=stopping,
+    )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    metrics = asdict(classification_metrics(predict(result.model, tests), tests.labels))
+    if isinstance(tests, MultiLabelImages) and tests.masks.shape[1]:
+        metrics |= _measure(result.model, tests, plan.training.seed)
+    data = {"origin": images.origin, "train": len(kept), "test": len(tests)}
+    training = {
+        "config": plan.content,
+        "epochs": len(result.losses),
+        "final_loss": result.losses[-1],
+        "validation": list(result.validation),
+    }
+    metadata = checkpoints.Metadata(data=data, training=training, metrics=metrics)
+    checkpoints.save(plan.out, result.model, metadata, overwrite=True)
+    print(table(("checkpoint", *metrics), [(str(plan.out), *metrics.values())]))
     return 0
 
 
@@ -107,6 +165,7 @@ def _one(
         "defence": {"name": name, **asdict(defence)},
         "loss": arguments.loss,
         **asdict(config),
+        "schedule": repr(config.schedule),
         "final_loss": result.losses[-1],
     }
     source = "double_mnist" if arguments.mnist else "double_digits"

@@ -21,5 +21,12 @@ from jmlv.training.metrics import pgd_accuracy, top_k_accuracy
 from jmlv.training.network import Network
 from jmlv.training.objective import Objective
 from jmlv.training.pgd import projected_gradient
+from jmlv.training.ranking import (
+    Hinge,
+    InstanceWiseRanking,
+    LabelAndInstanceRanking,
+    LabelWiseRanking,
+    exponential,
+)
 from jmlv.training.resume import Checkpoints
 from jmlv.training.schedules import Constant, Cosine, OneCycle, Schedule, WarmUp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key
 from jmlv.bounds import IBP
 from jmlv.bounds.method import BoundMethod
 from jmlv.graph import Graph
+from jmlv.training.defences import NoDefence
 from jmlv.training.losses import Loss
 from jmlv.training.network import Mutable, Network
 from jmlv.training.objective import Objective
@@ -78,6 +80,14 @@ class CertifiedTraining(Objective):
     def grown(self, done: Float[ArrayLike, ""]) -> Float[Array, ""]:
         """The share of the radius in use, when that share of the training is over."""
         return jnp.clip((done - self.start) / (self.end - self.start), 0.0, 1.0)
+
+    def phase(self, done: float) -> Objective:
+        """Clean training before ``start``; IBP alone once the method's share has fallen to 0."""
+        if done <= self.start:
+            return NoDefence()
+        if done >= self.end and self.beta == 0:
+            return dataclasses.replace(self, method=IBP())
+        return self
 
     def losses(
         self,

@@ -25,6 +25,9 @@ class Defence(Objective):
     evaluation mode, which is how it will be attacked, and they count as constants.
     """
 
+    def phase(self, done: float) -> Objective:
+        return self
+
     def losses(
         self,
         network: Network,

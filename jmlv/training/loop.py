@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -161,7 +162,8 @@ class _Loop:
     config: TrainingConfig
     batches: _Batches
     stepper: Stepper
-    step: Callable
+    steps: Callable[[Objective], Callable]
+    objective: Objective
     placement: Placement
     early_stopping: EarlyStopping | None
     fresh: _Progressed
@@ -176,8 +178,10 @@ class _Loop:
         stepper = Stepper(architecture, optimiser, config.ema)
         best = None if early_stopping is None else tuple(arrays)
         fresh = _Progressed(History(), stepper.start(*arrays), best)
-        step = stepper.compiled(defence, loss)
-        return _Loop(config, batches, stepper, step, placement, early_stopping, fresh)
+        steps = functools.cache(lambda objective: stepper.compiled(objective, loss))
+        return _Loop(
+            config, batches, stepper, steps, defence, placement, early_stopping, fresh
+        )
 
     def run(self, writer: _Writer, progress: Progress) -> TrainingResult:
         now, interrupted = writer.start(self.fresh), False
@@ -204,7 +208,8 @@ class _Loop:
         for batch in self.batches.shuffled([self.config.seed, number], len(losses)):
             done = (number + len(losses) / count) / self.config.epochs
             step_key = jax.random.fold_in(key, len(losses))
-            state, loss = self.step(state, *self.placement.spread(*batch), step_key, done)
+            step = self.steps(self.objective.phase(done))
+            state, loss = step(state, *self.placement.spread(*batch), step_key, done)
             losses.append(loss)
             if len(losses) < count:
                 self._after_step(writer, number * count + len(losses), now, state, losses)

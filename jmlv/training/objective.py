@@ -11,7 +11,17 @@ from jmlv.training.network import Mutable, Network
 
 
 class Objective(ABC):
-    """Turns a network, a loss and a batch into the value that training minimises."""
+    """Turns a network, a loss and a batch into the value that training minimises; hashable."""
+
+    @abstractmethod
+    def phase(self, done: float) -> Objective:
+        """An objective with the same value at that moment, as cheap as there is.
+
+        Each phase is compiled once, so there should be few; most objectives return themselves.
+
+        Args:
+            done: the share of the training that is over, in [0, 1].
+        """
 
     @abstractmethod
     def losses(
