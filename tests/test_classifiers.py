@@ -48,7 +48,7 @@ SQUEEZED = replace(ANTI_ALIASED, bottleneck=(False, True), squeeze_excite=(True,
 QUERIES = dict(channels=4, heads=2, feedforward=6, encoders=1, decoders=1)
 CONFIGS = {
     "resnet": ResNetConfig(SHAPE, TINY, labels=4),
-    "one block": ResNetConfig((4, 4, 3), ResNetSizes((1,), (2,), stem_width=2), labels=4),
+    "one block": ResNetConfig((4, 4, 3), replace(TINY, depths=(1,), widths=(2,)), labels=4),
     "anti-aliased": ResNetConfig(SHAPE, ANTI_ALIASED, labels=4, mean=(0.0,), std=(1.0,)),
     "squeezed": ResNetConfig(SHAPE, SQUEEZED, labels=4),
     "query2label": Query2LabelConfig(SHAPE, TINY, labels=4, **QUERIES),
@@ -260,7 +260,7 @@ def test_bounds_hold_around_a_batch_normalised_network(name, method):
 def test_a_residual_network_is_verified_both_ways():
     graph, x = jmlv.trace(drawn("one block"), (4, 4, 3)), images(1)[0, :4, :4]
     label = int(np.argmax(graph.scores(x[None])[0]))
-    for radius, oracle in ((1e-4, jmlv.Bounds()), (0.9, jmlv.PGD(restarts=2, steps=10))):
+    for radius, oracle in ((1e-6, jmlv.Bounds(jmlv.IBP())), (0.9, jmlv.PGD(restarts=2, steps=10))):
         box = jmlv.Box.around(x, np.float32(radius))
         verdict = jmlv.verify(graph, box, jmlv.InTopK(label, 1), oracle)
         assert verdict.robust == (radius < 0.1)
