@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.backward import Weights, sweep
 from jmlv.bounds.crown import CROWN, Relaxation, relax, with_negatives
+from jmlv.bounds.first_layer import FirstLayer, first_layers
 from jmlv.bounds.functionals import Functional, Whole
 from jmlv.bounds.lines import Lines
 from jmlv.bounds.method import Interval
@@ -29,7 +31,8 @@ class AlphaCROWN(Relaxation):
     window's elements bounds ``max(0, max pool)``; CROWN takes one by a rule, alpha-CROWN the best
     that projected Adam finds, for every row of its own. With ``intermediate="per-neuron"`` each
     unstable neuron gets slopes of its own for its own interval too, which is where most of the
-    gain is on convolutional networks. Intersected with CROWN (tighter inner intervals alone may
+    gain is on convolutional networks; ReLUs of the first layer are then bounded by planes from the
+    convex hull over their pixels. Intersected with CROWN (tighter inner intervals alone may
     move a rule's choice of lines for the worse), so never looser.
 
     Source: Xu et al., *Fast and Complete: Enabling Complete Verification with Rapid and Massively
@@ -42,6 +45,8 @@ class AlphaCROWN(Relaxation):
             relaxation shared by all neurons.
         intermediate_steps: gradient steps on the slopes of each inner neuron.
         chunk: as in :class:`jmlv.bounds.CROWN`.
+        planes: bound the ReLUs of the first layer from above by planes over their pixels, each row
+            by its own (:mod:`jmlv.bounds.first_layer`), where CROWN takes a chord.
 
     >>> import jax, jax.numpy as jnp, jmlv
     >>> a, b = jnp.array([[1.0, 1.0], [1.0, -1.0]]), jnp.array([[1.0], [-1.0]])
@@ -58,6 +63,7 @@ class AlphaCROWN(Relaxation):
     intermediate: Literal["per-neuron", "shared"] = "per-neuron"
     intermediate_steps: int = 10
     chunk: int = 64
+    planes: bool = True
 
     def __post_init__(self) -> None:
         if self.intermediate not in ("per-neuron", "shared"):
@@ -79,7 +85,7 @@ class AlphaCROWN(Relaxation):
         box = Interval(lower[None], upper[None])
         _, lines = self.relax(graph, box)
         rows = Whole(coefficients[:, None, :].astype(graph.dtype))
-        ascent = SlopeAscent(self.steps, self.learning_rate)
+        ascent = SlopeAscent(self.steps, self.learning_rate, self.planes)
         low, high = jnp.split(ascent.lower_bound(graph, with_negatives(rows), lines, box), 2)
         crown = CROWN(self.chunk).rows(graph, lower, upper, coefficients, offsets)
         return Interval(
@@ -89,15 +95,17 @@ class AlphaCROWN(Relaxation):
     def relax(self, graph, box):
         own = self.intermediate == "per-neuron"
         steps = self.intermediate_steps if own else 0
-        return relax(graph, box, self.chunk, SlopeAscent(steps, self.learning_rate).lower_bound)
+        ascent = SlopeAscent(steps, self.learning_rate, self.planes)
+        return relax(graph, box, self.chunk, ascent.lower_bound)
 
 
 @dataclasses.dataclass(frozen=True)
 class SlopeAscent:
-    """Projected Adam on lower weights, every row for itself; hashable, so that loops compile once."""
+    """Projected Adam on weights, every row for itself; hashable, so that loops compile once."""
 
     steps: int
     learning_rate: float
+    planes: bool
 
     def lower_bound(
         self,
@@ -107,34 +115,46 @@ class SlopeAscent:
         box: Interval,
     ) -> Float[Array, " row"]:
         """The best bound of all steps for each row; differentiable with the weights held fixed."""
-        first, weights = sweep(graph, functional, lines, *box)
+        planes = first_layers(graph, box) if self.planes else {}
+        bound = partial(_bound, graph, functional, lines, box, planes)
+        first, weights = bound(None)
         if self.steps == 0 or not weights:
             return first
-        fixed = lax.stop_gradient((graph, functional, dict(lines), box))
+        fixed = lax.stop_gradient((graph, functional, dict(lines), box, planes))
         best = self._climb(fixed, lax.stop_gradient(weights), lax.stop_gradient(first))
-        return jnp.maximum(first, sweep(graph, functional, lines, *box, lax.stop_gradient(best))[0])
+        return jnp.maximum(first, bound(lax.stop_gradient(best))[0])
 
     def _climb(self, fixed: Any, weights: Weights, first: Array) -> Weights:
-        graph, functional, lines, box = fixed
         rate = optax.cosine_decay_schedule(self.learning_rate, self.steps, alpha=0.1)
         adam = optax.adam(rate, b2=0.98)
 
-        def loss(weights: Weights) -> tuple[Array, Array]:
-            bounds, _ = sweep(graph, functional, lines, *box, weights)
-            return -bounds.sum(), bounds
+        def loss(weights: Weights) -> tuple[Array, tuple[Array, Weights]]:
+            bounds, used = _bound(*fixed, weights)
+            return -bounds.sum(), (bounds, used)
 
         def step(_: int, state: tuple) -> tuple:
             weights, memory, best, best_weights = state
-            slopes, bounds = jax.grad(loss, has_aux=True)(weights)
-            keep = keep_better(bounds > best, weights, best_weights)
-            moves, memory = adam.update(slopes, memory, weights)
-            weights = jax.tree.map(lambda w, m: jnp.clip(w + m, 0, 1), weights, moves)
+            slopes, (bounds, used) = jax.grad(loss, has_aux=True)(weights)
+            keep = keep_better(bounds > best, used, best_weights)
+            moves, memory = adam.update(slopes, memory, used)
+            weights = jax.tree.map(lambda w, m: jnp.clip(w + m, 0, 1), used, moves)
             return weights, memory, jnp.maximum(best, bounds), keep
 
         state = weights, adam.init(weights), first, weights
         last, _, best, kept = lax.fori_loop(0, self.steps, step, state)
-        bounds, _ = sweep(graph, functional, lines, *box, last)
+        bounds, _ = _bound(*fixed, last)
         return keep_better(bounds > best, last, kept)
+
+
+def _bound(
+    graph: Graph,
+    functional: Functional,
+    lines: Mapping[int, Lines],
+    box: Interval,
+    planes: Mapping[int, FirstLayer],
+    weights: Weights | None,
+) -> tuple[Float[Array, " row"], Weights]:
+    return sweep(graph, functional, lines, *box, weights, planes=planes)
 
 
 def keep_better(better: Bool[Array, " row"], new: Any, old: Any) -> Any:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jmlv.bounds.first_layer import FirstLayer
 from jmlv.bounds.functionals import (
     Functional,
     Whole,
@@ -66,6 +67,7 @@ def sweep(
     upper: Float[Array, "1 *image"],
     wanted: Weights | None = None,
     also: Mapping[Variable, Functional] = MappingProxyType({}),
+    planes: Mapping[int, FirstLayer] = MappingProxyType({}),
 ) -> tuple[Float[Array, " row"], Weights]:
     """As :func:`lower_bound`, with lower lines of each row's own.
 
@@ -73,6 +75,7 @@ def sweep(
         wanted: lower weights to use in place of those of ``lines``, in the shapes that are
             returned; whatever they are, they are made admissible first.
         also: functionals of inner variables to add to the one of the output.
+        planes: first layers whose ReLUs get upper planes of each row's own, where they fit.
 
     Returns:
         A lower bound for each row, and the lower weights that each row used.
@@ -91,7 +94,9 @@ def sweep(
         else:
             index = eqn.outvar.index
             own = None if wanted is None else wanted[index]
-            pulled, offset, used[index] = pull_lines(eqn, current, lines[index], own)
+            layer = planes.get(index)
+            pull = layer.pull if layer is not None and layer.fits(current) else pull_lines
+            pulled, offset, used[index] = pull(eqn, current, lines[index], own)
         constant = constant + offset
         for variable, part in pulled.items():
             pending[variable] = add(pending.get(variable), part, variable)

@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.backward import lower_bound
@@ -26,8 +25,9 @@ from jmlv.bounds.jax_verify_rules import interval_bound
 from jmlv.bounds.lines import Lines, lines_of, undecided
 from jmlv.bounds.loop import masked_map
 from jmlv.bounds.method import BoundMethod, Interval
-from jmlv.graph import Equation, Graph, Variable
+from jmlv.graph import Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.graph.independent import independent
 from jmlv.graph.ir import prefix, read
 from jmlv.graph.operations import ELEMENTWISE, is_affine
 
@@ -212,26 +212,12 @@ def _exact_intervals(graph: Graph) -> set[Variable]:
     Elementwise operations keep attained bounds; one operation that mixes entries (convolution,
     dense, average pool) keeps them too if its operand's entries vary independently.
     """
-    independent, exact = {graph.input}, {graph.input}
+    unmixed = independent(graph)
+    exact = set(unmixed)
     for eqn in graph.eqns:
         inputs = graph.inputs_of(eqn)
         if not is_affine(graph, eqn) or len(inputs) != 1:
             continue
-        if (
-            eqn.primitive in ELEMENTWISE
-            and inputs[0] in independent
-            and _one_to_one(eqn, inputs[0])
-        ):
-            independent.add(eqn.outvar)
-        if inputs[0] in (exact if eqn.primitive in ELEMENTWISE else independent):
+        if inputs[0] in (exact if eqn.primitive in ELEMENTWISE else unmixed):
             exact.add(eqn.outvar)
     return exact
-
-
-def _one_to_one(eqn: Equation, source: Variable) -> bool:
-    """Whether each entry is used once: broadcasting would make copies that move together."""
-    return (
-        eqn.primitive is not lax.broadcast_in_dim_p
-        and eqn.outvar.size <= source.size
-        or (eqn.primitive is lax.pad_p)
-    )

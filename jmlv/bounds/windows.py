@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jmlv.bounds.functionals import Window, crop, drop_outside, flat_sum
 from jmlv.graph import Equation, Graph, Variable
@@ -57,39 +57,68 @@ def _extent(window: Window) -> tuple[int, int]:
 
 
 def _convolution(eqn: Equation, inputs, window: Window, constants) -> Pulled | None:
+    if not is_plain_convolution(eqn) or eqn.invars[0] not in inputs:
+        return None
+    kernel = kernel_of(eqn, constants)
+    pieces = jnp.einsum("rabo,hwio->rabhwi", window.rows, kernel, precision="highest")
+    return {inputs[0]: lay_pieces(pieces, eqn, window.corner, inputs[0])}, 0.0
+
+
+def is_plain_convolution(eqn: Equation) -> bool:
+    """A convolution of (1, H, W, channel) without groups or dilation."""
+    if eqn.primitive is not lax.conv_general_dilated_p:
+        return False
     p = eqn.params
     numbers = p["dimension_numbers"]
-    plain = (
+    return (
         (numbers.lhs_spec, numbers.out_spec) == _NHWC
         and p["feature_group_count"] == p["batch_group_count"] == 1
         and set(p["lhs_dilation"]) == set(p["rhs_dilation"]) == {1}
-        and eqn.invars[0] in inputs
     )
-    if not plain:
-        return None
-    outputs, features, *spatial = numbers.rhs_spec
-    kernel = jnp.transpose(read(constants, eqn.invars[1]), (*spatial, features, outputs))
-    pieces = jnp.einsum("rabo,hwio->rabhwi", window.rows, kernel, precision="highest")
+
+
+def kernel_of(eqn: Equation, constants: Mapping[Variable, Any]) -> Float[Array, "h w in out"]:
+    """A plain convolution's kernel, its axes in this order."""
+    outputs, features, *spatial = eqn.params["dimension_numbers"].rhs_spec
+    return jnp.transpose(read(constants, eqn.invars[1]), (*spatial, features, outputs))
+
+
+def lay_pieces(
+    pieces: Float[Array, "row a b h w in"], eqn: Equation, corner: Array, source: Variable
+) -> Window:
+    """Adds up what each output (a, b) of a plain convolution puts on the patch that it reads."""
+    p = eqn.params
     rows = _overlap(_overlap(pieces, 1, 3, p["window_strides"][0]), 1, 3, p["window_strides"][1])
     low = tuple(pair[0] for pair in p["padding"])
-    corner = window.corner * jnp.array(p["window_strides"]) - jnp.array(low)
-    return {inputs[0]: drop_outside(Window(rows, corner), inputs[0])}, 0.0
+    corner = corner * jnp.array(p["window_strides"]) - jnp.array(low)
+    return drop_outside(Window(rows, corner), source)
 
 
 def _overlap(pieces: Array, turn: int, axis: int, stride: int) -> Array:
     """Adds pieces up, the n-th one shifted by ``n * stride`` along an axis; axis ``turn`` goes.
 
     With a matrix product before it this transposes a convolution; XLA's CPU convolution with
-    dilated input, and any convolution inside a loop, is many times slower.
+    dilated input, and any convolution inside a loop, is many times slower. The loop is over the
+    pieces or over the entries of one, whichever are fewer.
     """
-    count = pieces.shape[turn]
+    count, size = pieces.shape[turn], pieces.shape[axis]
     total = 0.0
-    for n in range(count):
-        piece = jax.lax.index_in_dim(pieces, n, turn, keepdims=False)
-        shift = [(0, 0, 0)] * piece.ndim
-        shift[axis - 1] = (n * stride, (count - 1 - n) * stride, 0)
-        total = total + lax.pad(piece, jnp.zeros((), piece.dtype), shift)
-    return total
+    if count <= size:
+        for n in range(count):
+            piece = lax.index_in_dim(pieces, n, turn, keepdims=False)
+            total += _padded(piece, axis - 1, (n * stride, (count - 1 - n) * stride, 0))
+        return total
+    for n in range(size):
+        entry = lax.index_in_dim(pieces, n, axis, keepdims=False)
+        total += _padded(entry, turn, (n, size - 1 - n, stride - 1))
+    return jnp.moveaxis(total, turn, axis - 1)
+
+
+def _padded(values: Array, axis: int, sides: tuple[int, int, int]) -> Array:
+    """Zeros before, after and between the entries along an axis."""
+    config = [(0, 0, 0)] * values.ndim
+    config[axis] = sides
+    return lax.pad(values, jnp.zeros((), values.dtype), config)
 
 
 def _sum_pool(eqn: Equation, inputs, window: Window, constants) -> Pulled | None:

@@ -1,0 +1,34 @@
+"""Which variables still hold the input's pixels one by one."""
+
+from __future__ import annotations
+
+from jax import lax
+
+from jmlv.graph.ir import Equation, Graph, Variable
+from jmlv.graph.operations import ELEMENTWISE, is_affine
+
+
+def independent(graph: Graph) -> set[Variable]:
+    """Variables whose entries vary independently: each is an affine function of a pixel of its own.
+
+    >>> import jmlv
+    >>> graph = jmlv.trace(lambda x: (2 * x - 1).reshape(1, -1) @ [[1.0], [1.0]], (2, 1, 1))
+    >>> len(graph.eqns), len(independent(graph))
+    (4, 4)
+    """
+    found = {graph.input}
+    for eqn in graph.eqns:
+        inputs = graph.inputs_of(eqn)
+        alone = len(inputs) == 1 and inputs[0] in found and is_affine(graph, eqn)
+        if alone and eqn.primitive in ELEMENTWISE and _one_to_one(eqn, inputs[0]):
+            found.add(eqn.outvar)
+    return found
+
+
+def _one_to_one(eqn: Equation, source: Variable) -> bool:
+    """Whether each entry is used once: broadcasting would make copies that move together."""
+    return (
+        eqn.primitive is not lax.broadcast_in_dim_p
+        and eqn.outvar.size <= source.size
+        or (eqn.primitive is lax.pad_p)
+    )
