@@ -15,6 +15,7 @@ from jmlv.interop import (
     query2label_from_torch,
     read_weights,
     resnet_from_torch,
+    tresnet_from_timm,
 )
 from jmlv.models import (
     GCNConfig,
@@ -141,6 +142,36 @@ def resnet(net, x, config):
     return net.linear(x.mean((2, 3)), "fc", LABELS)
 
 
+def tresnet(net, x, config):
+    """One basic block and one bottleneck, which halves the sides, of timm's TResNet."""
+
+    def unit(x, name, out, kernel, slope=None):
+        y = net.norm(net.conv(x, f"{name}.conv", out, kernel, 1, kernel // 2), f"{name}.bn")
+        return y if slope is None else np.where(y > 0, y, slope * y)
+
+    def squeezed(x, name):
+        squeezed = x.mean((2, 3), keepdims=True)
+        hidden = relu(net.conv(squeezed, f"{name}.fc1", 64, 1, bias=True))
+        return x / (1 + np.exp(-net.conv(hidden, f"{name}.fc2", x.shape[1], 1, bias=True)))
+
+    def blurred(x):
+        x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+        kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+        return (windows(x, (3, 3), 2, (0, 0), 0.0) * kernel).sum((-1, -2))
+
+    x = pixels(x, config.mean, config.std)
+    squares = [x[:, :, i::4, j::4] for i in range(4) for j in range(4)]
+    x = unit(np.concatenate(squares, 1), "body.conv1", 4, 3, 0.01)
+    name = "body.layer1.0"
+    y = unit(unit(x, f"{name}.conv1", 4, 3, 0.001), f"{name}.conv2", 4, 3)
+    x = relu(squeezed(y, f"{name}.se") + x)
+    name = "body.layer2.0"
+    y = blurred(unit(unit(x, f"{name}.conv1", 6, 1, 0.001), f"{name}.conv2", 6, 3, 0.001))
+    y = unit(squeezed(y, f"{name}.se"), f"{name}.conv3", 24, 1)
+    x = relu(y + unit(windows(x, (2, 2), 2, (0, 0), 0.0).mean((-1, -2)), f"{name}.downsample.1", 24, 1))
+    return net.linear(x.mean((2, 3)), "head.fc", LABELS)
+
+
 def mlgcn(net, x, config):
     names = [f"features.{number}" for number in (0, 1, 4, 5)]
     x = resnet_trunk(net, pixels(x, config.mean, config.std), names).max((2, 3))
@@ -258,8 +289,16 @@ def inception(net, x, config):
 
 
 TRANSFORMER = dict(channels=8, heads=2, feedforward=12)
+TRESNET = ResNetSizes(
+    (1, 1), (4, 6), (False, True), (True, True), 4, 3, 1, False, 4, True, True, (0.01, 0.001)
+)
 CASES = {
     "resnet": (resnet, resnet_from_torch, ResNetConfig(SHAPE, SMALL, LABELS)),
+    "tresnet": (
+        tresnet,
+        tresnet_from_timm,
+        ResNetConfig((24, 16, 3), TRESNET, LABELS, (0.0,), (1.0,)),
+    ),
     "mlgcn": (mlgcn, mlgcn_from_torch, GCNConfig(SHAPE, SMALL, LABELS, embedding=6, hidden=7)),
     "query2label": (
         query2label,
@@ -377,6 +416,21 @@ def test_torchvision_gives_the_same_scores(name, tmp_path):
     inputs = torch.from_numpy(pixels(x, model.config.mean, model.config.std).astype(np.float32))
     with torch.no_grad():
         expected = network(inputs).numpy()
+    np.testing.assert_allclose(model(x), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_timm_gives_the_same_scores(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    from jmlv.models import TRESNET_M
+
+    network = timm.create_model("tresnet_m", num_classes=LABELS).eval()
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    config = ResNetConfig((64, 64, 3), TRESNET_M, LABELS, (0.0,), (1.0,))
+    model = tresnet_from_timm(tmp_path / "net.pth", config)
+    x = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(x.transpose(0, 3, 1, 2))).numpy()
     np.testing.assert_allclose(model(x), expected, atol=1e-3, rtol=1e-3)
 
 

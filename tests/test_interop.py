@@ -353,6 +353,23 @@ def test_state_dicts_that_are_none_are_refused(name, tmp_path, torch_names):
         read_torch(path)
 
 
+@pytest.mark.parametrize("name", ["state_dict", "model"])
+def test_a_training_scripts_state_dict_is_found(name, tmp_path, torch_names):
+    """Its progress beside it is dropped; what is inside is checked as ever."""
+    path, arrays = tmp_path / "model_best.pth.tar", {"a": np.arange(6.0)}
+    for broken in (False, True):
+        inside = (lambda state: {"b": "text"}) if broken else (lambda state: state)
+        content = lambda state: {"epoch": 3, "arch": "resnet101", name: inside(state)}  # noqa: B023, E731
+        write_torch(path, torch_names, arrays, content=content)
+        if broken:
+            with pytest.raises(DamagedFile, match="'b' is a str"):
+                read_weights(path)
+        else:
+            assert {key: value.tolist() for key, value in read_weights(path).items()} == {
+                "a": [0, 1, 2, 3, 4, 5]
+            }
+
+
 class Runs:
     def __init__(self, function, *arguments):
         self.call = function, arguments

@@ -5,6 +5,7 @@ from jmlv.interop.classifiers import (
     mlgcn_from_torch,
     query2label_from_torch,
     resnet_from_torch,
+    tresnet_from_timm,
 )
 from jmlv.interop.cnn import cnn_from_torch, config_of, convolution_kernel, dense_kernel
 from jmlv.interop.onnx_writer import write_onnx

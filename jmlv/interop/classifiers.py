@@ -7,6 +7,7 @@ name already.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,15 @@ PARALLEL = "module."
 """PyTorch's data parallelism puts this before every name."""
 
 TORCHVISION = {"backbone": ""}
+TIMM = {"backbone": "body", "fc": "head.fc"}
+TIMM_PATTERNS = (
+    (r"downsample\.1\.", "downsample.1.bn."),
+    (r"downsample\.0\.", "downsample.1.conv."),
+    (r"(conv\d)\.weight$", r"\1.conv.weight"),
+    (r"\bbn(\d)\.", r"conv\1.bn."),
+)
+"""There a convolution has its batch norm inside, and a shortcut's comes after its pool."""
+
 QUERY2LABEL = {
     "backbone": "backbone.0.body",
     "encoder": "transformer.encoder.layers",
@@ -74,8 +84,6 @@ def resnet_from_torch(path: str | Path, config: ResNetConfig) -> MultiLabelResNe
     """A :class:`jmlv.models.MultiLabelResNet` with weights in torchvision's layout (``conv1.weight``,
     ``layer1.0.bn1.running_mean``, ``fc.bias``).
 
-    TResNet's own layout is not read.
-
     Args:
         path: ``.npz``, ``.safetensors`` or state-dict ``.pt`` file.
         config: the sizes that the network was trained with.
@@ -87,6 +95,25 @@ def resnet_from_torch(path: str | Path, config: ResNetConfig) -> MultiLabelResNe
     """
     weights = without_beginning(read_weights(path), PARALLEL)
     return filled(config, weights, renaming(TORCHVISION), path)
+
+
+def tresnet_from_timm(path: str | Path, config: ResNetConfig) -> MultiLabelResNet:
+    """A :class:`jmlv.models.MultiLabelResNet` with weights in the layout that timm has for TResNet
+    (``body.conv1.conv.weight``, ``body.layer1.0.conv1.bn.weight``, ``head.fc.bias``).
+
+    The layout of TResNet's authors, whose batch norm is fused with the activation, is not read.
+
+    Args:
+        path: ``.npz``, ``.safetensors`` or state-dict ``.pt`` file.
+        config: the sizes that the network was trained with, such as ``TRESNET_M``; TResNet takes
+            pixels as they are, ``mean=(0.0,), std=(1.0,)``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: it cannot be read, or tensors are missing, superfluous, of another shape or not
+            finite; all are named.
+    """
+    return filled(config, without_beginning(read_weights(path), PARALLEL), _tresnet, path)
 
 
 def inception_from_torch(path: str | Path, config: LIWConfig) -> MultiLabelLIW:
@@ -163,6 +190,15 @@ def mlgcn_from_torch(
 
 def _unread_in_inception(name: str) -> bool:
     return name.startswith(AUXILIARY) or name in NORMALISATION
+
+
+def _tresnet(place: Place, shape: Shape) -> Tensor:
+    name = dotted(place, TIMM)
+    for pattern, other in TIMM_PATTERNS:
+        name = re.sub(pattern, other, name)
+    if ".se." in name and place[-1] == "kernel":
+        return Tensor(name, (*shape[::-1], 1, 1), lambda value: value[:, :, 0, 0].T)
+    return tensor(name, place[-1], shape)
 
 
 def _query2label(place: Place, shape: Shape) -> Tensor:

@@ -212,7 +212,7 @@ class MultiLabelResNet(nnx.Module):
 
     Source: the head and its use for several labels: Ben-Baruch et al., *Asymmetric Loss For
     Multi-Label Classification*, ICCV 2021, Section 4. :func:`jmlv.interop.resnet_from_torch` reads
-    torchvision's weights.
+    torchvision's weights, :func:`jmlv.interop.tresnet_from_timm` timm's of TResNet.
 
     >>> tiny = ResNetSizes((1,), (8,), stem_width=8, stem_kernel=3, stem_pool=False)
     >>> model = MultiLabelResNet(ResNetConfig((16, 16, 3), tiny, labels=5), rngs=nnx.Rngs(0))
