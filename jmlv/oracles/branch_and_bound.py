@@ -7,7 +7,7 @@ import heapq
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,9 @@ from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
 from jmlv.oracles.clauses import Clause, open_clauses
 from jmlv.oracles.falsify import descend_from
-from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
+from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, require_encodable
+from jmlv.oracles.part_search import Settings
+from jmlv.oracles.separable import Outcome, PartRows, problem_of
 from jmlv.oracles.subdomains import (
     Choice,
     Scores,
@@ -44,6 +46,9 @@ class BranchAndBound(Oracle):
     mixture and multipliers, and closed by a bound in float64. Every point at which a bound is
     reached in the first subdomains of a batch is descended from: counterexamples turn up on the way.
 
+    A network that falls apart over the box, into parts that share no pixel, is searched part by part
+    first (:mod:`jmlv.oracles.part_search`), and as a whole only where that proves too little.
+
     Source: Wang et al., *Beta-CROWN*, NeurIPS 2021, arXiv:2103.06624; Bunel et al., *Branch and
     Bound for Piecewise Linear Neural Network Verification*, JMLR 2020.
 
@@ -55,6 +60,7 @@ class BranchAndBound(Oracle):
         depth: splits on one path, at most.
         subdomains: open at a time, at most; a memory cap, of about a kilobyte each.
         time_limit: seconds for one query, or None for the caller's budget alone.
+        parts: how a network that falls apart is searched part by part; None searches it as a whole.
 
     >>> import jax.numpy as jnp, jmlv
     >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) @ jnp.array([[1.0, 1.0], [-1.0, 2.0]]))
@@ -63,6 +69,8 @@ class BranchAndBound(Oracle):
     'ROBUST'
     """
 
+    piecewise_linear: ClassVar[bool] = True
+
     relaxation: Relaxation = AlphaCROWN()
     batch: int = 16
     steps: int = 4
@@ -70,6 +78,7 @@ class BranchAndBound(Oracle):
     depth: int = 48
     subdomains: int = 200_000
     time_limit: float | None = None
+    parts: Settings | None = Settings()
 
     def __post_init__(self) -> None:
         for field in ("batch", "depth", "subdomains"):
@@ -85,9 +94,12 @@ class BranchAndBound(Oracle):
         return "branch and bound"
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
+        require_encodable(self, query)
         deadline = deadline.within(self.time_limit)
         search = _Search(self, query)
-        rows = search.row_bounds()
+        problem = None if self.parts is None else problem_of(query, search.exact, self.parts)
+        parts = None if problem is None else PartRows(problem, query, search.exact)
+        rows = search.row_bounds() if parts is None else parts.bounds(search.look)
         known = float(query.property.combine(rows, query.label_count))
         if known > PROOF_TOLERANCE or not np.isfinite(rows).all():
             return Evidence(known, search.point, f"bounds of single rows: at least {known:.4g}")
@@ -96,8 +108,12 @@ class BranchAndBound(Oracle):
         if clauses is None:
             reason = "branch and bound: too many clauses are open"
             return Evidence(known, search.point, reason)
-        closed = min((rows[i] for i in proven), default=np.inf)
-        return search.run(clauses, known, float(closed), deadline)
+        search.known = known
+        search.closed = float(min((rows[i] for i in proven), default=np.inf))
+        if parts is not None and search.margin > 0:
+            outcome = parts.prove(clauses, search.look, deadline, self.subdomains)
+            clauses = search.learn(outcome)
+        return search.run(clauses, deadline)
 
 
 DESCENTS = 4
@@ -146,18 +162,28 @@ class _Search:
         found = [exact[: len(rows)] for rows, _, exact, _ in self._whole_box()]
         return np.concatenate(found)
 
-    def run(
-        self, clauses: list[Clause], known: float, closed: float, deadline: Deadline
-    ) -> Evidence:
+    def look(self, points: Float[np.ndarray, "point *image"]) -> bool:
+        """Descends from some points; whether a counterexample is known."""
+        self._descend(points)
+        return self.margin <= 0
+
+    def learn(self, outcome: Outcome) -> list[Clause]:
+        """Takes over what the search by parts has proven; the clauses that are left."""
+        self.closed = min(self.closed, outcome.closed)
+        self.known = max(self.known, min(self.closed, outcome.lower))
+        self.bounded += outcome.bounded
+        return outcome.left
+
+    def run(self, clauses: list[Clause], deadline: Deadline) -> Evidence:
         """Splits until all is proven, a counterexample is found, or the deadline passes.
 
         Args:
             clauses: what is to be proven.
-            known: a bound on the margin.
-            closed: a bound on the clauses that are left out.
             deadline: when to stop.
         """
-        self.known, self.closed = known, closed
+        if not clauses or deadline.passed or self.margin <= 0:
+            self.stuck = self.known if clauses else np.inf
+            return self._evidence(deadline)
         self.masks = np.zeros((len(clauses), self.masks.shape[1]), np.float32)
         for i, clause in enumerate(clauses):
             self.masks[i, sorted(clause)] = 1.0
@@ -252,7 +278,7 @@ class _Search:
     def _descend(self, points: np.ndarray) -> None:
         """Descends on the margin from points at which bounds are reached."""
         lower, upper = self.query.lower, self.query.upper
-        points = np.clip(points[:DESCENTS], lower, upper)
+        points = np.clip(np.resize(points, (DESCENTS, *lower.shape)), lower, upper)
         with search_precision():
             found, margin = descend_from(self.query.graph, self.form, lower, upper, points, steps=6)
         if margin < self.margin:
