@@ -130,10 +130,10 @@ def pull_lines(
     spread = _choose(rows[:, None], low, high)
     low = jnp.broadcast_to(low, spread.shape)
     if is_relu(eqn):
-        return {source: Whole(spread[:, 0])}, offset, low
+        return {source: Whole(spread[:, 0])}, offset, low if own is None else own
     transposed = jax.linear_transpose(lambda x: patches(x, eqn.params), source.aval)
     (rows,) = jax.vmap(transposed)(spread)
-    return {source: Whole(rows)}, offset, low
+    return {source: Whole(rows)}, offset, low if own is None else own
 
 
 def _choose(rows: Array, low: Array, high: Array) -> Array:
@@ -171,11 +171,11 @@ def _pull_lines_window(eqn: Equation, window: Window, lines: Lines, own: Array |
     offset = flat_sum(_choose(rows, *constants))
     source = eqn.invars[0]
     if is_relu(eqn):
-        return {source: Window(spread[:, 0], window.corner)}, offset, low
+        return {source: Window(spread[:, 0], window.corner)}, offset, low if own is None else own
     valid = {**eqn.params, "padding": ((0, 0),) * 4}
 
     def local(patch: Array) -> Array:
         return patches(patch[None], valid)[:, 0]
 
     pulled = slide(Window(spread, window.corner), source, local, pool_settings(eqn))
-    return {source: pulled}, offset, low
+    return {source: pulled}, offset, low if own is None else own
