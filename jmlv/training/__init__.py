@@ -1,6 +1,6 @@
 """Training small multi-label networks, undefended and defended, and measuring them."""
 
-from jmlv.training.certified import CertifiedTraining, worst_scores
+from jmlv.training.certified import CertifiedTraining, worst_margins, worst_scores
 from jmlv.training.classification import (
     ClassificationMetrics,
     classification_metrics,
@@ -10,6 +10,7 @@ from jmlv.training.classification import (
 from jmlv.training.config import TrainingConfig
 from jmlv.training.defences import Defence, GaussianNoise, L0Defence, LinfDefence, NoDefence
 from jmlv.training.early_stopping import EarlyStopping
+from jmlv.training.elision import ElidedIBP
 from jmlv.training.loop import TrainingResult, train
 from jmlv.training.losses import (
     AsymmetricLoss,

@@ -13,6 +13,7 @@ from jmlv.bounds import IBP
 from jmlv.bounds.method import BoundMethod
 from jmlv.graph import Graph
 from jmlv.training.defences import NoDefence
+from jmlv.training.elision import ElidedIBP
 from jmlv.training.losses import Loss
 from jmlv.training.network import Mutable, Network
 from jmlv.training.objective import Objective
@@ -30,6 +31,13 @@ class CertifiedTraining(Objective):
     the scores of true labels and rises with those of the others, as all in
     :mod:`jmlv.training.losses` do, $L(\hat F, y)$ is at least the loss anywhere in the box.
 
+    With ``margins`` the second term is instead the worst of how far true labels are before others,
+
+    $$\sum_{t \in Y} \log\Bigl(1 + \sum_{c \notin Y} e^{-\underline{F_t - F_c}}\Bigr),$$
+
+    from lower bounds on the differences themselves (:func:`worst_margins`): what the certificates of
+    ``InTopK`` and ``KeepsLabels`` rest on, and no bound on any score alone is asked for.
+
     The radius grows from 0, $\kappa$ falls from 1 and, with another bound than IBP, the bound's
     share $\beta$ falls from 1, all linearly and together, between two moments of the training. A
     bound that is tight at first keeps the training stable; IBP at the end makes it certifiable.
@@ -41,6 +49,8 @@ class CertifiedTraining(Objective):
         end: share of the training from which the radius is whole.
         kappa: the clean loss's share at the end.
         beta: the method's share at the end; the rest is IBP's.
+        margins: whether differences of scores are bounded, and not scores; IBP then leaves its last
+            affine layers to the differences (:class:`ElidedIBP`).
 
     Raises:
         ValueError: the radius is not in (0, 1], ``start`` and ``end`` are not in order in [0, 1], or
@@ -61,6 +71,7 @@ class CertifiedTraining(Objective):
     end: float = 0.6
     kappa: float = 0.5
     beta: float = 0.0
+    margins: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon <= 1:
@@ -83,7 +94,7 @@ class CertifiedTraining(Objective):
 
     def phase(self, done: float) -> Objective:
         """Clean training before ``start``; IBP alone once the method's share has fallen to 0."""
-        if done <= self.start:
+        if done < self.start:
             return NoDefence()
         if done >= self.end and self.beta == 0:
             return dataclasses.replace(self, method=IBP())
@@ -101,12 +112,25 @@ class CertifiedTraining(Objective):
         grown = self.grown(done)
         kappa, beta = 1 - grown * (1 - self.kappa), 1 - grown * (1 - self.beta)
         scores, mutable = network.train(images)
-        graph = network.graph(images.shape[1:])
-        worst = worst_scores(graph, images, labels, grown * self.epsilon, IBP())
+        graph, radius = network.graph(images.shape[1:]), grown * self.epsilon
+        worst = self._bounds(graph, images, labels, radius, ElidedIBP() if self.margins else IBP())
         if self.method != IBP():
-            tight = worst_scores(graph, images, labels, grown * self.epsilon, self.method)
+            tight = self._bounds(graph, images, labels, radius, self.method)
             worst = beta * tight + (1 - beta) * worst
-        return kappa * loss(scores, labels) + (1 - kappa) * loss(worst, labels), mutable
+        certified = ranking_cross_entropy(worst, labels) if self.margins else loss(worst, labels)
+        return kappa * loss(scores, labels) + (1 - kappa) * certified, mutable
+
+    def _bounds(
+        self,
+        graph: Graph,
+        images: Float[Array, "batch height width channel"],
+        labels: Bool[Array, "batch label"],
+        radius: Float[Array, ""],
+        method: BoundMethod,
+    ) -> Float[Array, "batch ..."]:
+        if self.margins:
+            return worst_margins(graph, images, radius, method)
+        return worst_scores(graph, images, labels, radius, method)
 
 
 def worst_scores(
@@ -141,3 +165,50 @@ def worst_scores(
 
     with jax.default_matmul_precision("highest"):
         return signs * jax.vmap(least)(lower, upper, signs)
+
+
+def worst_margins(
+    graph: Graph,
+    images: Float[Array, "batch height width channel"],
+    epsilon: Float[ArrayLike, ""],
+    method: BoundMethod,
+) -> Float[Array, "batch label label"]:
+    r"""Lower bounds on $F_t - F_c$ for every pair of labels $t$ (first) and $c$ (second).
+
+    Args:
+        graph, images, epsilon, method: as in :func:`worst_scores`.
+
+    >>> import jmlv
+    >>> graph = jmlv.trace(lambda x: x.reshape(x.shape[0], -1), (1, 2, 1))
+    >>> worst = worst_margins(graph, jnp.full((1, 1, 2, 1), 0.5), 0.1, ElidedIBP())
+    >>> [round(float(margin), 3) for margin in worst.ravel()]
+    [0.0, -0.2, -0.2, 0.0]
+    """
+    lower, upper = jnp.clip(images - epsilon, 0, 1), jnp.clip(images + epsilon, 0, 1)
+    one, count = jnp.eye(graph.label_count, dtype=images.dtype), graph.label_count
+    pairs = (one[:, None] - one[None]).reshape(-1, count)
+
+    def least(low: Array, high: Array) -> Float[Array, " pair"]:
+        return method.rows(graph, low, high, pairs, jnp.zeros(len(pairs), images.dtype)).lower
+
+    with jax.default_matmul_precision("highest"):
+        return jax.vmap(least)(lower, upper).reshape(-1, count, count)
+
+
+def ranking_cross_entropy(
+    margins: Float[Array, "batch label label"], labels: Bool[Array, "batch label"]
+) -> Float[Array, " batch"]:
+    r"""$\sum_{t \in Y} \log(1 + \sum_{c \notin Y} e^{-m_{tc}})$ of differences $m_{tc}$ of scores.
+
+    Args:
+        margins: $m_{tc} = F_t - F_c$, or lower bounds on it, which give an upper bound.
+        labels: $Y$, multi-hot.
+
+    >>> labels = jnp.array([[True, False, False]])
+    >>> print(f"{float(ranking_cross_entropy(jnp.zeros((1, 3, 3)), labels)[0]):.4f}")
+    1.0986
+    """
+    others = jnp.where(labels[:, None, :], -jnp.inf, -margins)
+    zero = jnp.zeros((*others.shape[:-1], 1), margins.dtype)
+    each = jax.nn.logsumexp(jnp.concatenate([zero, others], -1), axis=-1)
+    return jnp.where(labels, each, 0.0).sum(-1)

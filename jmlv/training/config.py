@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import optax
-
 from jmlv.training.schedules import Cosine, Schedule
 
 
@@ -65,8 +63,3 @@ class TrainingConfig:
             raise ValueError(
                 f"ema: got {self.ema!r}; expected a decay in (0, 1), for instance 0.9997, or None."
             )
-
-    def optimiser(self, steps: int) -> optax.GradientTransformation:
-        """AdamW for a training of that many steps."""
-        rates = self.schedule.rates(self.learning_rate, steps)
-        return optax.adamw(rates, weight_decay=self.weight_decay)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ from jmlv.training.network import take_apart
 from jmlv.training.objective import Objective
 from jmlv.training.parallel import Placement
 from jmlv.training.resume import Checkpoints, History, Store, fingerprint, opened
-from jmlv.training.state import State, Stepper
+from jmlv.training.state import State, Stepper, step
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def train(
         model: the network's sizes, for instance a ``CNNConfig`` or an ``MLPConfig``.
         config: how to train.
         defence: what to do to the images, or :class:`jmlv.training.CertifiedTraining`.
-        loss: of scores and labels, for instance ``AsymmetricLoss()``.
+        loss: of scores and labels, for instance ``AsymmetricLoss()``; hashable, as the defence is.
         progress: shows epochs.
         checkpoints: a folder to write to, and to go on from if a training like this one wrote there.
         early_stopping: when to end before the last epoch.
@@ -162,8 +161,8 @@ class _Loop:
     config: TrainingConfig
     batches: _Batches
     stepper: Stepper
-    steps: Callable[[Objective], Callable]
     objective: Objective
+    loss: Loss
     placement: Placement
     early_stopping: EarlyStopping | None
     fresh: _Progressed
@@ -174,14 +173,10 @@ class _Loop:
         network = model.build(rngs=nnx.Rngs(config.seed))
         architecture, *arrays = take_apart(network, mixed_precision=config.mixed_precision)
         batches = _Batches(data, config.batch_size)
-        optimiser = config.optimiser(config.epochs * len(batches))
-        stepper = Stepper(architecture, optimiser, config.ema)
+        stepper = Stepper.of(architecture, config, config.epochs * len(batches))
         best = None if early_stopping is None else tuple(arrays)
         fresh = _Progressed(History(), stepper.start(*arrays), best)
-        steps = functools.cache(lambda objective: stepper.compiled(objective, loss))
-        return _Loop(
-            config, batches, stepper, steps, defence, placement, early_stopping, fresh
-        )
+        return _Loop(config, batches, stepper, defence, loss, placement, early_stopping, fresh)
 
     def run(self, writer: _Writer, progress: Progress) -> TrainingResult:
         now, interrupted = writer.start(self.fresh), False
@@ -208,8 +203,8 @@ class _Loop:
         for batch in self.batches.shuffled([self.config.seed, number], len(losses)):
             done = (number + len(losses) / count) / self.config.epochs
             step_key = jax.random.fold_in(key, len(losses))
-            step = self.steps(self.objective.phase(done))
-            state, loss = step(state, *self.placement.spread(*batch), step_key, done)
+            fixed = self.stepper, self.objective.phase(done), self.loss
+            state, loss = step(*fixed, state, *self.placement.spread(*batch), step_key, done)
             losses.append(loss)
             if len(losses) < count:
                 self._after_step(writer, number * count + len(losses), now, state, losses)

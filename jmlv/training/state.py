@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import jax
 import numpy as np
@@ -12,9 +11,11 @@ import optax
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree
 
+from jmlv.training.config import TrainingConfig
 from jmlv.training.losses import Loss
 from jmlv.training.network import Architecture, Mutable, Network
 from jmlv.training.objective import Objective
+from jmlv.training.schedules import Schedule
 
 
 @jax.tree_util.register_dataclass
@@ -37,27 +38,51 @@ class State:
 
 @dataclass(frozen=True)
 class Stepper:
-    """What stays the same during a training.
+    """What stays the same during a training; equal ones share their compiled steps.
 
     Attributes:
         architecture: of the network.
-        optimiser: of the weights.
+        schedule, learning_rate, weight_decay, steps: of the optimiser.
         ema: decay of the average, or ``None``.
     """
 
     architecture: Architecture
-    optimiser: optax.GradientTransformation
+    schedule: Schedule
+    learning_rate: float
+    weight_decay: float
+    steps: int
     ema: float | None
+
+    @staticmethod
+    def of(architecture: Architecture, config: TrainingConfig, steps: int) -> Stepper:
+        """For a training of that many steps."""
+        rates = config.schedule, config.learning_rate, config.weight_decay
+        return Stepper(architecture, *rates, steps, config.ema)
+
+    @property
+    def optimiser(self) -> optax.GradientTransformation:
+        """AdamW under the schedule."""
+        rates = self.schedule.rates(self.learning_rate, self.steps)
+        return optax.adamw(rates, weight_decay=self.weight_decay)
 
     def start(self, weights: nnx.State, mutable: Mutable) -> State:
         """The state before the first step."""
-        average = None if self.ema is None else self._average.init((weights, mutable[0]))
+        average = None if self.ema is None else optax.ema(self.ema).init((weights, mutable[0]))
         return State(weights, mutable, self.optimiser.init(weights), average)
 
-    def deployed(self, state: State) -> Network:
-        """The network that the training would return now: the averaged one where there is one.
+    def moved(self, state: State, slope: PyTree, mutable: Mutable) -> State:
+        """The state after a step along the gradient ``slope``."""
+        updates, moments = self.optimiser.update(slope, state.moments, state.weights)
+        weights = optax.apply_updates(state.weights, updates)
+        average = state.average
+        if average is not None:
+            _, average = optax.ema(self.ema).update((weights, mutable[0]), average)
+        return State(weights, mutable, moments, average)
 
-        The average of $n$ steps is $\\sum_i d^{n - i} w_i / \\sum_i d^{n - i}$, so that the weights
+    def deployed(self, state: State) -> Network:
+        r"""The network that the training would return now: the averaged one where there is one.
+
+        The average of $n$ steps is $\sum_i d^{n - i} w_i / \sum_i d^{n - i}$, so that the weights
         before the first step do not count.
         """
         if state.average is None:
@@ -65,40 +90,28 @@ class Stepper:
         mean = optax.tree.bias_correction(state.average.ema, self.ema, state.average.count)
         return Network(self.architecture, mean[0], (mean[1], state.mutable[1]))
 
-    def compiled(self, objective: Objective, loss: Loss) -> Callable:
-        """The jitted step: (state, images, labels, key, done) to (state, loss).
 
-        It is not put into a ``lax.scan``: XLA runs a convolution inside a loop on one
-        CPU thread without its fast kernels, ten times slower.
-        """
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def step(
+    stepper: Stepper,
+    objective: Objective,
+    loss: Loss,
+    state: State,
+    images: Float[Array | np.ndarray, "batch height width channel"],
+    labels: Bool[Array | np.ndarray, "batch label"],
+    key: Key[Array, ""],
+    done: Float[ArrayLike, ""],
+) -> tuple[State, Float[Array, ""]]:
+    """One step: the state after it, and the mean of what it minimised.
 
-        @jax.jit
-        def step(
-            state: State,
-            images: Float[Array | np.ndarray, "batch height width channel"],
-            labels: Bool[Array | np.ndarray, "batch label"],
-            key: Key[Array, ""],
-            done: Float[ArrayLike, ""],
-        ) -> tuple[State, Float[Array, ""]]:
-            def mean_loss(weights: nnx.State) -> tuple[Float[Array, ""], Mutable]:
-                network = Network(self.architecture, weights, state.mutable)
-                values, mutable = objective.losses(network, loss, images, labels, key, done)
-                return values.mean(), mutable
+    It is not put into a ``lax.scan``: XLA runs a convolution inside a loop on one
+    CPU thread without its fast kernels, ten times slower.
+    """
 
-            found, slope = jax.value_and_grad(mean_loss, has_aux=True)(state.weights)
-            mean, mutable = found
-            return self._moved(state, slope, mutable), mean
+    def mean_loss(weights: nnx.State) -> tuple[Float[Array, ""], Mutable]:
+        network = Network(stepper.architecture, weights, state.mutable)
+        values, mutable = objective.losses(network, loss, images, labels, key, done)
+        return values.mean(), mutable
 
-        return step
-
-    def _moved(self, state: State, slope: PyTree, mutable: Mutable) -> State:
-        updates, moments = self.optimiser.update(slope, state.moments, state.weights)
-        weights = optax.apply_updates(state.weights, updates)
-        average = state.average
-        if average is not None:
-            _, average = self._average.update((weights, mutable[0]), average)
-        return State(weights, mutable, moments, average)
-
-    @property
-    def _average(self) -> Any:
-        return optax.ema(self.ema)
+    (mean, mutable), slope = jax.value_and_grad(mean_loss, has_aux=True)(state.weights)
+    return stepper.moved(state, slope, mutable), mean
