@@ -14,6 +14,7 @@ from flax import nnx
 
 import jmlv
 from jmlv import checkpoints
+from jmlv.data import MultiLabelImages
 from jmlv.models import (
     RESNET18,
     RESNET50,
@@ -21,6 +22,7 @@ from jmlv.models import (
     GCNConfig,
     InceptionSizes,
     LIWConfig,
+    Pretrained,
     Query2LabelConfig,
     ResNetConfig,
     ResNetSizes,
@@ -30,6 +32,7 @@ from jmlv.models import (
     unfilled,
 )
 from jmlv.models.mlliw import PUBLISHED_MEAN, PUBLISHED_STD
+from jmlv.training import TrainingConfig, train
 from jmlv.training.ranking import (
     Hinge,
     InstanceWiseRanking,
@@ -221,6 +224,37 @@ def test_related_labels_share_their_classifiers():
 def test_what_is_given_is_not_trained():
     weights = nnx.state(drawn("mlgcn"), nnx.Param)
     assert "embeddings" not in weights and "graph" not in weights and "gc1" in weights
+
+
+def test_training_starts_from_a_network_and_keeps_what_is_given():
+    """Weights move and the loss falls under ML-LIW's ranking; the graph of the labels stays."""
+    start = drawn("mlgcn")
+    start.relate(np.random.default_rng(0).normal(size=(4, 3)), correlation_matrix(np.eye(4) > 0))
+    rng, count = np.random.default_rng(1), 32
+    labels = rng.random((count, 4)) < 0.5
+    pixels = (labels[:, None, None, :3] * 0.6 + rng.random((count, *SHAPE)) * 0.4).astype(np.float32)
+    none = np.zeros((count, 0), np.int64)
+    masks = np.zeros((count, 0, *SHAPE[:2]), bool)
+    data = MultiLabelImages(pixels, labels, masks, none, none, ("a", "b", "c", "d"), "train", "random")
+    config = TrainingConfig(epochs=30, batch_size=32, learning_rate=2e-2)
+    result = train(data, Pretrained(start), config, loss=LabelAndInstanceRanking())
+    assert result.losses[-1] < 0.9 * result.losses[0]
+    before, after = (nnx.to_pure_dict(nnx.state(m, checkpoints.SAVED)) for m in (start, result.model))
+    for name in before:
+        pairs = zip(jax.tree.leaves(before[name]), jax.tree.leaves(after[name]))
+        assert all((a == b).all() for a, b in pairs) == (name in ("graph", "embeddings")), name
+
+
+def test_a_new_head_leaves_the_rest():
+    start = drawn("resnet")
+    started = Pretrained(start, head=6).build(rngs=nnx.Rngs(0))
+    assert started.fc.kernel.shape == (3, 6) and started.config == replace(start.config, labels=6)
+    before, after = (nnx.to_pure_dict(nnx.state(m.backbone)) for m in (start, started))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert repr(Pretrained(start)) == repr(Pretrained(drawn("resnet")))
+    assert repr(Pretrained(start)) != repr(Pretrained(started))
+    with pytest.raises(ValueError, match="^head: "):
+        Pretrained(start, head=0)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -66,9 +66,10 @@ class MultiLabelGCN(nnx.Module):
       W^T = \hat{A} \, \mathrm{LReLU}(\hat{A} Z W_1) W_2$$
 
     with one row of embeddings $Z$ for each label and the graph $\hat{A}$ of which labels occur
-    together. Both are given, not trained: :meth:`relate` sets them. A new network has random
-    embeddings and a graph without edges, and is in training mode (batch norm). At inference
-    $W$ is a constant, so the network can be verified wherever its residual network can.
+    together. Both are given, not trained: :meth:`relate` sets them, and :class:`jmlv.models.Pretrained`
+    takes the network to training. A new network has random embeddings and a graph without edges, and
+    is in training mode (batch norm). At inference $W$ is a constant, so the network can be verified
+    wherever its residual network can.
 
     Args:
         config: the sizes.
