@@ -6,7 +6,7 @@ Functions*, NeurIPS 2018, Eq. (7)-(8), in the form of Xu et al., NeurIPS 2020 (a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -29,13 +29,18 @@ from jmlv.bounds.functionals import (
 )
 from jmlv.bounds.lines import Lines, admissible, floor_constant
 from jmlv.bounds.relaxations import patches
+from jmlv.bounds.tangents import SIDED, Family, lines_at
 from jmlv.bounds.windows import pool_settings, pull_window, slide
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.affine import pull_back
-from jmlv.graph.operations import is_affine, is_relu
+from jmlv.graph.operations import is_affine, is_relu, is_smooth
 
 Weights = dict[int, Float[Array, "row element ..."]]
-"""For each nonlinear equation, by the index of its output, a lower line for every row."""
+"""For each nonlinear equation, by the index of its output, every row's own choice of lines.
+
+For a ReLU or max pool the lower weights; for a smooth function two numbers in [0, 1], which say
+where the lower line touches it and where the upper one does.
+"""
 
 
 def lower_bound(
@@ -69,16 +74,16 @@ def sweep(
     also: Mapping[Variable, Functional] = MappingProxyType({}),
     planes: Mapping[int, FirstLayer] = MappingProxyType({}),
 ) -> tuple[Float[Array, " row"], Weights]:
-    """As :func:`lower_bound`, with lower lines of each row's own.
+    """As :func:`lower_bound`, with lines of each row's own.
 
     Args:
-        wanted: lower weights to use in place of those of ``lines``, in the shapes that are
-            returned; whatever they are, they are made admissible first.
+        wanted: weights to use in place of those of ``lines``, in the shapes that are returned;
+            whatever they are, they are made admissible first.
         also: functionals of inner variables to add to the one of the output.
         planes: first layers whose ReLUs get upper planes of each row's own, where they fit.
 
     Returns:
-        A lower bound for each row, and the lower weights that each row used.
+        A lower bound for each row, and the weights that each row used.
     """
     constants = graph.constants()
     pending: dict[Variable, Functional] = {**also}
@@ -112,14 +117,17 @@ def pull_lines(
     """Replaces a nonlinear output by its lower line where the coefficient is positive, else upper.
 
     Args:
-        own: each row's own lower weights, or None for those of ``lines``.
+        own: each row's own weights, or None for those of ``lines``.
 
     Returns:
-        Functionals on the operand, the constant of each row, and the lower weights used.
+        Functionals on the operand, the constant of each row, and the weights used.
     """
     if isinstance(functional, Window) and lines.floor is None and _has_window_rule(eqn):
         return _pull_lines_window(eqn, functional, lines, own)
     rows = whole(functional, eqn.outvar).rows
+    if is_smooth(eqn):
+        spread, offset, used = _pull_smooth(eqn, rows, _by_row(lines), own)
+        return {eqn.invars[0]: Whole(spread)}, offset, used
     source = eqn.invars[0]
     low, high = lines.lower_weights[None], lines.upper_weights[None]
     low = low if own is None else admissible(eqn, own, low, high)
@@ -134,6 +142,39 @@ def pull_lines(
     transposed = jax.linear_transpose(lambda x: patches(x, eqn.params), source.aval)
     (rows,) = jax.vmap(transposed)(spread)
     return {source: Whole(rows)}, offset, low if own is None else own
+
+
+def _pull_smooth(
+    eqn: Equation, rows: Array, lines: Lines, own: Array | None
+) -> tuple[Array, Float[Array, " row"], Float[Array, "row 2 ..."]]:
+    """Rows times the slopes of the lines that are chosen, the constants' sum, and the choice.
+
+    Args:
+        lines: with an axis of rows in place of that of elements.
+    """
+    slopes = lines.lower_weights, lines.upper_weights
+    constants = lines.lower_constant, lines.upper_constant
+    used = lines.family.start if own is None else jnp.clip(jnp.moveaxis(own, 1, 0), 0, 1)
+    if own is not None:
+        slopes, constants = lines_at(eqn.primitive, lines.family, used)
+    used = jnp.moveaxis(jnp.broadcast_to(used, (2, *rows.shape)), 0, 1)
+    return _choose(rows, *slopes), flat_sum(_choose(rows, *constants)), used
+
+
+def _by_row(lines: Lines, part: Callable[[Array], Array] = lambda array: array[None]) -> Lines:
+    """Lines of a smooth function with an axis of rows first, or behind that of the sides.
+
+    Args:
+        part: what of a map belongs to each row; all of it by default.
+    """
+    family = {
+        name: jax.vmap(part)(field) if name in SIDED else jax.tree.map(part, field)
+        for name, field in lines.family._asdict().items()
+    }
+    return Lines(
+        part(lines.lower_weights[0]), part(lines.lower_constant),
+        part(lines.upper_weights[0]), part(lines.upper_constant), None, Family(**family),
+    )  # fmt: skip
 
 
 def _choose(rows: Array, low: Array, high: Array) -> Array:
@@ -156,11 +197,15 @@ def _sized(functional: Functional, variable: Variable) -> Functional:
 
 
 def _has_window_rule(eqn: Equation) -> bool:
-    return is_relu(eqn) or pool_settings(eqn) is not None
+    return is_relu(eqn) or is_smooth(eqn) or pool_settings(eqn) is not None
 
 
 def _pull_lines_window(eqn: Equation, window: Window, lines: Lines, own: Array | None) -> Pulled:
     rows = window.rows
+    if is_smooth(eqn):
+        own_lines = _by_row(lines, lambda array: crop(array[0], window))
+        spread, offset, used = _pull_smooth(eqn, rows, own_lines, own)
+        return {eqn.invars[0]: Window(spread, window.corner)}, offset, used
     low, high = (
         jnp.stack([crop(w[0], window) for w in weights], 1)
         for weights in (lines.lower_weights, lines.upper_weights)
@@ -179,3 +224,4 @@ def _pull_lines_window(eqn: Equation, window: Window, lines: Lines, own: Array |
 
     pulled = slide(Window(spread, window.corner), source, local, pool_settings(eqn))
     return {source: pulled}, offset, low if own is None else own
+

@@ -9,7 +9,8 @@ copies of its own; the originals stay as they are.
 * CROWN-IBP: the stock rules of ``x - c`` (it adds ``c``) and of residual additions (an offset that
   is already there is counted on both branches) are unsound, and its rule of a matrix product
   crashes. All affine operations have one rule here, JAX's own transposition; ReLU and max pooling
-  take the lines of :mod:`jmlv.bounds.relaxations`.
+  take the lines of :mod:`jmlv.bounds.relaxations`, smooth functions those of
+  :mod:`jmlv.bounds.tangents`.
 
 A backward bound holds ``coefficients`` (row, *activation shape) and ``offset`` (row,).
 """
@@ -25,10 +26,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jmlv.bounds.lines import smooth_lines
 from jmlv.bounds.method import Interval
 from jmlv.bounds.relaxations import max_pool_lines, patches_transpose, relu_lines
+from jmlv.bounds.tangents import smooth_interval
 from jmlv.graph.jax_verify import load
 from jmlv.graph.operations import BILINEAR, LINEAR, relu_max_pool_p
+from jmlv.graph.smooth import SMOOTH, Smooth
 
 Rule = Callable[..., Any]
 
@@ -48,7 +52,8 @@ def ibp_rules() -> Mapping[Any, Rule]:
     monotone = {p: _drop_index(ibp._make_ibp_passthrough_primitive(p)) for p in MONOTONE}
     products = {p: functools.partial(_ibp_product, p) for p in BILINEAR}
     others = {lax.neg_p: _ibp_neg, lax.div_p: _ibp_div}
-    return {**ibp._primitive_transform, **monotone, **products, **others}
+    smooth = {f: functools.partial(_ibp_smooth, f) for f in SMOOTH}
+    return {**ibp._primitive_transform, **monotone, **products, **others, **smooth}
 
 
 @functools.cache
@@ -66,7 +71,9 @@ def crown_rules() -> Mapping[Any, Rule]:
         relu_max_pool_p: functools.partial(_crown_pool, 0.0),
     }
     affine = {p: functools.partial(_crown_affine, p) for p in AFFINE}
-    return {**load().crown_ibp._primitive_transform, **affine, lax.max_p: _crown_relu, **pools}
+    smooth = {f: functools.partial(_crown_smooth, f) for f in SMOOTH}
+    own = {**affine, lax.max_p: _crown_relu, **pools, **smooth}
+    return {**load().crown_ibp._primitive_transform, **own}
 
 
 def interval_bound(interval: Interval) -> Any:
@@ -100,6 +107,10 @@ def _ibp_neg(_index: int, x: Any) -> Any:
 def _ibp_div(_index: int, x: Any, divisor: Any, **_: Any) -> Any:
     ends = x.lower / divisor, x.upper / divisor
     return interval_bound(Interval(jnp.minimum(*ends), jnp.maximum(*ends)))
+
+
+def _ibp_smooth(f: Smooth, _index: int, x: Any) -> Any:
+    return interval_bound(smooth_interval(f, Interval(x.lower, x.upper)))
 
 
 def _ibp_product(primitive: Any, _index: int, x: Any, y: Any, **params: Any) -> Any:
@@ -165,6 +176,20 @@ def _crown_relu(_index: int, out: Any, x: Any, zero: Any) -> list:
         ),
     )
     return [pulled, None]
+
+
+def _crown_smooth(f: Smooth, _index: int, out: Any, x: Any) -> list:
+    """A smooth function: the lines of least area."""
+    lines = smooth_lines(f, Interval(x.lower, x.upper))
+    below = lines.lower_weights[0], lines.lower_constant
+    above = lines.upper_weights[0], lines.upper_constant
+
+    def pull(rows: Any, positive: tuple, negative: tuple) -> tuple[Array, Array]:
+        coefficients = _by_sign(rows.lin_coeffs, positive[0], negative[0])
+        plus, minus = jnp.maximum(rows.lin_coeffs, 0), jnp.minimum(rows.lin_coeffs, 0)
+        return coefficients, rows.offset + _dot(plus, positive[1]) + _dot(minus, negative[1])
+
+    return [backward_bound(pull(out.lower_lin, below, above), pull(out.upper_lin, above, below))]
 
 
 def _crown_pool(floor: float, _index: int, out: Any, x: Any, **params: Any) -> list:

@@ -1,4 +1,4 @@
-"""The two lines around a nonlinear equation, in one form for ReLU and max pool."""
+"""The two lines around a nonlinear equation, in one form for ReLU, max pool and smooth functions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.method import Interval
 from jmlv.bounds.relaxations import max_pool_lines, patches, patches_transpose, relu_lines
+from jmlv.bounds.tangents import Family, lines_at, smooth_interval, touching_lines
 from jmlv.graph import Equation
-from jmlv.graph.operations import is_relu, relu_max_pool_p
+from jmlv.graph.operations import is_relu, is_smooth, relu_max_pool_p
+from jmlv.graph.smooth import Smooth
 
 
 class Lines(NamedTuple):
     """``sum_j lower_weights_j x_j + lower_constant <= y <= sum_j upper_weights_j x_j + upper_constant``.
 
-    The elements ``x_j`` are the window's entries for a max pool, and the one entry for a ReLU.
-    With a finite floor ``(1 - sum_j lower_weights_j) floor`` is added to the lower constant, for
-    whatever lower weights are used.
+    The elements ``x_j`` are the window's entries for a max pool, and the one entry for a ReLU or a
+    smooth function. With a finite floor ``(1 - sum_j lower_weights_j) floor`` is added to the lower
+    constant, for whatever lower weights are used. Smooth functions have a family of lines, of which
+    the weights and constants here are one.
     """
 
     lower_weights: Float[Array, "element *out"]
@@ -26,14 +29,24 @@ class Lines(NamedTuple):
     upper_weights: Float[Array, "element *out"]
     upper_constant: Float[Array, "*out"]
     floor: Float[Array, "*out"] | None = None
+    family: Family | None = None
 
 
 def lines_of(eqn: Equation, interval: Interval) -> Lines:
-    """Lines around a ReLU or max pool whose input lies in the interval."""
+    """Lines around a ReLU, max pool or smooth function whose input lies in the interval."""
+    if is_smooth(eqn):
+        return smooth_lines(eqn.primitive, interval)
     if is_relu(eqn):
         slope, chord, intercept = relu_lines(*interval)
         return Lines(slope[None], jnp.zeros_like(slope), chord[None], intercept)
     return Lines(*max_pool_lines(*interval, eqn.params, floor_of(eqn)))
+
+
+def smooth_lines(f: Smooth, interval: Interval) -> Lines:
+    """The lines of least area around a smooth function, and the family that they are of."""
+    family = touching_lines(f, interval)
+    slope, constant = lines_at(f, family, family.start)
+    return Lines(slope[:1], constant[0], slope[1:], constant[1], None, family)
 
 
 def lines_above(eqn: Equation, interval: Interval, floor: Float[Array, "*out"]) -> Lines:
@@ -78,9 +91,13 @@ def undecided(eqn: Equation, interval: Interval) -> Bool[Array, "1 ..."]:
     """Which entries of the input a tighter interval could help.
 
     For a ReLU the unstable ones. For a max pool, in every window that no element wins for sure,
-    the elements that may exceed the floor and every other element's lower bound.
+    the elements that may exceed the floor and every other element's lower bound. For a smooth
+    function those over which its lines lie apart.
     """
     lower, upper = interval
+    if is_smooth(eqn):
+        low, high = smooth_interval(eqn.primitive, interval)
+        return (upper - lower > MINIMUM_WIDTH) & (high - low > MINIMUM_RISE)
     if is_relu(eqn):
         return (lower < 0) & (upper > 0)
     valid = patches(jnp.ones(lower.shape, bool), eqn.params)
@@ -91,6 +108,10 @@ def undecided(eqn: Equation, interval: Interval) -> Bool[Array, "1 ..."]:
     several = (candidate.sum(0) > 1) | (jnp.where(valid, low, -jnp.inf).max(0) < floor)
     wanted = (candidate & several).astype(lower.dtype)
     return patches_transpose(wanted, eqn.params, lower.shape) > 0
+
+
+MINIMUM_WIDTH, MINIMUM_RISE = 5e-3, 1e-5
+"""A smooth function is as good as linear over an interval shorter than this, or if it rises less."""
 
 
 def floor_of(eqn: Equation) -> float:

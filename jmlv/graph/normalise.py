@@ -3,13 +3,15 @@
 Every call is inlined by interpreting its body anew, so each inlined copy has fresh variables.
 (Two identical ``relu`` calls share one inner jaxpr; re-using its variables would merge them, an
 unsound bound.) Maximum, minimum, absolute value, clipping and leaky ReLU become ReLU and affine
-operations; subtraction becomes addition and negation.
+operations; subtraction becomes addition and negation. GELU and SiLU, in whatever way they are
+written, become one operation (:mod:`jmlv.graph.gates`), and so does softplus.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -18,7 +20,9 @@ from jax import lax
 from jax.extend import core as jex
 
 from jmlv.graph.builder import Builder
+from jmlv.graph.gates import gated
 from jmlv.graph.ir import Literal, Variable
+from jmlv.graph.smooth import SIGMOID, SOFTPLUS, TANH
 
 Rule = Callable[..., Any]
 
@@ -38,6 +42,8 @@ def interpret(builder: Builder, jaxpr: Any, consts: Sequence[Any], inputs: Seque
 
 def _apply(builder: Builder, eqn: Any, operands: list) -> list:
     body = _body(eqn)
+    if body is not None and _is_softplus(eqn, operands):
+        return [builder.emit(SOFTPLUS, operands[0])]
     if body is not None:
         jaxpr, consts = body
         return interpret(builder, jaxpr, consts, operands)
@@ -95,6 +101,24 @@ def neg(b: Builder, x: Any) -> Any:
 
 def multiply(b: Builder, x: Any, y: Any) -> Any:
     return b.emit(lax.mul_p, x, y, **_multiplication())
+
+
+def product(b: Builder, x: Any, y: Any) -> Any:
+    """A product; of two computed values only if it is a function of one (GELU, SiLU)."""
+    found = gated(b, x, y) if isinstance(x, Variable) and isinstance(y, Variable) else None
+    if found is None:
+        return multiply(b, x, y)
+    inner = _by_number(b, lax.mul_p, found.r, found.scale)
+    outer = _by_number(b, lax.mul_p, b.emit(found.f, inner), found.factor)
+    return _by_number(b, lax.div_p, outer, found.scale)
+
+
+def _by_number(b: Builder, primitive: Any, x: Variable, number: Fraction) -> Variable:
+    """Multiplies or divides by a number; it stays exact, as far as float64 goes, in any precision."""
+    if number == 1:
+        return x
+    params = _multiplication() if primitive is lax.mul_p else {}
+    return b.record(primitive, (x, Literal(float(number), x.dtype)), params, x.shape, x.dtype)
 
 
 def subtract(b: Builder, x: Any, y: Any) -> Variable:
@@ -213,6 +237,9 @@ RULES: dict[str, Rule] = {
     "add": lambda b, x, y, **_: add(b, x, y),
     "add_any": lambda b, x, y, **_: add(b, x, y),
     "sub": lambda b, x, y, **_: subtract(b, x, y),
+    "mul": lambda b, x, y, **_: product(b, x, y),
+    "logistic": lambda b, x, **_: b.emit(SIGMOID, x),
+    "tanh": lambda b, x, **_: b.emit(TANH, x),
     "max": lambda b, x, y, **_: maximum(b, x, y),
     "min": lambda b, x, y, **_: minimum(b, x, y),
     "abs": lambda b, x, **_: absolute(b, x),
@@ -236,6 +263,25 @@ RULES: dict[str, Rule] = {
 def _multiplication() -> dict[str, Any]:
     """The parameters of a product in this JAX release (0.10 added one)."""
     return jax.make_jaxpr(lax.mul)(1.0, 1.0).eqns[0].params
+
+
+def _is_softplus(eqn: Any, operands: Sequence[Any]) -> bool:
+    """Whether a call is ``logaddexp(x, 0)``: its body reads as that of JAX's own softplus does."""
+    if eqn.primitive.name != "custom_jvp_call" or len(operands) != 2:
+        return False
+    x, zero = operands
+    if not isinstance(x, Variable) or not _is_everywhere(zero, 0) or _body(eqn)[1]:
+        return False
+    return str(_body(eqn)[0]) == _softplus_body(x.shape, x.dtype)
+
+
+@functools.lru_cache
+def _softplus_body(shape: tuple[int, ...], dtype: str) -> str:
+    """The body of the innermost call that JAX makes for softplus, as text."""
+    jaxpr = jax.make_jaxpr(jax.nn.softplus)(jax.ShapeDtypeStruct(shape, dtype)).jaxpr
+    while len(jaxpr.eqns) == 1 and _body(jaxpr.eqns[0]) is not None:
+        jaxpr = _body(jaxpr.eqns[0])[0]
+    return str(jaxpr)
 
 
 def _cut(b: Builder, x: Variable, axis: int, start: int, stop: int) -> Variable:

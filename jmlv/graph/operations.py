@@ -1,7 +1,8 @@
 """Which operations a normalised graph may hold, and what kind each one is.
 
 ``affine`` operations are linear in the operands that depend on the input, plus a constant;
-``relu`` is ``max(x, 0)``; ``max_pool`` is a sliding maximum over windows.
+``relu`` is ``max(x, 0)``; ``max_pool`` is a sliding maximum over windows; ``smooth`` operations act
+on every entry alone and are those of :mod:`jmlv.graph.smooth`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from jax import lax
 
 from jmlv.graph.ir import Equation, Graph, Literal, Variable
+from jmlv.graph.smooth import Smooth
 
 #: Linear whatever their operands are.
 LINEAR = frozenset(
@@ -64,6 +66,11 @@ def is_max_pool(eqn: Equation) -> bool:
     return pools and set(eqn.params["base_dilation"]) | set(eqn.params["window_dilation"]) == {1}
 
 
+def is_smooth(eqn: Equation) -> bool:
+    """Sigmoid, tanh, softplus, GELU or SiLU: a differentiable function of every entry alone."""
+    return isinstance(eqn.primitive, Smooth)
+
+
 def is_affine(graph: Graph, eqn: Equation) -> bool:
     """Whether the equation is affine in the operands that depend on the input."""
     inputs = graph.inputs_of(eqn)
@@ -75,8 +82,11 @@ def is_affine(graph: Graph, eqn: Equation) -> bool:
 
 
 def is_supported(graph: Graph, eqn: Equation) -> bool:
-    """Whether every bound and oracle has a sound rule for the equation."""
-    return is_affine(graph, eqn) or is_relu(eqn) or is_max_pool(eqn)
+    """Whether every bound has a sound rule for the equation.
+
+    The exact oracles (MILP, branch and bound) have none for smooth operations, and say so.
+    """
+    return is_affine(graph, eqn) or is_relu(eqn) or is_max_pool(eqn) or is_smooth(eqn)
 
 
 class ReluMaxPool:

@@ -63,8 +63,8 @@ def trace(f: Classifier, image_shape: Sequence[int]) -> Graph:
     if problems:
         raise UnsupportedOperation(
             "f: no sound rule for " + "; ".join(problems) + ". Rewrite these with convolution, "
-            "dense, ReLU, leaky ReLU, max or average pool, batch norm at inference, residual "
-            "addition, concatenation, slicing or reshaping."
+            "dense, ReLU, leaky ReLU, sigmoid, tanh, GELU, SiLU, softplus, max or average pool, "
+            "batch norm at inference, residual addition, concatenation, slicing or reshaping."
         )
     return graph
 

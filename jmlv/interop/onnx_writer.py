@@ -21,6 +21,16 @@ from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Classifier, Equation, Graph, Variable, trace
 from jmlv.graph.ir import read
 from jmlv.graph.operations import is_affine, is_max_pool, is_relu
+from jmlv.graph.smooth import (
+    GELU,
+    GELU_TANH,
+    GELU_TANH_CUBIC,
+    GELU_TANH_SCALE,
+    SIGMOID,
+    SILU,
+    SOFTPLUS,
+    TANH,
+)
 
 OPSET = 13
 IR_VERSION = 7
@@ -155,7 +165,7 @@ def _rule(graph: Graph, eqn: Equation) -> Rule | None:
         return _convolution if _is_plain(graph, eqn) else None
     if eqn.primitive is lax.dot_general_p:
         return _product if _is_dense(graph, eqn) else None
-    return _RULES.get(eqn.primitive.name)
+    return _SMOOTH.get(eqn.primitive) or _RULES.get(eqn.primitive.name)
 
 
 def _as_is(variable: Variable) -> tuple[int, ...]:
@@ -168,6 +178,34 @@ def _unary(kind: str) -> Rule:
         return w.layout(source), w.node(kind, [w.view(source, w.layout(source))])
 
     return rule
+
+
+def _gate(gate: Callable[[_Writer, str], str]) -> Rule:
+    """``x`` times a gate of ``x``, which is written first."""
+
+    def rule(w: _Writer, eqn: Equation) -> tuple[tuple[int, ...], str]:
+        source = eqn.invars[0]
+        name = w.view(source, w.layout(source))
+        return w.layout(source), w.node("Mul", [name, gate(w, name)])
+
+    return rule
+
+
+def _half_of_one_plus(w: _Writer, value: str) -> str:
+    half = w.constant(np.float32(0.5))
+    return w.node("Add", [w.node("Mul", [value, half]), half])
+
+
+def _erf_gate(w: _Writer, x: str) -> str:
+    return _half_of_one_plus(w, w.node("Erf", [x]))
+
+
+def _tanh_gate(w: _Writer, x: str) -> str:
+    """``(1 + tanh(a x (1 + c x^2))) / 2``."""
+    bent = w.node("Mul", [w.node("Mul", [x, x]), w.constant(np.float32(GELU_TANH_CUBIC))])
+    factor = w.node("Add", [bent, w.constant(np.float32(1))])
+    scaled = w.node("Mul", [x, w.constant(np.float32(GELU_TANH_SCALE))])
+    return _half_of_one_plus(w, w.node("Tanh", [w.node("Mul", [scaled, factor])]))
 
 
 def _elementwise(kind: str) -> Rule:
@@ -286,9 +324,16 @@ _RULES: dict[str, Rule] = {
     "mul": _elementwise("Mul"),
     "div": _elementwise("Div"),
     "neg": _unary("Neg"),
-    "logistic": _unary("Sigmoid"),
-    "tanh": _unary("Tanh"),
     "reshape": _reshape,
     "transpose": _transpose,
     "concatenate": _concatenate,
+}
+
+_SMOOTH: dict[Any, Rule] = {
+    SIGMOID: _unary("Sigmoid"),
+    TANH: _unary("Tanh"),
+    SOFTPLUS: _unary("Softplus"),
+    GELU: _gate(_erf_gate),
+    GELU_TANH: _gate(_tanh_gate),
+    SILU: _gate(lambda w, x: w.node("Sigmoid", [x])),
 }

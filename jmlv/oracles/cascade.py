@@ -9,7 +9,7 @@ from typing import Any
 from jmlv.oracles.bounds import Bounds
 from jmlv.oracles.falsify import PGD
 from jmlv.oracles.milp import MILP
-from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, judge
+from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, judge, refusal
 from jmlv.verdict import Status
 
 
@@ -21,7 +21,9 @@ class Cascade(Oracle):
         stages: the oracles. By default CROWN in float64, PGD, then SCIP: the first two decide most
             queries in milliseconds, the last is complete. On networks too large for a MILP
             ``Cascade((Bounds(), PGD(), BranchAndBound(time_limit=...), MILP()))`` decides more; it
-            compiles for about ten seconds once a network, which is why it is not the default.
+            compiles for about ten seconds once a network, which is why it is not the default. A stage
+            that cannot be asked about a network (the last two, if it has smooth activations) is
+            left out, and the reason says so.
     """
 
     stages: tuple[Oracle, ...] = (Bounds(), PGD(), MILP())
@@ -41,6 +43,10 @@ class Cascade(Oracle):
         for stage in self.stages:
             if deadline.passed:
                 break
+            why_not = refusal(stage, query)
+            if why_not is not None:
+                found = _merge(query, found, Evidence(reason=why_not), {})
+                continue
             new = stage.search(query, deadline)
             asked.append(stage.name)
             decisive = judge(query, new, stage.name).status is not Status.UNKNOWN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -13,7 +13,14 @@ from jmlv.graph import Classifier
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import SOLVER_TOLERANCE, as_float64, certificate_precision
 from jmlv.oracles.encoding import Encoding, encode
-from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, SoundnessError
+from jmlv.oracles.oracle import (
+    Deadline,
+    Evidence,
+    Oracle,
+    Query,
+    SoundnessError,
+    require_encodable,
+)
 from jmlv.oracles.solvers import SOLVERS, Outcome, solve
 from jmlv.properties import Property
 from jmlv.regions import Region
@@ -51,6 +58,8 @@ class MILP(Oracle):
     Status.ROBUST
     """
 
+    piecewise_linear: ClassVar[bool] = True
+
     solver: str = "scip"
     weakest_point: bool = False
     time_limit: float | None = None
@@ -67,6 +76,7 @@ class MILP(Oracle):
         return f"MILP ({self.solver})"
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
+        require_encodable(self, query)
         deadline = deadline.within(self.time_limit)
         ask = _find_weakest if self.weakest_point else _decide
         return ask(query, self, deadline)

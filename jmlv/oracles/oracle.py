@@ -8,12 +8,14 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 
+from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, trace
+from jmlv.graph.operations import is_smooth
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
 from jmlv.properties import Property
 from jmlv.regions import Region
@@ -175,7 +177,13 @@ class Evidence:
 
 
 class Oracle(abc.ABC):
-    """A frozen dataclass that looks for a proof, for a counterexample, or for both."""
+    """A frozen dataclass that looks for a proof, for a counterexample, or for both.
+
+    Attributes:
+        piecewise_linear: whether it can be asked about affine operations and maxima only.
+    """
+
+    piecewise_linear: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -185,6 +193,30 @@ class Oracle(abc.ABC):
     @abc.abstractmethod
     def search(self, query: Query, deadline: Deadline) -> Evidence:
         """Looks for evidence until the deadline. Errors raise; a time-out returns what is known."""
+
+
+def refusal(oracle: Oracle, query: Query) -> str | None:
+    """Why an oracle cannot be asked about a network at all; None if it can."""
+    smooth = sorted({eqn.primitive.name for eqn in query.graph.eqns if is_smooth(eqn)})
+    if not (oracle.piecewise_linear and smooth):
+        return None
+    return (
+        f"{oracle.name} knows affine operations, ReLU and max pool only, and the network has "
+        f"{', '.join(smooth)}"
+    )
+
+
+def require_encodable(oracle: Oracle, query: Query) -> None:
+    """Raises before any work where an oracle cannot be asked.
+
+    Raises:
+        UnsupportedOperation: with :func:`refusal`.
+    """
+    reason = refusal(oracle, query)
+    if reason is not None:
+        raise UnsupportedOperation(
+            f"f: {reason}. Ask Bounds(AlphaCROWN()) for a proof, PGD() for a witness, or a Cascade."
+        )
 
 
 def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
