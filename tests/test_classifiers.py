@@ -14,6 +14,7 @@ from flax import nnx
 
 import jmlv
 from jmlv import checkpoints
+from jmlv.attacks import MIFGSM, Hide, attack
 from jmlv.data import MultiLabelImages
 from jmlv.models import (
     RESNET18,
@@ -32,6 +33,7 @@ from jmlv.models import (
     unfilled,
 )
 from jmlv.models.mlliw import PUBLISHED_MEAN, PUBLISHED_STD
+from jmlv.smoothing import sample_counts
 from jmlv.training import TrainingConfig, train
 from jmlv.training.ranking import (
     Hinge,
@@ -44,18 +46,19 @@ from jmlv.training.ranking import (
 SHAPE = (8, 8, 3)
 TINY = ResNetSizes((1, 1), (2, 3), stem_width=2, stem_kernel=3, stem_stride=1)
 ANTI_ALIASED = replace(
-    TINY, stem_pool=False, space_to_depth=2, blur_pool=True, average_shortcut=True,
+    TINY, space_to_depth=2, blur_pool=True, average_shortcut=True,
     slopes=(0.01, 0.0),
 )  # fmt: skip
+ONE_BLOCK = replace(TINY, depths=(1,), widths=(2,))
 SQUEEZED = replace(ANTI_ALIASED, bottleneck=(False, True), squeeze_excite=(True, True))
-QUERIES = dict(channels=4, heads=2, feedforward=6, encoders=1, decoders=1)
+QUERIES = dict(channels=4, heads=2, feedforward=6, encoders=0, decoders=1)
 CONFIGS = {
     "resnet": ResNetConfig(SHAPE, TINY, labels=4),
-    "one block": ResNetConfig((4, 4, 3), replace(TINY, depths=(1,), widths=(2,)), labels=4),
+    "one block": ResNetConfig((4, 4, 3), ONE_BLOCK, labels=4),
     "anti-aliased": ResNetConfig(SHAPE, ANTI_ALIASED, labels=4, mean=(0.0,), std=(1.0,)),
     "squeezed": ResNetConfig(SHAPE, SQUEEZED, labels=4),
-    "query2label": Query2LabelConfig(SHAPE, TINY, labels=4, **QUERIES),
-    "mlgcn": GCNConfig(SHAPE, TINY, labels=4, embedding=3, hidden=5),
+    "query2label": Query2LabelConfig(SHAPE, ONE_BLOCK, labels=4, **QUERIES),
+    "mlgcn": GCNConfig(SHAPE, ONE_BLOCK, labels=4, embedding=3, hidden=5),
     "mlliw": LIWConfig((75, 75, 3), InceptionSizes(1 / 64, (1, 1, 1)), labels=4),
 }
 
@@ -246,12 +249,12 @@ def test_training_starts_from_a_network_and_keeps_what_is_given():
 
 
 def test_a_new_head_leaves_the_rest():
-    start = drawn("resnet")
+    start = drawn("one block")
     started = Pretrained(start, head=6).build(rngs=nnx.Rngs(0))
-    assert started.fc.kernel.shape == (3, 6) and started.config == replace(start.config, labels=6)
+    assert started.fc.kernel.shape == (2, 6) and started.config == replace(start.config, labels=6)
     before, after = (nnx.to_pure_dict(nnx.state(m.backbone)) for m in (start, started))
     jax.tree.map(np.testing.assert_array_equal, before, after)
-    assert repr(Pretrained(start)) == repr(Pretrained(drawn("resnet")))
+    assert repr(Pretrained(start)) == repr(Pretrained(drawn("one block")))
     assert repr(Pretrained(start)) != repr(Pretrained(started))
     with pytest.raises(ValueError, match="^head: "):
         Pretrained(start, head=0)
@@ -273,8 +276,11 @@ def test_what_has_no_sound_rule_is_listed(name):
         assert problems == []
 
 
-@pytest.mark.parametrize("name", ["resnet", "anti-aliased"])
-@pytest.mark.parametrize("method", [jmlv.IBP(), jmlv.CROWN()], ids=["IBP", "CROWN"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("resnet", jmlv.IBP()), ("anti-aliased", jmlv.IBP()), ("anti-aliased", jmlv.CROWN())],
+    ids=["IBP", "IBP, anti-aliased", "CROWN, anti-aliased"],
+)
 def test_bounds_hold_around_a_batch_normalised_network(name, method):
     """Sampled points and corners of a box lie between the bounds, which are not trivial."""
     graph, x, radius = jmlv.trace(drawn(name), SHAPE), images(1)[0], 0.01
@@ -298,6 +304,19 @@ def test_a_residual_network_is_verified_both_ways():
         box = jmlv.Box.around(x, np.float32(radius))
         verdict = jmlv.verify(graph, box, jmlv.InTopK(label, 1), oracle)
         assert verdict.robust == (radius < 0.1)
+
+
+def test_what_cannot_be_verified_is_attacked_and_smoothed():
+    """A module in training mode is attacked and smoothed as it is at inference."""
+    name = "query2label"
+    model, x = drawn(name), images(2)
+    model.train()
+    label = int(np.argmax(network(name)(x)[0]))
+    found = attack(model, x, Hide(label), MIFGSM(step=0.05), budgets=[0.1])
+    np.testing.assert_allclose(found.scores[0], network(name)(found.images[0]), atol=1e-4)
+    assert found.scores[0, 0, label] < network(name)(x)[0, label]
+    counts = sample_counts(model, x[0], sigma=1e-5, n=20, k_prime=1, key=jax.random.key(0))
+    assert counts.argmax() == label
 
 
 # ---------------------------------------------------------------------------------------------
