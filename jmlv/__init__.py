@@ -51,6 +51,7 @@ from jmlv.neighborhoods import (
     decaying,
     equal,
     grow,
+    grow_many,
     label_dependence,
     relation_matrix,
     size_upper_bound,

@@ -5,6 +5,7 @@ from jmlv.neighborhoods.complete_phase import CompletePhase
 from jmlv.neighborhoods.cutting import CuttingWeights, FixedCut, SensitivityCut
 from jmlv.neighborhoods.gradient_guided import GradientGuided
 from jmlv.neighborhoods.grow import grow
+from jmlv.neighborhoods.grow_many import grow_many
 from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.layer_by_layer import LayerByLayer
 from jmlv.neighborhoods.layer_search import LayerSearch

@@ -19,9 +19,16 @@ Weights = Union[Float[Array, " layer"], Callable[[Layers], Float[Array, " layer"
 
 
 def layer_query(
-    f: Classifier, x: Float[Array, "height width channel"], layers: Layers, property: Property
+    f: Classifier,
+    x: Float[Array, "height width channel"],
+    layers: Layers,
+    property: Property,
+    graph: Graph | None = None,
 ) -> Query:
     """The query about the image alone, once image, layers and property are checked.
+
+    Args:
+        graph: of ``f``, where it has been traced already.
 
     Raises:
         UnsupportedOperation: ``f`` has operations without a sound rule.
@@ -30,7 +37,7 @@ def layer_query(
     require_image(x, "x")
     x = np.asarray(x, np.float32)
     require_layers(layers, x)
-    query = Query.of(f, Box(x, x), property)
+    query = Query.of(f, Box(x, x), property, graph)
     margin = query.margin_exact(x)
     if not margin > 0:
         raise ValueError(f"property: does not hold at x itself (margin {margin:.4g}).")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from bisect import bisect_left
 from collections import Counter
-from functools import cached_property, partial
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +13,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jmlv.bounds.method import BoundMethod
 from jmlv.graph import Graph
+from jmlv.neighborhoods.evaluation import Direct, Evaluator, Question, Request, Task, margin, slope
 from jmlv.numerics import PROOF_TOLERANCE, search_precision
 from jmlv.oracles import Bounds, Deadline, Oracle, Query, ask
 from jmlv.progress import Bar
-from jmlv.properties import MarginForm
 from jmlv.regions import LayeredNeighborhood, Layers
 from jmlv.verdict import Verdict
 
 
 class OutOfTime(Exception):
-    """The budget has ended; what was certified before stands."""
+    """The budget has ended, or the call is interrupted; what was certified before stands."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -42,6 +41,7 @@ class Problem:
         clock: since the call began, for the trace.
         bar: shows the queries asked and the best size.
         free: (layer,) layers that the network never reads.
+        evaluator: answers what is asked of batches of candidates.
         movable: indices of the layers to grow.
         queries: how many candidates were asked of which oracle.
         best: the largest certified epsilon vector over all layers.
@@ -58,6 +58,7 @@ class Problem:
     clock: Deadline
     bar: Bar
     free: Bool[np.ndarray, " layer"]
+    evaluator: Evaluator = dataclasses.field(default_factory=Direct)
     queries: Counter = dataclasses.field(default_factory=Counter)
     best: Float[np.ndarray, " layer"] | None = None
     best_verdict: Verdict | None = None
@@ -86,28 +87,24 @@ class Problem:
         return float(self.weights @ self.full(epsilon))
 
     def margins(self, candidates: Float[Array, "candidate movable"]) -> Float[np.ndarray, " candidate"]:
-        """Certified lower bounds on the margin, one per candidate, in one float32 batch."""
-        self._spend(len(candidates), self.bound.name)
-        with search_precision():
-            values = _margins(self.bound, *self._arguments, self._padded(candidates))
-        return np.asarray(values)[: len(candidates)]
+        """Certified lower bounds on the margin, one per candidate, in float32 batches."""
+        return self._ask(margin, self.bound, self.bound.name, candidates)
 
     def gradients(
         self, candidates: Float[Array, "candidate movable"], bound: BoundMethod
     ) -> Float[np.ndarray, "candidate movable"]:
         """Gradients of a bound's lower margin with respect to the epsilons."""
-        self._spend(len(candidates), f"{bound.name} gradient")
-        with search_precision():
-            slopes = _gradients(bound, *self._arguments, self._padded(candidates))
-        return np.nan_to_num(np.asarray(slopes)[: len(candidates), self.movable])
+        slopes = self._ask(slope, bound, f"{bound.name} gradient", candidates)
+        return np.nan_to_num(slopes[:, self.movable])
 
     def input_gradients(
         self, points: Float[np.ndarray, "point height width channel"]
     ) -> Float[np.ndarray, "point height width channel"]:
         """Gradients of the property's own margin with respect to the image, at several images."""
-        graph, form, *_ = self._arguments
         with search_precision():
-            slopes = _input_gradients(graph, form, jnp.asarray(points, jnp.float32))
+            slopes = _input_gradients(
+                self.graph, self._task.form, jnp.asarray(points, jnp.float32)
+            )
         return np.nan_to_num(np.asarray(slopes))
 
     def certified(self, margin: float) -> bool:
@@ -152,7 +149,10 @@ class Problem:
         self._spend(1, f"{oracle.name} (float64)" if isinstance(oracle, Bounds) else oracle.name)
         region = LayeredNeighborhood(self.x, self.layers, self.full(epsilon))
         query = Query.of(self.query.f, region, self.query.property, self.graph)
-        return ask(query, oracle, self.deadline)
+        if isinstance(oracle, Bounds):
+            return ask(query, oracle, self.deadline)
+        with self.evaluator.away():
+            return ask(query, oracle, self.deadline)
 
     def reach(self, point: Float[np.ndarray, "height width channel"]) -> Float[np.ndarray, " movable"]:
         """How far a point is from the image on each movable layer: it lies in every neighbourhood
@@ -165,49 +165,33 @@ class Problem:
     def improves(self, epsilon: Float[Array, " movable"]) -> bool:
         return self.best is None or self.size(epsilon) > float(self.weights @ self.best)
 
+    def _ask(
+        self, question: Question, bound: BoundMethod, name: str, candidates: Array
+    ) -> np.ndarray:
+        self._spend(len(candidates), name)
+        epsilons = np.tile(self._layers_of_any_object, (len(candidates), 1))
+        epsilons[:, self.movable] = candidates
+        return self.evaluator(Request(question, bound, self.graph, self._task, epsilons))
+
     def _spend(self, count: int, kind: str) -> None:
         if self.deadline.passed:
-            raise OutOfTime
+            raise OutOfTime("the budget ended")
+        if self.evaluator.stopped and self.best is not None:
+            raise OutOfTime("interrupted")
         self.queries[kind] += count
         self.bar.update(count, size=0.0 if self.best is None else float(self.weights @ self.best))
 
     @cached_property
-    def _arguments(self) -> tuple[Graph, MarginForm, Array, Array]:
+    def _task(self) -> Task:
         form = jax.tree.map(np.float32, self.query.property.form(self.graph.label_count))
-        return self.graph, form, jnp.asarray(self.x), jnp.asarray(self.layers.index)
+        return Task(form, self.x, np.asarray(self.layers.index))
 
-    def _padded(self, candidates: Float[Array, "candidate movable"]) -> Float[np.ndarray, "row layer"]:
-        """Candidates over as many layers as any object could have, in a batch of few sizes.
-
-        Both keep the shapes static, so that one compilation serves every object and strategy.
-        """
-        rows = BATCHES[bisect_left(BATCHES, len(candidates))]
-        padded = np.zeros((rows, max(self.layers.shape)), np.float32)
-        padded[:, : self.layers.count] = self.free
-        padded[: len(candidates), self.movable] = candidates
-        return padded
-
-
-BATCHES = (1, 4, 16, 64, 256)
-
-
-def _margin(
-    bound: BoundMethod, graph: Graph, form: MarginForm, x: Array, index: Array, epsilon: Array
-) -> Float[Array, ""]:
-    radius = epsilon[index][..., None]
-    lower, upper = jnp.clip(x - radius, 0, 1), jnp.clip(x + radius, 0, 1)
-    rows = bound.rows(graph, lower, upper, form.coefficients, form.offsets)
-    return form.combine(rows.lower)
-
-
-@partial(jax.jit, static_argnums=0)
-def _margins(bound, graph, form, x, index, epsilons) -> Float[Array, " candidate"]:
-    return jax.vmap(partial(_margin, bound, graph, form, x, index))(epsilons)
-
-
-@partial(jax.jit, static_argnums=0)
-def _gradients(bound, graph, form, x, index, epsilons) -> Float[Array, "candidate layer"]:
-    return jax.vmap(jax.grad(partial(_margin, bound, graph, form, x, index)))(epsilons)
+    @cached_property
+    def _layers_of_any_object(self) -> Float[np.ndarray, " layer"]:
+        """Epsilon 1 on free layers, over as many layers as any object could have: one shape."""
+        row = np.zeros(max(self.layers.shape), np.float32)
+        row[: self.layers.count] = self.free
+        return row
 
 
 @jax.jit
