@@ -22,7 +22,7 @@ from jmlv.attacks import (
     TopK,
     attack,
 )
-from jmlv.bounds import CROWN, CROWNIBP, IBP, AlphaCROWN, MarginBounds, bound
+from jmlv.bounds import CROWN, CROWNIBP, IBP, AlphaCROWN, JointBounds, MarginBounds, bound
 from jmlv.errors import DamagedFile, UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, check, trace
 from jmlv.labels import LabelSet, LabelStatus, classify_labels, classify_labels_batch

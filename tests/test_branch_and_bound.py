@@ -10,6 +10,7 @@ import pytest
 
 import jmlv
 from jmlv.bounds import CROWN, backward
+from jmlv.clauses import open_clauses
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision, search_precision
 from jmlv.oracles import (
     BranchAndBound,
@@ -21,7 +22,6 @@ from jmlv.oracles import (
     subdomains,
 )
 from jmlv.oracles.branch_and_bound import _Search, _task
-from jmlv.oracles.clauses import open_clauses
 from jmlv.properties import leaves
 from jmlv.verdict import Status
 

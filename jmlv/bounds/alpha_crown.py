@@ -116,7 +116,7 @@ class SlopeAscent:
     ) -> Float[Array, " row"]:
         """The best bound of all steps for each row; differentiable with the weights held fixed."""
         planes = first_layers(graph, box) if self.planes else {}
-        bound = partial(_bound, graph, functional, lines, box, planes)
+        bound = partial(bound_with, graph, functional, lines, box, planes)
         first, weights = bound(None)
         if self.steps == 0 or not weights:
             return first
@@ -129,7 +129,7 @@ class SlopeAscent:
         adam = optax.adam(rate, b2=0.98)
 
         def loss(weights: Weights) -> tuple[Array, tuple[Array, Weights]]:
-            bounds, used = _bound(*fixed, weights)
+            bounds, used = bound_with(*fixed, weights)
             return -bounds.sum(), (bounds, used)
 
         def step(_: int, state: tuple) -> tuple:
@@ -142,11 +142,11 @@ class SlopeAscent:
 
         state = weights, adam.init(weights), first, weights
         last, _, best, kept = lax.fori_loop(0, self.steps, step, state)
-        bounds, _ = _bound(*fixed, last)
+        bounds, _ = bound_with(*fixed, last)
         return keep_better(bounds > best, last, kept)
 
 
-def _bound(
+def bound_with(
     graph: Graph,
     functional: Functional,
     lines: Mapping[int, Lines],
@@ -154,6 +154,7 @@ def _bound(
     planes: Mapping[int, FirstLayer],
     weights: Weights | None,
 ) -> tuple[Float[Array, " row"], Weights]:
+    """Lower bounds of functionals with the given weights (None: those of the lines), and the weights used."""
     return sweep(graph, functional, lines, *box, weights, planes=planes)
 
 

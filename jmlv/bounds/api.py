@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jmlv.bounds.joint import JointBounds
 from jmlv.bounds.method import BoundMethod, Interval
 from jmlv.graph import Classifier, Graph, trace
 from jmlv.properties import Property
@@ -47,7 +48,7 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
         f: the network, or its graph (which saves the tracing).
         region: a box or layered neighbourhood; a box may carry leading batch axes.
         property: what the margin is of.
-        method: ``IBP()``, ``CROWNIBP()`` or ``CROWN()``.
+        method: ``IBP()``, ``CROWNIBP()``, ``CROWN()``, ``AlphaCROWN()`` or ``JointBounds()``.
 
     Raises:
         UnsupportedOperation: ``f`` has operations without a sound rule.
@@ -66,19 +67,29 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
         raise ValueError(f"region: f takes {image_shape}, the region has {box.shape}.")
     coefficients, offsets = property.rows(graph.label_count)
     lower, upper = (jnp.asarray(side, graph.dtype) for side in (box.lower, box.upper))
+    joint = isinstance(method, JointBounds)
+    masks = method.masks(property, graph.label_count) if joint else None
     with jax.default_matmul_precision("highest"):
-        rows = _batched(method, graph, lower, upper, np.asarray(coefficients), np.asarray(offsets))
-    margins = (property.combine(side, graph.label_count) for side in rows)
-    return MarginBounds(*margins, *rows)
+        rows, clauses = _batched(
+            method, graph, lower, upper, np.asarray(coefficients), np.asarray(offsets), masks
+        )
+    least, most = (property.combine(side, graph.label_count) for side in rows)
+    least = least if clauses is None else jnp.maximum(least, clauses.min(-1))
+    return MarginBounds(least, most, *rows)
 
 
 @partial(jax.jit, static_argnums=0)
-def _batched(method: BoundMethod, graph, lower, upper, coefficients, offsets) -> Interval:
+def _batched(
+    method: BoundMethod, graph, lower, upper, coefficients, offsets, masks
+) -> tuple[Interval, Array | None]:
+    """Bounds on the rows, and on the clauses if there are masks for them."""
     coefficients = coefficients.astype(graph.dtype)
     offsets = offsets.astype(graph.dtype)
 
-    def one(low: Array, high: Array) -> Interval:
-        return method.rows(graph, low, high, coefficients, offsets)
+    def one(low: Array, high: Array) -> tuple[Interval, Array | None]:
+        if masks is None:
+            return method.rows(graph, low, high, coefficients, offsets), None
+        return method.clauses(graph, low, high, coefficients, offsets, masks)
 
     batch = lower.shape[: lower.ndim - len(graph.input_shape)]
     for _ in batch:

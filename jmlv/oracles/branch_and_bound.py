@@ -16,10 +16,10 @@ from jaxtyping import Float
 
 from jmlv.bounds import AlphaCROWN, Interval, Relaxation
 from jmlv.bounds.crown import sources
+from jmlv.clauses import Clause, open_clauses
 from jmlv.graph import Graph
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
-from jmlv.oracles.clauses import Clause, open_clauses
 from jmlv.oracles.falsify import descend_from
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, require_encodable
 from jmlv.oracles.part_search import Settings
@@ -40,7 +40,7 @@ from jmlv.oracles.subdomains import (
 class BranchAndBound(Oracle):
     """Splits the box on ReLUs and max pools, many subdomains in one batch, until all are proven.
 
-    The property is taken apart into clauses (:mod:`jmlv.oracles.clauses`), each with a linear bound
+    The property is taken apart into clauses (:mod:`jmlv.clauses`), each with a linear bound
     of its own. The subdomain with the lowest bound is split on the neuron that loses most
     (:mod:`jmlv.oracles.subdomains`); its halves are bounded by gradient steps in float32 on lines,
     mixture and multipliers, and closed by a bound in float64. Every point at which a bound is

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jmlv.bounds.crown import sources
+from jmlv.clauses import Clause
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision
-from jmlv.oracles.clauses import Clause
 from jmlv.oracles.compact import compact
 from jmlv.oracles.layout import lay_out
 from jmlv.oracles.oracle import Deadline, Query
