@@ -171,6 +171,17 @@ def test_training_mode_uses_the_batch_and_evaluation_mode_the_running_statistics
     np.testing.assert_allclose(model.backbone.bn1.mean[...], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["squeezed", "query2label"])
+def test_a_network_in_bfloat16_stays_in_it(name):
+    """Running statistics stay in float32, and every convolution and product is in bfloat16."""
+    graph, weights, others = nnx.split(drawn(name), nnx.Param, ...)
+    weights = jax.tree.map(lambda value: value.astype(jnp.bfloat16), weights)
+    network = lambda x: nnx.merge(graph, weights, others)(x)  # noqa: E731
+    equations = jax.make_jaxpr(network)(jnp.zeros((2, *SHAPE), jnp.bfloat16)).jaxpr.eqns
+    products = [e for e in equations if e.primitive.name in ("conv_general_dilated", "dot_general")]
+    assert {str(equation.outvars[0].aval.dtype) for equation in products} == {"bfloat16"}
+
+
 def test_dropout_is_drawn_in_training_mode_only():
     """The same tokens: twice the same at inference, twice another in training."""
     layer = drawn("query2label").decoder[0]

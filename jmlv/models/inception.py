@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jmlv.models.config import require_sizes
+from jmlv.models.pixels import batch_normalised
 
 LEAST_SIDE = 75
 """Pixels; of a smaller image nothing would be left."""
@@ -312,4 +313,4 @@ class ConvolutionNorm(nnx.Module):
         self.bn = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-3, rngs=rngs)
 
     def __call__(self, x: Features) -> Features:
-        return jax.nn.relu(self.bn(self.conv(x)))
+        return jax.nn.relu(batch_normalised(self.bn, self.conv(x)))

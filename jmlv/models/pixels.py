@@ -1,6 +1,6 @@
-"""What the classifiers of photographs do to pixels before their first layer.
+"""Normalisation in the classifiers of photographs: of pixels, and of features.
 
-The mean and the deviation are part of the network, so that a verified region stays in [0, 1].
+The pixels' mean and deviation are part of the network, so that a verified region stays in [0, 1].
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,6 +29,14 @@ def normalised(
     """
     x = jnp.asarray(x)
     return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(std, x.dtype)
+
+
+def batch_normalised(
+    norm: nnx.BatchNorm, x: Float[Array, "batch height width channel"]
+) -> Float[Array, "batch height width channel"]:
+    """Batch norm in the precision of ``x``: running statistics are kept in float32, and would have
+    what comes after a bfloat16 layer computed in float32 too."""
+    return norm(x).astype(x.dtype)
 
 
 def require_normalisation(mean: object, std: object, channels: int) -> None:

@@ -17,7 +17,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jmlv.models.config import ModelConfig, require_flags, require_sizes
-from jmlv.models.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised, require_normalisation
+from jmlv.models.pixels import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    batch_normalised,
+    normalised,
+    require_normalisation,
+)
 
 EXPANSION = 4
 """A bottleneck block gives this many times the channels of its 3x3 convolution."""
@@ -254,7 +260,7 @@ class ResNetBackbone(nnx.Module):
 
     def __call__(self, x: Features) -> Features:
         x = space_to_depth(x, self.sizes.space_to_depth)
-        x = _rectified(self.bn1(self.conv1(x)), self.sizes.slopes[0])
+        x = _rectified(batch_normalised(self.bn1, self.conv1(x)), self.sizes.slopes[0])
         if self.sizes.stem_pool:
             x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for number in range(1, len(self.sizes.depths) + 1):
@@ -291,7 +297,8 @@ class ResNetBlock(nnx.Module):
         network, shortcut = self.sizes.network, self._shortcut(x)
         count = len(self.sizes.convolutions)
         for number in range(1, count + 1):
-            x = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(x))
+            convolution, norm = (getattr(self, f"{part}{number}") for part in ("conv", "bn"))
+            x = batch_normalised(norm, convolution(x))
             if number < count:
                 x = _rectified(x, network.slopes[1])
             if number == self.sizes.strided and self.sizes.stride == 2 and network.blur_pool:
@@ -304,9 +311,10 @@ class ResNetBlock(nnx.Module):
         if not hasattr(self, "downsample"):
             return x
         if self.sizes.stride == 2 and self.sizes.network.average_shortcut:
-            x = nnx.avg_pool(x, (2, 2), (2, 2), padding="SAME", count_include_pad=False)
+            means = nnx.avg_pool(x, (2, 2), (2, 2), padding="SAME", count_include_pad=False)
+            x = means.astype(x.dtype)
         convolution, norm = self.downsample
-        return norm(convolution(x))
+        return batch_normalised(norm, convolution(x))
 
 
 class SqueezeExcite(nnx.Module):
