@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
@@ -136,8 +137,10 @@ def read_vnnlib(path: str | Path, image_shape: Sequence[int]) -> list[Specificat
 
     Assertions may be nested conjunctions and disjunctions of linear inequalities, each over inputs
     or over outputs. Inputs must come down to boxes inside [0, 1]; cases with the same box become
-    one question. Ends that float32 cannot hold are rounded outward, by one unit in the last place:
-    a proof for the larger box is one for the file's, a witness is to be checked against it.
+    one question. Numbers are read exactly, and ends that float32 cannot hold are rounded outward,
+    by one unit in the last place: a proof for the larger box is one for the file's, a witness is to
+    be checked against it. (Coefficients of outputs are the nearest float64 numbers, which is far
+    below what a proof needs as its margin.)
 
     Args:
         path: of the file.
@@ -159,25 +162,35 @@ def read_vnnlib(path: str | Path, image_shape: Sequence[int]) -> list[Specificat
         raise ValueError(
             f"image_shape: {tuple(image_shape)} does not have the file's {inputs} inputs."
         )
-    grouped: dict[tuple[bytes, bytes], list[tuple[Row, ...]]] = {}
+    grouped: dict[tuple[Ends, Ends], list[tuple[Row, ...]]] = {}
     for low, high, rows in cases:
-        grouped.setdefault((low.tobytes(), high.tobytes()), []).append(rows)
+        grouped.setdefault((low, high), []).append(rows)
     return [
-        Specification(_box(*map(np.frombuffer, ends), image_shape), Excludes(tuple(rows)))
+        Specification(_box(*ends, image_shape), Excludes(tuple(rows)))
         for ends, rows in grouped.items()
     ]
 
 
-def _box(low: np.ndarray, high: np.ndarray, shape: Sequence[int]) -> Box:
-    """The least box of float32 numbers around one of float64."""
-    if low.min() < 0 or high.max() > 1:
+Ends = tuple[Fraction, ...]
+"""One end of every input, exactly as it is written."""
+
+
+def _box(low: Ends, high: Ends, shape: Sequence[int]) -> Box:
+    """The least box of float32 numbers around one of rational numbers."""
+    if min(low) < 0 or max(high) > 1:
         raise ValueError(
             "path: its inputs leave [0, 1]; rescale them, and the network's first layer."
         )
-    lower, upper = low.astype(np.float32), high.astype(np.float32)
-    lower = np.where(lower > low, np.nextafter(lower, np.float32(-1)), lower)
-    upper = np.where(upper < high, np.nextafter(upper, np.float32(2)), upper)
+    lower = np.array([_outward(end, -1) for end in low])
+    upper = np.array([_outward(end, 1) for end in high])
     return Box.between(lower.reshape(shape), upper.reshape(shape))
+
+
+def _outward(end: Fraction, side: int) -> np.float32:
+    """The float32 number nearest to an end that is not inside of it; ``side`` is -1 or 1."""
+    found = np.float32(float(end))
+    inside = side * (Fraction(float(found)) - end) < 0
+    return np.nextafter(found, np.float32(2 * side)) if inside else found
 
 
 class _Unreadable(Exception):
@@ -190,21 +203,21 @@ Expression = Union[str, list]
 class _Linear(NamedTuple):
     """``sum of coefficients + constant``; variables are ('X' or 'Y', number)."""
 
-    coefficients: dict[tuple[str, int], float]
-    constant: float
+    coefficients: dict[tuple[str, int], Fraction]
+    constant: Fraction
 
-    def times(self, factor: float) -> _Linear:
+    def times(self, factor: Fraction | int) -> _Linear:
         scaled = {v: factor * c for v, c in self.coefficients.items()}
         return _Linear(scaled, factor * self.constant)
 
     def plus(self, other: _Linear) -> _Linear:
         both = dict(self.coefficients)
         for v, c in other.coefficients.items():
-            both[v] = both.get(v, 0.0) + c
+            both[v] = both.get(v, 0) + c
         return _Linear(both, self.constant + other.constant)
 
 
-def _parse(text: str) -> tuple[int, list[tuple[np.ndarray, np.ndarray, tuple[Row, ...]]]]:
+def _parse(text: str) -> tuple[int, list[tuple[Ends, Ends, tuple[Row, ...]]]]:
     """How many inputs there are, and each case's box and rows."""
     declared, asserted = set(), []
     for expression in _expressions(text):
@@ -262,7 +275,7 @@ def _disjunction(expression: Expression) -> list[Case]:
         if head in ("<=", ">=") and len(rest) == 2:
             left, right = map(_linear, rest)
             low, high = (left, right) if head == "<=" else (right, left)
-            return [(low.plus(high.times(-1.0)),)]
+            return [(low.plus(high.times(-1)),)]
     raise _Unreadable(f"expected and, or, <= or >=, got {_shown(expression)}")
 
 
@@ -278,37 +291,42 @@ def _linear(expression: Expression) -> _Linear:
         number = _number(expression)
         if number is not None:
             return _Linear({}, number)
-        return _Linear({_variable(expression): 1.0}, 0.0)
+        return _Linear({_variable(expression): Fraction(1)}, Fraction(0))
     head, *parts = expression or [""]
     terms = [_linear(part) for part in parts] if head in ("+", "-", "*") else []
     if head == "+" and terms:
         return _sum_of(terms)
     if head == "-" and terms:
         first, *rest = terms
-        return first.plus(_sum_of(rest).times(-1.0)) if rest else first.times(-1.0)
+        return first.plus(_sum_of(rest).times(-1)) if rest else first.times(-1)
     if head == "*" and terms:
         varying = [term for term in terms if term.coefficients]
-        factor = math.prod(term.constant for term in terms if not term.coefficients)
+        constants = (term.constant for term in terms if not term.coefficients)
+        factor = math.prod(constants, start=Fraction(1))
         if len(varying) <= 1:
             return varying[0].times(factor) if varying else _Linear({}, factor)
     raise _Unreadable(f"expected a linear term, got {_shown(expression)}")
 
 
 def _sum_of(terms: Sequence[_Linear]) -> _Linear:
-    total = _Linear({}, 0.0)
+    total = _Linear({}, Fraction(0))
     for term in terms:
         total = total.plus(term)
     return total
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> Fraction | None:
+    """The number exactly as it is written; None if it is none."""
     try:
         value = float(text)
     except ValueError:
         return None
     if not math.isfinite(value):
         raise _Unreadable(f"{text} is not a finite number")
-    return value
+    exact = Decimal(text)
+    if exact and not value:
+        raise _Unreadable(f"{text} is too close to zero")
+    return Fraction(exact)
 
 
 def _variable(name: Any) -> tuple[str, int]:
@@ -318,9 +336,10 @@ def _variable(name: Any) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def _case(case: Case, declared: set, inputs: int) -> tuple[np.ndarray, np.ndarray, tuple[Row, ...]]:
+def _case(case: Case, declared: set, inputs: int) -> tuple[Ends, Ends, tuple[Row, ...]]:
     """One case's box, and its rows over the outputs."""
-    low, high = np.full(inputs, -np.inf), np.full(inputs, np.inf)
+    low: dict[int, Fraction] = {}
+    high: dict[int, Fraction] = {}
     rows = []
     for linear in case:
         used = {v: c for v, c in linear.coefficients.items() if c}
@@ -333,23 +352,26 @@ def _case(case: Case, declared: set, inputs: int) -> tuple[np.ndarray, np.ndarra
             (((_, index), coefficient),) = used.items()
             end = -linear.constant / coefficient
             if coefficient > 0:
-                high[index] = min(high[index], end)
+                high[index] = min(high.get(index, end), end)
             else:
-                low[index] = max(low[index], end)
+                low[index] = max(low.get(index, end), end)
         else:
             raise _Unreadable(
                 f"an inequality is over {sorted(used)}: expected one input, or outputs"
             )
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+    bounded = len(low) == len(high) == inputs
+    if not bounded or any(low[i] > high[i] for i in range(inputs)):
         raise _Unreadable("an input is unbounded, or its bounds cross")
     if not rows:
         raise _Unreadable("a case says nothing about the outputs")
-    return low, high, tuple(rows)
+    ends = (tuple(side[i] for i in range(inputs)) for side in (low, high))
+    return *ends, tuple(rows)
 
 
-def _row(used: dict[tuple[str, int], float], constant: float) -> Row:
+def _row(used: dict[tuple[str, int], Fraction], constant: Fraction) -> Row:
     """The row in its simplest form."""
-    weights = {label: c for (_, label), c in sorted(used.items())}
+    weights = {label: float(c) for (_, label), c in sorted(used.items())}
+    constant = float(constant)
     plus = [label for label, c in weights.items() if c == 1]
     minus = [label for label, c in weights.items() if c == -1]
     if len(plus) + len(minus) == len(weights) and len(plus) <= 1 and len(minus) <= 1:
