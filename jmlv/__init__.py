@@ -46,6 +46,7 @@ from jmlv.neighborhoods import (
     SensitivityWeights,
     SizeUpperBound,
     Strategy,
+    TightPolish,
     Uniform,
     by_pixel_count,
     decaying,

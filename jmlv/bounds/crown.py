@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -73,9 +74,19 @@ class CROWN(Relaxation):
         return "CROWN"
 
     def rows(self, graph, lower, upper, coefficients, offsets) -> Interval:
+        return self.rows_within(graph, lower, upper, coefficients, offsets, ())
+
+    def rows_within(
+        self, graph, lower, upper, coefficients, offsets, known: Sequence[Interval]
+    ) -> Interval:
+        """As :meth:`rows`, with what is known of inner neurons on a box that holds this one.
+
+        Args:
+            known: an interval of each of :func:`sources` of the fused graph, or nothing.
+        """
         graph = fuse_relu_max_pool(graph)
         box = Interval(lower[None], upper[None])
-        intervals, lines = self.relax(graph, box)
+        intervals, lines = relax(graph, box, self.chunk, known=dict(zip(sources(graph), known)))
         scores = intervals[graph.output]
         if self.frozen:
             scores, lines = jax.lax.stop_gradient((scores, lines))
@@ -136,7 +147,11 @@ def plain(
 
 
 def relax(
-    graph: Graph, box: Interval, chunk: int, least: LowerBound = plain
+    graph: Graph,
+    box: Interval,
+    chunk: int,
+    least: LowerBound = plain,
+    known: Mapping[Variable, Interval] = MappingProxyType({}),
 ) -> tuple[dict[Variable, Interval], dict[int, Lines]]:
     """Intervals of every variable, and the lines around every nonlinear equation, in one sweep.
 
@@ -145,6 +160,7 @@ def relax(
         box: the input interval, arrays of shape (1, height, width, channel).
         chunk: as in :class:`CROWN`.
         least: bounds functionals of an inner variable from below; hashable.
+        known: intervals that hold on the box, of variables that nonlinear equations read.
 
     Returns:
         Intervals by variable, and lines by the index of the nonlinear equation's output.
@@ -156,6 +172,8 @@ def relax(
     for eqn in graph.eqns:
         if not is_affine(graph, eqn):
             source = eqn.invars[0]
+            if source in known and source not in tightened:
+                values[source] = _intersection(values[source], known[source])
             if source not in exact and source not in tightened:
                 wanted = undecided(eqn, values[source])
                 values[source] = _tighten(
@@ -165,6 +183,10 @@ def relax(
             lines[eqn.outvar.index] = lines_of(eqn, values[source])
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
     return {v: i for v, i in values.items() if isinstance(i, Interval)}, lines
+
+
+def _intersection(a: Interval, b: Interval) -> Interval:
+    return Interval(jnp.maximum(a.lower, b.lower), jnp.minimum(a.upper, b.upper))
 
 
 def _tighten(
@@ -185,8 +207,7 @@ def _tighten(
     function = partial(_bound_entries, part.structure, least)
     size = min(chunk, source.size)
     found = masked_map(function, size, wanted.reshape(-1), (part.consts, needed, box))
-    low, high = (side.reshape(source.shape) for side in found)
-    return Interval(jnp.maximum(interval.lower, low), jnp.minimum(interval.upper, high))
+    return _intersection(interval, Interval(*(side.reshape(source.shape) for side in found)))
 
 
 def _bound_entries(structure: Any, least: LowerBound, operands: Any, indices: Array) -> Interval:

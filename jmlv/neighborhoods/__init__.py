@@ -22,6 +22,7 @@ from jmlv.neighborhoods.relations import (
 from jmlv.neighborhoods.reweighted import Reweighted
 from jmlv.neighborhoods.sensitivity import SensitivityWeights
 from jmlv.neighborhoods.strategy import Strategy
+from jmlv.neighborhoods.tight_polish import TightPolish
 from jmlv.neighborhoods.uniform import Uniform
 from jmlv.neighborhoods.upper_bound import SizeUpperBound, size_upper_bound
 from jmlv.neighborhoods.weights import by_pixel_count, decaying, equal

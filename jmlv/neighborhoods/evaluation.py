@@ -14,18 +14,23 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from jmlv.bounds.method import BoundMethod
+from jmlv.bounds.method import BoundMethod, Interval
 from jmlv.graph import Graph
 from jmlv.numerics import search_precision
 from jmlv.properties import MarginForm
 
 
 class Task(NamedTuple):
-    """One image: the property's margin, the pixels, and the layer of each."""
+    """One image: the property's margin, the pixels, and the layer of each.
+
+    ``known`` are intervals of inner neurons that hold on every neighbourhood that is asked about, in
+    the order of :func:`jmlv.bounds.crown.sources`; or nothing.
+    """
 
     form: MarginForm
     x: Float[Array, "height width channel"]
     index: Int[Array, "height width"]
+    known: tuple[Interval, ...] = ()
 
 
 Question = Callable[[BoundMethod, Graph, Task, Float[Array, " layer"]], Array]
@@ -38,7 +43,8 @@ def margin(
     """The bound's lower margin over a layered neighbourhood."""
     radius = epsilon[task.index][..., None]
     lower, upper = jnp.clip(task.x - radius, 0, 1), jnp.clip(task.x + radius, 0, 1)
-    rows = bound.rows(graph, lower, upper, task.form.coefficients, task.form.offsets)
+    arguments = graph, lower, upper, task.form.coefficients, task.form.offsets
+    rows = bound.rows_within(*arguments, task.known) if task.known else bound.rows(*arguments)
     return task.form.combine(rows.lower)
 
 

@@ -118,3 +118,16 @@ def profile(problem: Problem, tries: int = 7) -> Float[np.ndarray, " movable"]:
     alone = [[d] for d in range(count)]
     start = np.zeros((count, count)), np.repeat(margin, count)
     return fill(problem, *start, alone, np.ones(count), tries)[0].diagonal().copy()
+
+
+def emptied(
+    epsilon: Float[np.ndarray, " movable"], alone: Float[np.ndarray, " movable"], generator
+) -> Float[np.ndarray, " movable"]:
+    """A copy with one to four layers at 0, rather those that hold much of what they could."""
+    open_layers = np.flatnonzero(epsilon > WORTH)
+    copy = epsilon.copy()
+    if len(open_layers):
+        used = epsilon[open_layers] / np.maximum(alone[open_layers], WORTH) + 0.1
+        count = min(len(open_layers), generator.integers(1, 5))
+        copy[generator.choice(open_layers, count, replace=False, p=used / used.sum())] = 0
+    return copy

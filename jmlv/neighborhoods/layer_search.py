@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from jmlv.bounds import AlphaCROWN, BoundMethod
 from jmlv.neighborhoods.complete_phase import CompletePhase
-from jmlv.neighborhoods.filling import WORTH, fill, profile
+from jmlv.neighborhoods.filling import WORTH, emptied, fill, profile
 from jmlv.neighborhoods.linear_steps import Batch, LinearSteps, offer_largest
 from jmlv.neighborhoods.problem import Problem
 from jmlv.neighborhoods.strategy import Strategy
-
-FACTORS = np.array([[1.1, 1.25, 1.5, 2.0], [1.03, 1.06, 1.1, 1.15]])
-"""By how much the best candidate is scaled up under a tighter bound: coarsely, then finely."""
+from jmlv.neighborhoods.tight_polish import TightPolish
 
 Point = tuple[Float[np.ndarray, " movable"], float]
 
@@ -29,15 +26,15 @@ class LayerSearch(Strategy):
     object, at random) and by lazy best insertion; large-neighbourhood search, which empties up to
     four layers of the best candidate and fills again in noisy orders; a polish by linear steps and
     by raising single layers. All these questions are batches of certified margins. Then the best
-    candidate is scaled up and polished again as far as a tighter and dearer bound certifies, and at
-    last the complete phase (:class:`CompletePhase`) grows past what any bound certifies.
+    candidate grows further under a tighter and dearer bound (:class:`TightPolish`), and at last the
+    complete phase (:class:`CompletePhase`) grows past what any bound certifies.
 
     Attributes:
         width: how many candidates a batch holds.
         rounds: of large-neighbourhood search, at most.
         patience: rounds without an improvement after which it ends.
         polish: the linear steps at the end, before single layers are raised; None leaves both out.
-        tighter: the bound of the second polish; None leaves that out.
+        tighter: the second polish, under tighter inner intervals; None leaves that out.
         complete: how a complete oracle takes it from there; None leaves that out.
         seed: of everything random.
     """
@@ -46,7 +43,7 @@ class LayerSearch(Strategy):
     rounds: int = 16
     patience: int = 4
     polish: LinearSteps | None = LinearSteps(steps=6, trust=0.2)
-    tighter: BoundMethod | None = AlphaCROWN()
+    tighter: TightPolish | None = TightPolish()
     complete: CompletePhase | None = CompletePhase()
     seed: int = 0
 
@@ -68,7 +65,7 @@ class LayerSearch(Strategy):
         if self.polish is not None:
             self._polished(problem, best)
         if self.tighter is not None:
-            self._tightened(problem.bounded_by(self.tighter), generator)
+            self.tighter.run(problem, generator)
         if self.complete is not None:
             self.complete.run(problem)
 
@@ -92,36 +89,17 @@ class LayerSearch(Strategy):
         for _ in range(self.rounds):
             if idle == self.patience:
                 break
-            emptied = np.stack([_emptied(best[0], alone, generator) for _ in range(self.width)])
+            start = np.stack([emptied(best[0], alone, generator) for _ in range(self.width)])
             value = problem.weights[problem.movable] * alone
             noise = generator.lognormal(0, 0.6, (self.width, len(alone)))
             orders = np.argsort(-value * noise, axis=1)[:, : max(12, len(alone) // 2)]
-            found = fill(problem, emptied, problem.margins(emptied), orders, alone)
+            found = fill(problem, start, problem.margins(start), orders, alone)
             new = _largest(problem, *found)
             idle += 1
             if problem.size(new[0]) > problem.size(best[0]) + WORTH:
                 best, idle = new, 0
                 offer_largest(problem, best[0][None])
         return best
-
-    def _tightened(self, problem: Problem, generator) -> None:
-        """Scales the best up under the problem's tighter bound, then polishes, four at a time."""
-        epsilon = problem.best[problem.movable].astype(float)
-        margin = problem.margins(np.repeat(epsilon[None], 4, 0))[0]
-        for factors in FACTORS:
-            scaled = np.minimum(1.0, np.outer(factors, epsilon))
-            margins = problem.margins(scaled)
-            fits = [i for i, m in enumerate(margins) if problem.certified(m)]
-            if fits:
-                epsilon, margin = scaled[fits[-1]], margins[fits[-1]]
-        start = epsilon[None], np.array([margin])
-        if self.polish is not None:
-            start = self.polish.climb(problem, *start)
-        value = problem.weights[problem.movable] * generator.lognormal(0, 0.5, (4, len(epsilon)))
-        orders = np.argsort(-value, axis=1)[:, :12]
-        copies = (np.repeat(part, 4, 0) for part in start)
-        raised, _ = fill(problem, *copies, orders, np.ones(len(epsilon)), tries=3)
-        offer_largest(problem, raised)
 
     def _polished(self, problem: Problem, best: Point) -> None:
         epsilon, margin = self.polish.climb(problem, best[0][None], np.array([best[1]]))
@@ -156,19 +134,6 @@ def insert_best(problem: Problem, start: Point, alone: np.ndarray, width: int) -
         if gained[chosen] >= others.max(initial=0.0):
             epsilon, margin = filled[chosen], float(margins[chosen])
     return epsilon, margin
-
-
-def _emptied(
-    epsilon: Float[np.ndarray, " movable"], alone: Float[np.ndarray, " movable"], generator
-) -> Float[np.ndarray, " movable"]:
-    """A copy with one to four layers at 0, rather those that hold much of what they could."""
-    open_layers: Int[np.ndarray, " open"] = np.flatnonzero(epsilon > WORTH)
-    copy = epsilon.copy()
-    if len(open_layers):
-        used = epsilon[open_layers] / np.maximum(alone[open_layers], WORTH) + 0.1
-        count = min(len(open_layers), generator.integers(1, 5))
-        copy[generator.choice(open_layers, count, replace=False, p=used / used.sum())] = 0
-    return copy
 
 
 def _largest(problem: Problem, epsilon: Batch, margin: Float[np.ndarray, " state"]) -> Point:

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jmlv.bounds.method import BoundMethod
+from jmlv.bounds import CROWN, BoundMethod, Interval, Relaxation, preactivation_bounds
+from jmlv.bounds.crown import sources
 from jmlv.graph import Graph
+from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.neighborhoods.evaluation import Direct, Evaluator, Question, Request, Task, margin, slope
 from jmlv.numerics import PROOF_TOLERANCE, search_precision
 from jmlv.oracles import Bounds, Deadline, Oracle, Query, ask
@@ -46,8 +48,10 @@ class Problem:
         queries: how many candidates were asked of which oracle.
         best: the largest certified epsilon vector over all layers.
         trace: ``(seconds, size)`` at every improvement.
-        outer: another view of the same task, with other weights or another bound, that is told of
-            every proof.
+        outer: another view of the same task, with other weights or within a ceiling, that is told
+            of every proof.
+        ceiling: (movable,) the largest epsilons that may be asked about, if there are such.
+        known: intervals of inner neurons that hold up to the ceiling.
     """
 
     query: Query
@@ -64,6 +68,8 @@ class Problem:
     best_verdict: Verdict | None = None
     trace: list[tuple[float, float]] = dataclasses.field(default_factory=list)
     outer: Problem | None = None
+    ceiling: Float[np.ndarray, " movable"] | None = None
+    known: tuple[Interval, ...] = ()
 
     @property
     def graph(self) -> Graph:
@@ -132,9 +138,21 @@ class Problem:
             self, weights=weights, best=None, best_verdict=None, trace=[], outer=self
         )
 
-    def bounded_by(self, bound: BoundMethod) -> Problem:
-        """The same task with another bound as its certificate; what it proves is offered here too."""
-        return dataclasses.replace(self, bound=bound, trace=[], outer=self)
+    def below(self, ceiling: Float[np.ndarray, " movable"], relaxation: Relaxation) -> Problem:
+        """The same task for epsilons up to a ceiling, where a relaxation's intervals are known.
+
+        Every margin is then CROWN's with the inner intervals that the relaxation proves for the
+        ceiling: nearly as tight as the relaxation itself, at the price of CROWN.
+        """
+        self._spend(1, f"{relaxation.name} intervals")
+        box = LayeredNeighborhood(self.x, self.layers, self.full(ceiling)).box()
+        graph = fuse_relu_max_pool(self.graph)
+        with search_precision():
+            found = preactivation_bounds(graph, box.lower, box.upper, relaxation)
+        known = tuple(Interval(*map(np.asarray, found[v])) for v in sources(graph))
+        return dataclasses.replace(
+            self, bound=CROWN(), ceiling=ceiling, known=known, trace=[], outer=self
+        )
 
     def _keep(self, epsilon: Float[Array, " movable"], verdict: Verdict) -> None:
         if self.improves(epsilon):
@@ -169,6 +187,8 @@ class Problem:
         self, question: Question, bound: BoundMethod, name: str, candidates: Array
     ) -> np.ndarray:
         self._spend(len(candidates), name)
+        if self.ceiling is not None and np.any(candidates > self.ceiling):
+            raise ValueError("candidates: exceed the ceiling that the intervals hold for.")
         epsilons = np.tile(self._layers_of_any_object, (len(candidates), 1))
         epsilons[:, self.movable] = candidates
         return self.evaluator(Request(question, bound, self.graph, self._task, epsilons))
@@ -184,7 +204,7 @@ class Problem:
     @cached_property
     def _task(self) -> Task:
         form = jax.tree.map(np.float32, self.query.property.form(self.graph.label_count))
-        return Task(form, self.x, np.asarray(self.layers.index))
+        return Task(form, self.x, np.asarray(self.layers.index), self.known)
 
     @cached_property
     def _layers_of_any_object(self) -> Float[np.ndarray, " layer"]:
