@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 import published
 
@@ -19,6 +22,11 @@ from jmlv.cli.inputs import example, network, test_images
 
 KEY = ("network", "image", "weights", "strategy", "bound")
 WEIGHTS = {"equal": jmlv.equal, "decaying": jmlv.decaying, "pixels": jmlv.by_pixel_count}
+
+
+def use_all_cores() -> None:
+    """Makes every core a device of JAX's; to be called before anything is computed."""
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
 
 def add_subject_arguments(parser: argparse.ArgumentParser, images: int) -> None:
@@ -77,18 +85,42 @@ def case(name: str, graph: jmlv.Graph, subject: tuple, strategy: jmlv.Strategy, 
 
 def grow_case(case: dict, budget: float) -> dict:
     """Grows one neighbourhood and attacks it; where the property fails at the image the size is 0."""
-    graph, image, mask, target, strategy, bound = case["work"]
-    layers, prop = jmlv.Layers.around(mask), jmlv.InTopK(target, 2)
-    record = {name: case[name] for name in KEY} | {"name": title(strategy)}
-    if not float(prop.margin(graph.scores(image[None])[0])) > 0:
-        return {**record, "size": 0.0, "status": "MISCLASSIFIED"}
-    weights = WEIGHTS[case["weights"]]
-    grown = jmlv.grow(graph, image, layers, prop, strategy, weights=weights, budget=budget, bound=bound)
-    attack = jmlv.verify(graph, grown.region, prop, jmlv.PGD(restarts=64, steps=100, seed=1))
+    ((_, record),) = grow_cases([case], budget)
+    return record
+
+
+def grow_cases(cases: Sequence[dict], budget: float, together: int = 1) -> Iterator[tuple[dict, dict]]:
+    """Grows neighbourhoods, several images of one network at a time; each case with its record."""
+    groups = defaultdict(list)
+    for case in cases:
+        graph, image, mask, target, strategy, bound = case["work"]
+        prop = jmlv.InTopK(target, 2)
+        if float(prop.margin(graph.scores(image[None])[0])) > 0:
+            work = case, image, jmlv.Layers.around(mask), prop
+            groups[graph, strategy, bound, case["weights"]].append(work)
+        else:
+            yield case, {**_names(case), "size": 0.0, "status": "MISCLASSIFIED"}
+    for (graph, strategy, bound, weights), members in groups.items():
+        chosen, images, layers, props = zip(*members)
+        grown = jmlv.grow_many(
+            graph, np.stack(images), layers, props, strategy, weights=WEIGHTS[weights],
+            budget=budget, bound=bound, together=together,
+        )  # fmt: skip
+        for number, result in grown:
+            yield chosen[number], _record(chosen[number], graph, result)
+
+
+def _names(case: dict) -> dict:
+    return {name: case[name] for name in KEY} | {"name": title(case["work"][4])}
+
+
+def _record(case: dict, graph: jmlv.Graph, grown: jmlv.GrownNeighborhood) -> dict:
+    strong = jmlv.PGD(restarts=64, steps=100, seed=1)
+    attack = jmlv.verify(graph, grown.region, grown.property, strong)
     statuses = [status.value for status in grown.statuses]
     return {
         **grown.as_dict(),
-        **record,
+        **_names(case),
         "attacked": attack.status.name,
         "attack_margin": attack.upper,
         "maximal": statuses.count("maximal"),
@@ -114,11 +146,27 @@ def run_all(
 
     Cases are told apart by their values under ``names``.
     """
+
+    def one_by_one(cases: Sequence[dict]) -> Iterator[tuple[dict, dict]]:
+        return ((case, run(case)) for case in cases)
+
+    return run_together(cases, one_by_one, path, description, names)
+
+
+def run_together(
+    cases: Iterable[dict],
+    run: Callable[[Sequence[dict]], Iterator[tuple[dict, dict]]],
+    path: Path,
+    description: str,
+    names: Sequence[str] = KEY,
+) -> list[dict]:
+    """As :func:`run_all`, where ``run`` takes all open cases, and yields them as they finish."""
     cases, done = list(cases), load(path, names)
     open_cases = [case for case in cases if key(case, names) not in done]
-    for one in jmlv.TqdmProgress().wrap(open_cases, description):
-        done[key(one, names)] = run(one)
-        append(path, done[key(one, names)])
+    finished = run(open_cases) if open_cases else ()
+    for one, record in jmlv.TqdmProgress().wrap(finished, description, len(open_cases)):
+        done[key(one, names)] = record
+        append(path, record)
     return [done[key(one, names)] for one in cases]
 
 

@@ -8,7 +8,8 @@
 Every finished case is a line of results.jsonl in the output folder, keyed by what was asked, so an
 interrupted run goes on where it stopped. At the end: a table of means, a paired Wilcoxon test of
 the networks under the best strategy, and a figure of sizes. ``--cuts`` adds GradientGuided and
-OracleGuided under each of the cutting weights named.
+OracleGuided under each of the cutting weights named. Several images of a network grow at a time and
+share the budget's seconds, so for seconds to compare with other methods' use ``--together 1``.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ CUTS = {
 
 def main() -> None:
     options = parse()
-    records = campaign.run_all(
+    campaign.use_all_cores()
+    records = campaign.run_together(
         all_cases(options),
-        lambda case: campaign.grow_case(case, options.budget),
+        lambda cases: campaign.grow_cases(cases, options.budget, options.together),
         options.out / "results.jsonl",
         "neighbourhoods",
     )
@@ -59,6 +61,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only-cuts", action="store_true", help="leave the other strategies out")
     parser.add_argument("--oracle-seconds", type=float, default=2.0, help="of one of its queries")
     parser.add_argument("--skip-complete", action="store_true", help="leave the complete phase out")
+    parser.add_argument("--together", type=int, default=4, help="images growing at a time")
     parser.add_argument("--out", type=Path, default=Path("results/layered_neighborhoods"))
     return parser.parse_args()
 
