@@ -86,7 +86,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder in COCO's layout")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds for each photograph")
+    parser.add_argument("--budget", type=float, default=120.0, help="seconds for each photograph")
     parser.add_argument("--figure", type=int, help="only draw this photograph's figure")
     parser.add_argument("--out", type=Path, default=Path("results/photographs"))
     return parser.parse_args()
