@@ -241,7 +241,7 @@ def test_the_budget_is_kept_and_both_bounds_are_reported():
     graph, box = jmlv.trace(f, IMAGE), jmlv.Box.around(np.full(IMAGE, 0.5, np.float32), 0.5)
     low = jmlv.verify(graph, box, jmlv.AboveThreshold(0), CROWN_ALONE).lower
     reached = jmlv.verify(graph, box, jmlv.AboveThreshold(0), jmlv.PGD()).upper
-    property = jmlv.AboveThreshold(0, 0.5 * low + 0.5 * reached)
+    property = jmlv.AboveThreshold(0, 0.1 * low + 0.9 * reached)
     oracle = dataclasses.replace(QUICK, subdomains=64)
     verdict = jmlv.verify(graph, box, property, oracle, budget=60)
     assert verdict.status is Status.UNKNOWN and "limits" in verdict.reason
@@ -377,6 +377,22 @@ def _in_float32(task, *choice):
 def test_options_are_checked(field):
     with pytest.raises(ValueError, match=field):
         BranchAndBound(**{field: 0})
+
+
+def test_bounds_are_not_rounded_to_float32():
+    """A network that is linear on the box: its bound is its least margin, to float64's accuracy."""
+    rng = np.random.default_rng(0)
+    a, c = jnp.abs(_weights(rng, 16, 8)), 100 * _weights(rng, 8, LABELS)
+    graph = jmlv.trace(lambda x: jax.nn.relu(x.reshape(-1, 16) @ a) @ c, IMAGE)
+    box = jmlv.Box.around(rng.uniform(0.2, 0.8, size=IMAGE).astype(np.float32), 0.05)
+    found = 0
+    for label in range(LABELS):
+        query = Query.of(graph, box, jmlv.AboveThreshold(label, -300))
+        evidence = BranchAndBound(CROWN(), batch=8).search(query, Deadline(30))
+        exact = query.margin_exact(evidence.point)
+        assert evidence.lower <= exact + 1e-10
+        found += exact - evidence.lower < 1e-10
+    assert found > 0, "no bound was reached, so that nothing was compared"
 
 
 def test_nan_is_unknown():

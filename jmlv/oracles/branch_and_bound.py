@@ -100,7 +100,8 @@ class BranchAndBound(Oracle):
         problem = None if self.parts is None else problem_of(query, search.exact, self.parts)
         parts = None if problem is None else PartRows(problem, query, search.exact)
         rows = search.row_bounds() if parts is None else parts.bounds(search.look)
-        known = float(query.property.combine(rows, query.label_count))
+        with certificate_precision():  # in float32 a bound would be rounded, perhaps upward
+            known = float(query.property.combine(rows, query.label_count))
         if known > PROOF_TOLERANCE or not np.isfinite(rows).all():
             return Evidence(known, search.point, f"bounds of single rows: at least {known:.4g}")
         proven = frozenset(np.flatnonzero(rows > PROOF_TOLERANCE).tolist())
