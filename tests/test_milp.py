@@ -730,3 +730,24 @@ def test_no_time_left_is_no_proof(monkeypatch):
     deadline = Deadline(1e-9)
     evidence = MILP().search(query, deadline)
     assert evidence.lower < 0 and "no time" in evidence.reason
+
+
+def test_a_tighter_relaxation_decides_the_same_with_no_more_binaries():
+    rng = np.random.default_rng(11)
+    a, b = (jnp.asarray(rng.normal(size=s), "float32") for s in ((6, 10), (10, 8)))
+    c = jnp.asarray(rng.normal(size=(8, 3)), "float32")
+    net = lambda x: jax.nn.relu(jax.nn.relu(x.reshape(-1, 6) @ a - 0.5) @ b - 0.3) @ c  # noqa: E731
+    graph = jmlv.trace(net, (6, 1, 1))
+    decided = set()
+    for seed in range(4):
+        x = np.random.default_rng(seed).uniform(0.3, 0.7, (6, 1, 1)).astype("float32")
+        prop = jmlv.InTopK(int(np.argmax(graph.scores(x[None])[0])), 1)
+        box = jmlv.Box.around(x, np.float32(0.05 + 0.05 * seed))
+        crown, tight = (
+            jmlv.verify(graph, box, prop, jmlv.MILP(relaxation=relaxation))
+            for relaxation in (jmlv.CROWN(), jmlv.AlphaCROWN())
+        )
+        assert crown.status is tight.status
+        assert tight.stats.get("binaries") or 0 <= (crown.stats.get("binaries") or 0)
+        decided.add(tight.status.name)
+    assert decided == {"ROBUST", "NOT_ROBUST"}

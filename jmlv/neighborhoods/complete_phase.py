@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from jmlv.bounds import AlphaCROWN
 from jmlv.neighborhoods.problem import OutOfTime, Problem
+from jmlv.neighborhoods.tight_polish import TIGHT
 from jmlv.numerics import GREY_LEVEL
 from jmlv.oracles import MILP, PGD, Bounds, Cascade, Oracle
 
@@ -19,9 +19,9 @@ Vector = Float[np.ndarray, " movable"]
 class CompletePhase:
     """Scales the certified neighbourhood up, then widens it layer by layer with adaptive steps.
 
-    Each candidate is checked against the counterexamples already known, then by CROWN, alpha-CROWN,
-    PGD and the complete solver (which gives up at once on models that are beyond it). Steps double on
-    success and are quartered on failure, until every layer's step is under a grey level or the time
+    Each candidate is checked against the counterexamples already known, then by CROWN, PGD and the
+    complete solver on alpha-CROWN's intervals (it gives up at once on models that are beyond it; some
+    it proves by these bounds alone). Steps double on success and are quartered on failure, until every layer's step is under a grey level or the time
     is spent.
 
     Attributes:
@@ -33,7 +33,7 @@ class CompletePhase:
 
     seconds: float = 20.0
     oracle: Oracle = Cascade(
-        (Bounds(), Bounds(AlphaCROWN()), PGD(), MILP(time_limit=10.0, largest=400))
+        (Bounds(), PGD(), MILP(time_limit=10.0, largest=1000, relaxation=TIGHT))
     )
     factors: tuple[float, ...] = (1.05, 1.15, 1.3, 1.6, 2.0)
     step: float = 0.05

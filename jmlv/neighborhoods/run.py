@@ -7,13 +7,14 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from jmlv.bounds import AlphaCROWN, BoundMethod
+from jmlv.bounds import BoundMethod
 from jmlv.neighborhoods.arguments import free_layers
 from jmlv.neighborhoods.evaluation import Evaluator
 from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.maximality import LayerStatus, layer_statuses
 from jmlv.neighborhoods.problem import OutOfTime, Problem
 from jmlv.neighborhoods.strategy import Strategy
+from jmlv.neighborhoods.tight_polish import TIGHT
 from jmlv.oracles import MILP, PGD, Bounds, Cascade, Deadline, Oracle, Query, SoundnessError
 from jmlv.progress import Bar
 from jmlv.regions import Layers
@@ -88,7 +89,8 @@ class Run:
     def _oracle(self) -> Oracle:
         if self.oracle is not None:
             return self.oracle
-        return Cascade((PGD(), Bounds(self.bound), Bounds(AlphaCROWN()), MILP(largest=400)))
+        complete = MILP(largest=1000, relaxation=TIGHT)
+        return Cascade((PGD(), Bounds(self.bound), Bounds(TIGHT), complete))
 
 
 def _search(problem: Problem, strategy: Strategy, deadline: Deadline) -> str:

@@ -14,6 +14,9 @@ from jmlv.oracles import Bounds
 
 Vector = Float[np.ndarray, " movable"]
 
+TIGHT = AlphaCROWN(intermediate_steps=20)
+"""The relaxation that growing rests on where CROWN ends."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TightPolish:
@@ -35,7 +38,7 @@ class TightPolish:
         share: of the time that is left, at most.
     """
 
-    relaxation: Relaxation = AlphaCROWN(intermediate_steps=20)
+    relaxation: Relaxation = TIGHT
     reach: float = 0.4
     slack: float = 0.02
     width: int = 16

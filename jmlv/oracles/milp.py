@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from jmlv.bounds.crown import CROWN, preactivation_bounds
+from jmlv.bounds.crown import CROWN, Relaxation, preactivation_bounds, sources
 from jmlv.graph import Classifier
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import SOLVER_TOLERANCE, as_float64, certificate_precision
@@ -31,7 +31,7 @@ CLEARANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class MILP(Oracle):
-    """Decides a query by mixed-integer programming, with CROWN bounds on the inner values.
+    """Decides a query by mixed-integer programming, with bounds on the inner values.
 
     The question is 'is there an input with margin at most `SOLVER_TOLERANCE`?'. Only the solver's
     *infeasible* answers it with a proof; everything else gives at most a point and a dual bound.
@@ -47,6 +47,8 @@ class MILP(Oracle):
             ``stats`` and proves nothing: where it is positive, the decision is asked as well.
         time_limit: seconds for one query, or None for the caller's budget alone.
         largest: models with more binaries than this are given up at once; None tries them all.
+        relaxation: bounds the inner values. ``AlphaCROWN()`` leaves fewer binaries and tighter
+            coefficients, and takes seconds to compile for a network.
 
     >>> import jax.numpy as jnp, jmlv
     >>> from jmlv.oracles.milp import MILP
@@ -64,6 +66,7 @@ class MILP(Oracle):
     weakest_point: bool = False
     time_limit: float | None = None
     largest: int | None = None
+    relaxation: Relaxation = CROWN()
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
@@ -149,7 +152,7 @@ def _decide(query: Query, options: MILP, deadline: Deadline) -> Evidence:
 
 def _ask(query: Query, options: MILP, deadline: Deadline, ceiling: float) -> Evidence:
     """Is there an input with a margin of at most ``ceiling``?"""
-    encoding = build(query, ceiling)
+    encoding = build(query, ceiling, options.relaxation)
     if encoding.model is None:
         return Evidence(encoding.margin.lower, stats=_stats(encoding, options.solver))
     solver = options.solver
@@ -171,7 +174,7 @@ def _find_weakest(query: Query, options: MILP, deadline: Deadline) -> Evidence:
     centre = ((as_float64(query.lower) + as_float64(query.upper)) / 2).astype(np.float32)
     centre = np.clip(centre, query.lower, query.upper)
     ceiling = query.margin_exact(centre) + SOLVER_TOLERANCE
-    encoding = build(query, ceiling)
+    encoding = build(query, ceiling, options.relaxation)
     if encoding.model is None:
         raise SoundnessError(f"CROWN: all margins above {ceiling}, but the centre's is below.")
     outcome = _solve(encoding, options, deadline, first=False)
@@ -195,17 +198,18 @@ def _with_decision(query: Query, options: MILP, deadline: Deadline, weakest: Evi
     return dataclasses.replace(weakest, lower=lower)
 
 
-def build(query: Query, ceiling: float) -> Encoding:
-    """The query's model with CROWN bounds, all in float64."""
+def build(query: Query, ceiling: float, relaxation: Relaxation = CROWN()) -> Encoding:
+    """The query's model with a relaxation's bounds, all in float64."""
     lower, upper = as_float64(query.lower), as_float64(query.upper)
     with certificate_precision():
         graph = fuse_relu_max_pool(query.graph64)
-        bounds = preactivation_bounds(graph, lower, upper)
-        rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count))
+        bounds = preactivation_bounds(graph, lower, upper, relaxation)
+        known = tuple(bounds[v] for v in sources(graph))
+        rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count), known)
         return encode(graph, lower, upper, bounds, query.property, ceiling=ceiling, row_bounds=rows)
 
 
-_row_bounds = jax.jit(CROWN().rows)
+_row_bounds = jax.jit(CROWN().rows_within)
 
 
 def _solve(encoding: Encoding, options: MILP, deadline: Deadline, first: bool) -> Outcome:
