@@ -148,3 +148,11 @@ def test_tightness_on_the_published_networks():
         assert np.mean(means[jmlv.CROWNIBP()]) > crown_ibp - 1
         assert np.mean(means[jmlv.CROWN()]) > crown - 1
         assert np.mean(means[jmlv.CROWN()]) > np.mean(means[jmlv.CROWNIBP()]) + 0.3
+
+
+def test_known_intervals_must_be_those_of_the_sources():
+    graph = jmlv.trace(lambda x: jax.nn.relu(x.reshape(-1, 2)), (2, 1, 1))
+    side = jnp.zeros((1, 3))
+    arguments = graph, jnp.zeros((2, 1, 1)), jnp.ones((2, 1, 1)), jnp.eye(2), jnp.zeros(2)
+    with pytest.raises(ValueError, match="known"):
+        jmlv.CROWN().rows_within(*arguments, (Interval(side, side),))

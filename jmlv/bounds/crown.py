@@ -83,10 +83,14 @@ class CROWN(Relaxation):
 
         Args:
             known: an interval of each of :func:`sources` of the fused graph, or nothing.
+
+        Raises:
+            ValueError: the intervals are not those of the sources, by number and shape.
         """
         graph = fuse_relu_max_pool(graph)
         box = Interval(lower[None], upper[None])
-        intervals, lines = relax(graph, box, self.chunk, known=dict(zip(sources(graph), known)))
+        named = _named(sources(graph), known)
+        intervals, lines = relax(graph, box, self.chunk, known=named)
         scores = intervals[graph.output]
         if self.frozen:
             scores, lines = jax.lax.stop_gradient((scores, lines))
@@ -183,6 +187,14 @@ def relax(
             lines[eqn.outvar.index] = lines_of(eqn, values[source])
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
     return {v: i for v, i in values.items() if isinstance(i, Interval)}, lines
+
+
+def _named(read: Sequence[Variable], known: Sequence[Interval]) -> dict[Variable, Interval]:
+    """Intervals by their variable; all of them or none."""
+    shapes = [side.shape for interval in known for side in interval]
+    if known and shapes != [v.shape for v in read for _ in Interval._fields]:
+        raise ValueError(f"known: expected intervals of {list(read)}, got shapes {shapes}.")
+    return dict(zip(read, known))
 
 
 def _intersection(a: Interval, b: Interval) -> Interval:

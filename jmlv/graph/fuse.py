@@ -11,9 +11,14 @@ from jmlv.graph.operations import is_max_pool, is_relu, relu_max_pool_p
 def fuse_relu_max_pool(graph: Graph) -> Graph:
     """The same function with ``pool(relu(x))`` and ``relu(pool(x))`` as one operation each.
 
-    Both equal ``max(0, max over the window of x)``, unless a window lies in padding alone. A ReLU whose output is used elsewhere too stays
-    for those uses.
+    Both equal ``max(0, max over the window of x)``, unless a window lies in padding alone. A ReLU
+    whose output is used elsewhere too stays for those uses. Fusing what is fused changes nothing.
     """
+    fused = _fused_once(graph)
+    return graph if fused.structure == graph.structure else fuse_relu_max_pool(fused)
+
+
+def _fused_once(graph: Graph) -> Graph:
     producers = {eqn.outvar: eqn for eqn in graph.eqns}
     fused: list[Equation] = []
     for eqn in graph.eqns:

@@ -204,7 +204,7 @@ def build(query: Query, ceiling: float, relaxation: Relaxation = CROWN()) -> Enc
     with certificate_precision():
         graph = fuse_relu_max_pool(query.graph64)
         bounds = preactivation_bounds(graph, lower, upper, relaxation)
-        known = tuple(bounds[v] for v in sources(graph))
+        known = tuple(bounds[v] for v in sources(graph)) if bounds else ()
         rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count), known)
         return encode(graph, lower, upper, bounds, query.property, ceiling=ceiling, row_bounds=rows)
 
