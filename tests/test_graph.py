@@ -11,6 +11,8 @@ from zoo import NETS, SHAPE, Weights, conv
 import jmlv
 from jmlv.graph import Literal, Variable
 from jmlv.graph.affine import pull_back
+from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.graph.independent import independent
 from jmlv.graph.operations import is_affine, is_relu, is_supported
 from jmlv.models import CNNConfig, MultiLabelCNN
 from jmlv.numerics import certificate_precision
@@ -185,3 +187,37 @@ def test_values_print():
     graph = jmlv.trace(lambda x: x @ jnp.eye(3), (3,))
     assert "dot_general" in repr(graph) and repr(Variable(0, (2,))) == "v0:float32[2]"
     assert repr(Literal(0.0)) == "0.0" and lax.add_p.name == "add"
+
+
+def _pool_of_relus(x):
+    h = jax.nn.relu(jax.nn.relu(x - 0.5))
+    h = jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, (1, 1, 1, 1), (1, 1, 1, 1), "VALID")
+    return (1 - jax.nn.relu(6 * h - 0.1)).reshape(-1, 1)
+
+
+def test_fusing_twice_is_fusing_once():
+    fused = fuse_relu_max_pool(jmlv.trace(_pool_of_relus, (1, 1, 1)))
+    assert fuse_relu_max_pool(fused).structure == fused.structure
+
+
+def test_intervals_of_a_twice_fused_pool_go_to_their_own_neurons():
+    """The minimum is -1.9: a complete oracle that mixes neurons up proves it positive."""
+    box = jmlv.Box.between(jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1)))
+    for oracle in (jmlv.MILP(), jmlv.Bounds(), jmlv.BranchAndBound()):
+        verdict = jmlv.verify(_pool_of_relus, box, jmlv.AboveThreshold(0), oracle)
+        assert not verdict.robust and verdict.lower <= -1.9 + 1e-6
+
+
+@pytest.mark.parametrize("slope", (0.01, 0.05, 0.15, 0.2, np.array([[0.01, 0.3]], np.float32)))
+def test_leaky_relu_is_the_identity_above_zero_in_float64(slope):
+    graph = jmlv.trace(lambda x: jax.nn.leaky_relu(x.reshape(-1, 2), slope), (2, 1, 1))
+    x = np.random.default_rng(0).uniform(1, 300, (1, 2, 1, 1))
+    with certificate_precision():
+        found = graph.astype("float64")(jnp.asarray(x))
+        np.testing.assert_allclose(found, x.reshape(1, 2), rtol=1e-15)
+
+
+def test_copies_of_a_padding_value_that_is_computed_are_not_independent():
+    pad = lambda x: jax.lax.pad(jnp.zeros((1, 2)), x[0, 0, 0, 0], ((0, 0, 0), (1, 1, 0)))  # noqa: E731
+    graph = jmlv.trace(pad, (1, 1, 1))
+    assert graph.output not in independent(graph)

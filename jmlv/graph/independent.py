@@ -11,15 +11,16 @@ from jmlv.graph.operations import ELEMENTWISE, is_affine
 def independent(graph: Graph) -> set[Variable]:
     """Variables whose entries vary independently: each is an affine function of a pixel of its own.
 
-    >>> import jmlv
-    >>> graph = jmlv.trace(lambda x: (2 * x - 1).reshape(1, -1) @ [[1.0], [1.0]], (2, 1, 1))
+    >>> import jax.numpy as jnp, jmlv
+    >>> graph = jmlv.trace(lambda x: (2 * x).reshape(1, 2) @ jnp.ones((2, 1)), (2, 1, 1))
     >>> len(graph.eqns), len(independent(graph))
-    (4, 4)
+    (3, 3)
     """
     found = {graph.input}
     for eqn in graph.eqns:
         inputs = graph.inputs_of(eqn)
-        alone = len(inputs) == 1 and inputs[0] in found and is_affine(graph, eqn)
+        moved = eqn.primitive is not lax.pad_p or inputs == eqn.invars[:1]
+        alone = len(inputs) == 1 and inputs[0] in found and moved and is_affine(graph, eqn)
         if alone and eqn.primitive in ELEMENTWISE and _one_to_one(eqn, inputs[0]):
             found.add(eqn.outvar)
     return found

@@ -161,7 +161,14 @@ def select(b: Builder, which: Any, *cases: Any) -> Variable:
     x, slope = match
     if _is_everywhere(slope, 0):
         return relu(b, x)
-    return add(b, multiply(b, x, slope), multiply(b, relu(b, x), _scalar(x, 1) - slope))
+    return add(b, multiply(b, x, slope), _rest(b, relu(b, x), slope))
+
+
+def _rest(b: Builder, above: Variable, slope: Any) -> Variable:
+    """``(1 - slope) above``, without rounding ``1 - slope`` in the network's precision."""
+    if np.ndim(slope) == 0 and not isinstance(slope, jax.core.Tracer):
+        return _by_number(b, lax.mul_p, above, 1 - Fraction(float(slope)))
+    return subtract(b, above, multiply(b, above, slope))
 
 
 def squeeze(b: Builder, x: Variable, *, dimensions: Sequence[int]) -> Variable:
