@@ -33,8 +33,9 @@ def problem_of(query: Query, task: Task, settings: Settings) -> Problem | None:
         settings: how parts are searched.
     """
     key = query.graph64, query.lower, query.upper, settings
-    if _kept and _same(_kept[0][0], key):
-        return _kept[0][1]
+    for kept, problem in _kept[:1]:  # read at once: other threads may replace it
+        if _same(kept, key):
+            return problem
     problem = _problem(query, task, settings)
     _kept[:] = [(key, problem)]
     return problem
