@@ -12,6 +12,7 @@ import pytest
 import jmlv
 from jmlv.neighborhoods import together
 from jmlv.neighborhoods.evaluation import evaluate
+from jmlv.neighborhoods.problem import OutOfTime
 
 SHAPE = (6, 6, 1)
 LAYERS = [jmlv.Layers.around(np.eye(36, dtype=bool)[place].reshape(6, 6)) for place in (0, 21, 35)]
@@ -149,3 +150,10 @@ def test_bad_arguments_name_the_argument_and_the_image():
         jmlv.grow_many(net, images, layers, properties, budget=-1)
     with pytest.raises(ValueError, match="at least one"):
         jmlv.grow_many(net, images[:0], [], [])
+
+
+def test_what_asks_after_the_end_is_told_so():
+    evaluator = together.Together(images=2, slots=2, workers=1)
+    evaluator.stop()
+    with evaluator.member(), pytest.raises(OutOfTime, match="interrupted"):
+        evaluator(None)

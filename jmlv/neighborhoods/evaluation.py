@@ -107,7 +107,8 @@ def evaluate(requests: Sequence[Request], slots: int) -> list[np.ndarray]:
     first = requests[0]
     tasks = [*(r.task for r in requests), *[first.task] * (slots - len(requests))]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *tasks)
-    owner = np.repeat(np.arange(len(requests)), [len(r.epsilons) for r in requests])
+    counts = [len(r.epsilons) for r in requests]
+    owner = np.repeat(np.arange(len(requests)), counts)
     rows = np.concatenate([r.epsilons for r in requests])
     devices, answers, start = jax.device_count(), [], 0
     for size in _pieces(len(rows), devices):
@@ -119,7 +120,7 @@ def evaluate(requests: Sequence[Request], slots: int) -> list[np.ndarray]:
             found = _answers(first.question, first.bound, devices, first.graph, stacked, *padded)
         answers.append(np.asarray(found)[: len(rows) - start])
         start += size
-    return np.split(np.concatenate(answers), np.flatnonzero(np.diff(owner)) + 1)
+    return np.split(np.concatenate(answers), np.cumsum(counts)[:-1])
 
 
 def _pieces(count: int, devices: int) -> list[int]:

@@ -62,6 +62,8 @@ class Together(Evaluator):
                     self._rest()
 
     def __call__(self, request: Request) -> np.ndarray:
+        if self.stopped:
+            raise OutOfTime("interrupted")
         pending = _Pending(request)
         self._pending.append(pending)
         self._rest()
@@ -88,6 +90,7 @@ class Together(Evaluator):
         with self._turn:
             for pending in self._pending:
                 pending.error = OutOfTime("interrupted")
+            self._running += len(self._pending)
             self._pending = []
             self._turn.notify_all()
 
