@@ -73,6 +73,10 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
         rows, clauses = _batched(
             method, graph, lower, upper, np.asarray(coefficients), np.asarray(offsets), masks
         )
+    rows = Interval(
+        jnp.where(rows.lower == jnp.inf, -jnp.inf, rows.lower),  # an overflow proves nothing
+        jnp.where(rows.upper == -jnp.inf, jnp.inf, rows.upper),
+    )
     least, most = (property.combine(side, graph.label_count) for side in rows)
     least = least if clauses is None else jnp.maximum(least, clauses.min(-1))
     return MarginBounds(least, most, *rows)

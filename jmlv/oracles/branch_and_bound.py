@@ -101,7 +101,8 @@ class BranchAndBound(Oracle):
         parts = None if problem is None else PartRows(problem, query, search.exact)
         rows = search.row_bounds() if parts is None else parts.bounds(search.look)
         with certificate_precision():  # in float32 a bound would be rounded, perhaps upward
-            known = float(query.property.combine(rows, query.label_count))
+            finite = np.where(rows == np.inf, -np.inf, rows)  # an overflow proves nothing
+            known = float(query.property.combine(finite, query.label_count))
         if known > PROOF_TOLERANCE or not np.isfinite(rows).all():
             return Evidence(known, search.point, f"bounds of single rows: at least {known:.4g}")
         proven = frozenset(np.flatnonzero(rows > PROOF_TOLERANCE).tolist())
