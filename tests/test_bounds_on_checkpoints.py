@@ -54,8 +54,9 @@ def _margins(method, graph, form, lower, upper):
     return np.asarray(jax.jit(jax.vmap(margin), compiler_options=FAST_BUILD)(lower, upper))
 
 
-def test_there_are_four_checkpoints():
+def test_there_are_five_checkpoints():
     assert [folder.name for folder in FOLDERS] == [
+        "double_digits_ibp",
         "double_digits_l0",
         "double_digits_linf",
         "double_digits_noise",

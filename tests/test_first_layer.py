@@ -109,9 +109,9 @@ def _envelope(x):
     return x @ jnp.array([[0.6], [0.4]]) - jax.nn.relu(x @ jnp.ones((2, 1)) - 1)
 
 
-def _least_of_envelope(planes):
+def _least_of_envelope(planes, steps=20):
     box = jmlv.Box.between(jnp.zeros((2, 1, 1)), jnp.ones((2, 1, 1)))
-    method = jmlv.AlphaCROWN(planes=planes)
+    method = jmlv.AlphaCROWN(steps, planes=planes)
     return float(jmlv.bound(_envelope, box, jmlv.AboveThreshold(0), method).lower)
 
 
@@ -122,9 +122,7 @@ def test_the_hull_of_one_neuron_is_reached():
 
 def test_a_plane_with_a_wrong_constant_is_caught(monkeypatch):
     monkeypatch.setattr(first_layer, "_constant", lambda total, most: jnp.maximum(0, most - total))
-    jax.clear_caches()
-    assert _least_of_envelope(planes=True) > 0.05
-    jax.clear_caches()
+    assert _least_of_envelope(planes=True, steps=21) > 0.05  # steps that nothing else compiles
 
 
 def test_which_first_layers_are_known():
