@@ -216,7 +216,7 @@ def _solve_all(folder, models, solver, first, seconds):
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    queries = [_instance(i) for i in range(60)]
+    queries = [_instance(i) for i in range(45)]
     minima = [grid_minimum(q) for q in queries]
     ceilings = [m + (NEAR if i % 2 else -NEAR) for i, m in enumerate(minima)]
     decisions = [milp.build(q, c) for q, c in zip(queries, ceilings)]
@@ -286,7 +286,7 @@ def test_weakest_points_are_the_minimum(cases):
 
 
 def test_cases_cover_every_kind_of_unit_and_some_binaries(cases):
-    assert sum(case.weakest.undecided >= 3 for case in cases) >= 30
+    assert sum(case.weakest.undecided >= 3 for case in cases) >= 22
     assert len({type(case.query.property) for case in cases}) >= 6
 
 
