@@ -287,6 +287,7 @@ def test_methods_are_values():
     assert dataclasses.replace(PGD(), steps=3) != PGD()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", ["double_digits_none", "double_digits_linf"])
 def test_nothing_beats_a_certificate(checkpoint):
     """Where `verify` says ROBUST, every method fails within; some radius is certified, some not."""

@@ -65,6 +65,7 @@ def test_masked_map_computes_what_is_wanted_and_its_gradient(count):
     assert np.all(np.isinf(found.lower[~mask])) and np.all(np.isinf(found.upper[~mask]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pool", "residual"])
 def test_chunks_do_not_matter(name):
     rng = np.random.default_rng(0)
@@ -95,6 +96,7 @@ def test_frozen_changes_the_gradient_only():
     assert np.all(both[1][1] <= 0) and not np.allclose(both[0][1], both[1][1])
 
 
+@pytest.mark.slow
 def test_preactivation_bounds_hold_at_sampled_points():
     rng = np.random.default_rng(4)
     for name in ("pool", "conv", "linen"):

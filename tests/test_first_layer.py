@@ -88,6 +88,7 @@ def _alpha(method, *arguments):
     return method.rows(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_optimised_planes_are_tighter_than_optimised_chords(name):
     graph, box = _case(name)

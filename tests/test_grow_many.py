@@ -45,6 +45,7 @@ def test_together_finds_what_one_by_one_finds(strategy):
         assert abs(found[i].size - alone.size) < 0.02 * alone.size + 1e-3
 
 
+@pytest.mark.slow
 def test_complete_oracles_are_asked_side_by_side():
     phase = jmlv.CompletePhase(60.0, oracle=jmlv.MILP(), factors=(1.02,), step=0.005)
     strategy = dataclasses.replace(SEARCH, rounds=0, complete=phase)

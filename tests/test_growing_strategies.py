@@ -141,6 +141,7 @@ def grid_margin(x, epsilon):
     return float(jmlv.InTopK(0, 1).margin(tiny(points)).min())
 
 
+@pytest.mark.slow
 def test_weakest_points_reach_the_known_optimum():
     """Margin = 0.6 - 2 eps_0 - eps_1: all on layer 1."""
 

@@ -309,6 +309,7 @@ def test_bounds_hold(name):
         assert np.sum(bounds[-1].lower - bounds[-2].lower) > 0.05
 
 
+@pytest.mark.slow
 def test_gradient_with_respect_to_epsilon():
     rng = np.random.default_rng(5)
     x, direction = rng.random(SHAPE), rng.random(SHAPE)
