@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -121,29 +121,48 @@ class SlopeAscent:
         if self.steps == 0 or not weights:
             return first
         fixed = lax.stop_gradient((graph, functional, dict(lines), box, planes))
-        best = self._climb(fixed, lax.stop_gradient(weights), lax.stop_gradient(first))
+        best = climb(
+            partial(bound_with, *fixed), *lax.stop_gradient((weights, first)),
+            self.steps, self.learning_rate,
+        )  # fmt: skip
         return jnp.maximum(first, bound(lax.stop_gradient(best))[0])
 
-    def _climb(self, fixed: Any, weights: Weights, first: Array) -> Weights:
-        rate = optax.cosine_decay_schedule(self.learning_rate, self.steps, alpha=0.1)
-        adam = optax.adam(rate, b2=0.98)
 
-        def loss(weights: Weights) -> tuple[Array, tuple[Array, Weights]]:
-            bounds, used = bound_with(*fixed, weights)
-            return -bounds.sum(), (bounds, used)
+def climb(
+    bound: Callable[[Any], tuple[Float[Array, " row"], Any]],
+    start: Any,
+    first: Float[Array, " row"],
+    steps: int,
+    learning_rate: float,
+) -> Any:
+    """The best choice that projected Adam finds, every row for itself.
 
-        def step(_: int, state: tuple) -> tuple:
-            weights, memory, best, best_weights = state
-            slopes, (bounds, used) = jax.grad(loss, has_aux=True)(weights)
-            keep = keep_better(bounds > best, used, best_weights)
-            moves, memory = adam.update(slopes, memory, used)
-            weights = jax.tree.map(lambda w, m: jnp.clip(w + m, 0, 1), used, moves)
-            return weights, memory, jnp.maximum(best, bounds), keep
+    Args:
+        bound: lower bounds with a choice, and the choice made valid, from which the next step goes;
+            a choice is a pytree of numbers in [0, 1] with a leading axis of rows.
+        start: where to begin.
+        first: the bounds there.
+        steps: how many.
+        learning_rate: the first of them; it falls to a tenth along a cosine.
+    """
+    adam = optax.adam(optax.cosine_decay_schedule(learning_rate, max(steps, 1), alpha=0.1), b2=0.98)
 
-        state = weights, adam.init(weights), first, weights
-        last, _, best, kept = lax.fori_loop(0, self.steps, step, state)
-        bounds, _ = bound_with(*fixed, last)
-        return keep_better(bounds > best, last, kept)
+    def loss(choice: Any) -> tuple[Array, tuple[Array, Any]]:
+        found, used = bound(choice)
+        return -found.sum(), (found, used)
+
+    def step(_: int, state: tuple) -> tuple:
+        choice, memory, best, kept = state
+        slopes, (found, used) = jax.grad(loss, has_aux=True)(choice)
+        kept = keep_better(found > best, used, kept)
+        moves, memory = adam.update(slopes, memory, used)
+        choice = jax.tree.map(lambda c, m: jnp.clip(c + m, 0, 1), used, moves)
+        return choice, memory, jnp.maximum(best, found), kept
+
+    state = start, adam.init(start), first, start
+    last, _, best, kept = lax.fori_loop(0, steps, step, state)
+    found, used = bound(last)
+    return keep_better(found > best, used, kept)
 
 
 def bound_with(

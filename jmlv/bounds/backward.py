@@ -224,4 +224,3 @@ def _pull_lines_window(eqn: Equation, window: Window, lines: Lines, own: Array |
 
     pulled = slide(Window(spread, window.corner), source, local, pool_settings(eqn))
     return {source: pulled}, offset, low if own is None else own
-

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 from jaxtyping import Array, Float
 
-from jmlv.bounds.alpha_crown import AlphaCROWN, bound_with, keep_better
+from jmlv.bounds.alpha_crown import AlphaCROWN, bound_with, climb
 from jmlv.bounds.backward import Weights
 from jmlv.bounds.first_layer import first_layers
 from jmlv.bounds.functionals import Whole
@@ -108,34 +107,13 @@ class JointBounds(BoundMethod):
         planes = first_layers(graph, box) if self.method.planes else {}
         masks = masks.astype(graph.dtype)
         task = _Task(graph, lines, box, planes, coefficients, offsets, masks)
-        best = lax.stop_gradient(self._climb(lax.stop_gradient(task)))
+        start = _Choice(None, task.masks / task.masks.sum(-1, keepdims=True))
+        fixed = partial(_bound, lax.stop_gradient(task))
+        first, start = fixed(start)
+        best = lax.stop_gradient(climb(fixed, start, first, self.steps, self.learning_rate))
         joint = _bound(task, best)[0]
         single = jnp.where(masks > 0, rows.lower, -jnp.inf).max(-1)
         return rows, jnp.maximum(joint, single)
-
-    def _climb(self, task: _Task) -> _Choice:
-        """The best choice for each clause that projected Adam finds; begins with equal shares."""
-        start = _Choice(None, task.masks / task.masks.sum(-1, keepdims=True))
-        first, start = _bound(task, start)
-        rate = optax.cosine_decay_schedule(self.learning_rate, max(self.steps, 1), alpha=0.1)
-        adam = optax.adam(rate, b2=0.98)
-
-        def loss(choice: _Choice) -> tuple[Array, tuple[Array, _Choice]]:
-            found, used = _bound(task, choice)
-            return -found.sum(), (found, used)
-
-        def step(_: int, state: tuple) -> tuple:
-            choice, memory, best, kept = state
-            slopes, (found, used) = jax.grad(loss, has_aux=True)(choice)
-            kept = keep_better(found > best, used, kept)
-            moves, memory = adam.update(slopes, memory, used)
-            choice = jax.tree.map(lambda c, m: jnp.clip(c + m, 0, 1), used, moves)
-            return choice, memory, jnp.maximum(best, found), kept
-
-        state = start, adam.init(start), first, start
-        last, _, best, kept = lax.fori_loop(0, self.steps, step, state)
-        found, used = _bound(task, last)
-        return keep_better(found > best, used, kept)
 
 
 class _Task(NamedTuple):
