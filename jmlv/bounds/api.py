@@ -73,13 +73,16 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
         rows, clauses = _batched(
             method, graph, lower, upper, np.asarray(coefficients), np.asarray(offsets), masks
         )
-    rows = Interval(
-        jnp.where(rows.lower == jnp.inf, -jnp.inf, rows.lower),  # an overflow proves nothing
-        jnp.where(rows.upper == -jnp.inf, jnp.inf, rows.upper),
-    )
+    rows = Interval(_nothing_from_overflow(rows.lower), -_nothing_from_overflow(-rows.upper))
     least, most = (property.combine(side, graph.label_count) for side in rows)
-    least = least if clauses is None else jnp.maximum(least, clauses.min(-1))
+    if clauses is not None:
+        least = jnp.maximum(least, _nothing_from_overflow(clauses).min(-1))
     return MarginBounds(least, most, *rows)
+
+
+def _nothing_from_overflow(lower: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Lower bounds, where one that came out as plus infinity proves nothing."""
+    return jnp.where(lower == jnp.inf, -jnp.inf, lower)
 
 
 @partial(jax.jit, static_argnums=0)
