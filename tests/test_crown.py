@@ -11,7 +11,7 @@ from zoo import FAST_BUILD, NETS, SHAPE, Weights, boxes, rows_of
 
 import jmlv
 from jmlv.bounds import Interval
-from jmlv.bounds.crown import preactivation_bounds
+from jmlv.bounds.crown import preactivation_bounds, sources
 from jmlv.bounds.functionals import Window, crop, drop_outside, one_hot, whole
 from jmlv.bounds.loop import masked_map
 from jmlv.graph import Variable
@@ -157,4 +157,6 @@ def test_known_intervals_must_be_those_of_the_sources():
     side = jnp.zeros((1, 3))
     arguments = graph, jnp.zeros((2, 1, 1)), jnp.ones((2, 1, 1)), jnp.eye(2), jnp.zeros(2)
     with pytest.raises(ValueError, match="known"):
-        jmlv.CROWN().rows_within(*arguments, (Interval(side, side),))
+        jmlv.CROWN().rows_within(*arguments, {sources(graph)[0]: Interval(side, side)})
+    with pytest.raises(ValueError, match="known"):
+        jmlv.CROWN().rows_within(*arguments, {graph.output: Interval(side, side)})

@@ -10,7 +10,6 @@ import pytest
 
 import jmlv
 from jmlv.bounds import CROWN
-from jmlv.bounds.crown import sources
 from jmlv.numerics import certificate_precision
 from jmlv.oracles import BranchAndBound, Deadline, Query, layout, part_search, parts
 from jmlv.oracles.branch_and_bound import _task
@@ -86,9 +85,7 @@ def _queries(name, count, radii=(0.06, 0.12)):
 def _problem(query, settings=QUICK):
     task = _task(query, CROWN())
     with certificate_precision():
-        network = compact(
-            task.graph, query.lower, query.upper, dict(zip(sources(task.graph), task.intervals))
-        )
+        network = compact(task.graph, query.lower, query.upper, task.intervals)
     return Problem(network, layout.lay_out(network), settings)
 
 

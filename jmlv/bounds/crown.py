@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -74,23 +74,23 @@ class CROWN(Relaxation):
         return "CROWN"
 
     def rows(self, graph, lower, upper, coefficients, offsets) -> Interval:
-        return self.rows_within(graph, lower, upper, coefficients, offsets, ())
+        return self.rows_within(graph, lower, upper, coefficients, offsets, {})
 
     def rows_within(
-        self, graph, lower, upper, coefficients, offsets, known: Sequence[Interval]
+        self, graph, lower, upper, coefficients, offsets, known: Mapping[Variable, Interval]
     ) -> Interval:
         """As :meth:`rows`, with what is known of inner neurons on a box that holds this one.
 
         Args:
-            known: an interval of each of :func:`sources` of the fused graph, or nothing.
+            known: intervals of some of the :func:`sources` of the fused graph.
 
         Raises:
-            ValueError: the intervals are not those of the sources, by number and shape.
+            ValueError: an interval is of another variable, or of another shape.
         """
         graph = fuse_relu_max_pool(graph)
         box = Interval(lower[None], upper[None])
-        named = _named(sources(graph), known)
-        intervals, lines = relax(graph, box, self.chunk, known=named)
+        _check_known(graph, known)
+        intervals, lines = relax(graph, box, self.chunk, known=known)
         scores = intervals[graph.output]
         if self.frozen:
             scores, lines = jax.lax.stop_gradient((scores, lines))
@@ -122,16 +122,15 @@ def preactivation_bounds(
     Returns:
         For the input variable of each ReLU and max pool: an interval of its shape (1, ...).
     """
-    intervals = _jitted_intervals(CROWN() if method is None else method, graph, lower, upper)
-    return dict(zip(sources(graph), intervals))
+    return _jitted_intervals(CROWN() if method is None else method, graph, lower, upper)
 
 
 @partial(jax.jit, static_argnums=0)
 def _jitted_intervals(
     method: Relaxation, graph: Graph, lower: Array, upper: Array
-) -> list[Interval]:
+) -> dict[Variable, Interval]:
     intervals, _ = method.relax(graph, Interval(lower[None], upper[None]))
-    return [intervals[v] for v in sources(graph)]
+    return {v: intervals[v] for v in sources(graph)}
 
 
 def sources(graph: Graph) -> list[Variable]:
@@ -189,12 +188,12 @@ def relax(
     return {v: i for v, i in values.items() if isinstance(i, Interval)}, lines
 
 
-def _named(read: Sequence[Variable], known: Sequence[Interval]) -> dict[Variable, Interval]:
-    """Intervals by their variable; all of them or none."""
-    shapes = [side.shape for interval in known for side in interval]
-    if known and shapes != [v.shape for v in read for _ in Interval._fields]:
-        raise ValueError(f"known: expected intervals of {list(read)}, got shapes {shapes}.")
-    return dict(zip(read, known))
+def _check_known(graph: Graph, known: Mapping[Variable, Interval]) -> None:
+    read = sources(graph)
+    for variable, interval in known.items():
+        shapes = {side.shape for side in interval}
+        if variable not in read or shapes != {variable.shape}:
+            raise ValueError(f"known: expected intervals of {read}, got {variable}, shapes {shapes}.")
 
 
 def _intersection(a: Interval, b: Interval) -> Interval:

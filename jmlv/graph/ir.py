@@ -18,9 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, order=True)
 class Variable:
-    """A value computed by the graph: a number that is unique in it, a shape and a dtype name."""
+    """A value computed by the graph: a number that is unique in it, a shape and a dtype name.
+
+    Ordered, so that mappings by variable are pytrees.
+    """
 
     index: int
     shape: tuple[int, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jmlv.bounds.method import BoundMethod, Interval
-from jmlv.graph import Graph
+from jmlv.graph import Graph, Variable
 from jmlv.numerics import search_precision
 from jmlv.properties import MarginForm
 
@@ -23,14 +23,13 @@ from jmlv.properties import MarginForm
 class Task(NamedTuple):
     """One image: the property's margin, the pixels, and the layer of each.
 
-    ``known`` are intervals of inner neurons that hold on every neighbourhood that is asked about, in
-    the order of :func:`jmlv.bounds.crown.sources`; or nothing.
+    ``known`` are intervals of inner neurons that hold on every neighbourhood that is asked about.
     """
 
     form: MarginForm
     x: Float[Array, "height width channel"]
     index: Int[Array, "height width"]
-    known: tuple[Interval, ...] = ()
+    known: Mapping[Variable, Interval]
 
 
 Question = Callable[[BoundMethod, Graph, Task, Float[Array, " layer"]], Array]

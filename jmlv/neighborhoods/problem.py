@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 
 import jax
@@ -12,8 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jmlv.bounds import CROWN, BoundMethod, Interval, Relaxation, preactivation_bounds
-from jmlv.bounds.crown import sources
-from jmlv.graph import Graph
+from jmlv.graph import Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.neighborhoods.evaluation import Direct, Evaluator, Question, Request, Task, margin, slope
 from jmlv.numerics import PROOF_TOLERANCE, search_precision
@@ -69,7 +69,7 @@ class Problem:
     trace: list[tuple[float, float]] = dataclasses.field(default_factory=list)
     outer: Problem | None = None
     ceiling: Float[np.ndarray, " movable"] | None = None
-    known: tuple[Interval, ...] = ()
+    known: Mapping[Variable, Interval] = dataclasses.field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -149,7 +149,7 @@ class Problem:
         graph = fuse_relu_max_pool(self.graph)
         with search_precision():
             found = preactivation_bounds(graph, box.lower, box.upper, relaxation)
-        known = tuple(Interval(*map(np.asarray, found[v])) for v in sources(graph))
+        known = jax.tree.map(np.asarray, found)
         return dataclasses.replace(
             self, bound=CROWN(), ceiling=ceiling, known=known, trace=[], outer=self
         )

@@ -14,10 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jmlv.bounds import AlphaCROWN, Interval, Relaxation
-from jmlv.bounds.crown import sources
+from jmlv.bounds import AlphaCROWN, Interval, Relaxation, preactivation_bounds
 from jmlv.clauses import Clause, open_clauses
-from jmlv.graph import Graph
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
 from jmlv.oracles.falsify import descend_from
@@ -319,14 +317,9 @@ def _task(query: Query, relaxation: Relaxation) -> Task:
     """The query in float64, with the neurons' intervals."""
     with certificate_precision():
         graph = fuse_relu_max_pool(query.graph64)
-        box = Interval(
-            *(jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
-        )
+        sides = [jnp.asarray(as_float64(side)) for side in (query.lower, query.upper)]
+        box = Interval(*(side[None] for side in sides))
         coefficients, offsets = map(jnp.asarray, query.property.rows(query.label_count))
-        return Task(graph, box, _intervals(relaxation, graph, box), coefficients, offsets)
-
-
-@partial(jax.jit, static_argnums=0)
-def _intervals(relaxation: Relaxation, graph: Graph, box: Interval) -> tuple[Interval, ...]:
-    found, _ = relaxation.relax(graph, box)
-    return tuple(found[v] for v in sources(graph))
+        found = preactivation_bounds(graph, *sides, relaxation)
+        intervals = {variable.index: interval for variable, interval in found.items()}
+        return Task(graph, box, intervals, coefficients, offsets)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from jmlv.bounds.crown import CROWN, Relaxation, preactivation_bounds, sources
+from jmlv.bounds.crown import CROWN, Relaxation, preactivation_bounds
 from jmlv.graph import Classifier
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import SOLVER_TOLERANCE, as_float64, certificate_precision
@@ -204,8 +204,7 @@ def build(query: Query, ceiling: float, relaxation: Relaxation = CROWN()) -> Enc
     with certificate_precision():
         graph = fuse_relu_max_pool(query.graph64)
         bounds = preactivation_bounds(graph, lower, upper, relaxation)
-        known = tuple(bounds[v] for v in sources(graph)) if bounds else ()
-        rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count), known)
+        rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count), bounds)
         return encode(graph, lower, upper, bounds, query.property, ceiling=ceiling, row_bounds=rows)
 
 

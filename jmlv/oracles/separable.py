@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from jmlv.bounds.crown import sources
 from jmlv.clauses import Clause
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision
 from jmlv.oracles.compact import compact
@@ -47,11 +46,10 @@ def _same(a: tuple, b: tuple) -> bool:
 
 
 def _problem(query: Query, task: Task, settings: Settings) -> Problem | None:
-    bounds = dict(zip(sources(task.graph), task.intervals))
-    if not all(np.isfinite(side).all() for interval in bounds.values() for side in interval):
+    if not all(np.isfinite(side).all() for interval in task.intervals.values() for side in interval):
         return None
     with certificate_precision():
-        network = compact(task.graph, query.lower, query.upper, bounds)
+        network = compact(task.graph, query.lower, query.upper, task.intervals)
     if network is None or not network.units:
         return None
     layout = lay_out(network)

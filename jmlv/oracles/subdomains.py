@@ -12,7 +12,7 @@ and clauses of several rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +25,6 @@ from jaxtyping import Array, Float, Int
 from jmlv.bounds import Interval
 from jmlv.bounds.alpha_crown import keep_better
 from jmlv.bounds.backward import Weights, sweep
-from jmlv.bounds.crown import sources
 from jmlv.bounds.functionals import Functional, Whole, add
 from jmlv.bounds.lines import Lines, admissible, floor_constant, lines_above, lines_of
 from jmlv.bounds.relaxations import patches
@@ -56,11 +55,15 @@ class Choice(NamedTuple):
 
 
 class Task(NamedTuple):
-    """The network, its box and rows, and intervals of its neurons, in one precision."""
+    """The network, its box and rows, and intervals of its neurons, in one precision.
+
+    The intervals are of what nonlinear equations read, by the variable's index: the same in every
+    precision.
+    """
 
     graph: Graph
     box: Interval
-    intervals: tuple[Interval, ...]
+    intervals: Mapping[int, Interval]
     coefficients: Float[Array, "row label"]
     offsets: Float[Array, " row"]
 
@@ -99,13 +102,12 @@ def _relaxed(task: Task, splits: Splits) -> dict[int, tuple[Lines, Interval]]:
 
     The interval is that of a ReLU's inputs, or of a max pool's outputs.
     """
-    known = dict(zip(sources(task.graph), task.intervals))
     least = jnp.where(splits.side > 0, splits.threshold, -jnp.inf)
     most = jnp.where(splits.side < 0, splits.threshold, jnp.inf)
     found = {}
     for eqn, place in _places(task.graph, splits):
         relaxed = _relaxed_relu if is_relu(eqn) else _relaxed_pool
-        found[eqn.outvar.index] = relaxed(eqn, known[eqn.invars[0]], place, (least, most))
+        found[eqn.outvar.index] = relaxed(eqn, task.intervals[eqn.invars[0].index], place, (least, most))
     return found
 
 
