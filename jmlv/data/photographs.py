@@ -182,7 +182,8 @@ def decode(path: Path, side: int, size: tuple[int, int] | None = None) -> np.nda
                     "photographs that the list was written for."
                 )
             image.draft("RGB", (side, side))  # JPEG: decodes at a half, a quarter or an eighth
-            resized = image.convert("RGB").resize((side, side), image_module.Resampling.BILINEAR)
+            coloured = image if image.mode == "RGB" else image.convert("RGB")
+            resized = coloured.resize((side, side), image_module.Resampling.BILINEAR)
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, image_module.DecompressionBombError) as error:
