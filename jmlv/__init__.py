@@ -23,6 +23,7 @@ from jmlv.attacks import (
     attack,
 )
 from jmlv.bounds import CROWN, CROWNIBP, IBP, AlphaCROWN, JointBounds, MarginBounds, bound
+from jmlv.compilation import keep_compiled
 from jmlv.errors import DamagedFile, UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, check, trace
 from jmlv.labels import LabelSet, LabelStatus, classify_labels, classify_labels_batch

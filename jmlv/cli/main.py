@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from jmlv.cli import attack, demo, grow, labels, smooth, train, verify
+from jmlv.compilation import keep_compiled
 from jmlv.errors import DamagedFile
 
 COMMANDS = {
@@ -23,6 +24,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; errors of use end with one line on standard error and exit status 2."""
     arguments = parser().parse_args(argv)
+    keep_compiled()
     try:
         return arguments.run(arguments) or 0
     except (ValueError, TypeError, DamagedFile, OSError, NotImplementedError) as error:
