@@ -25,7 +25,7 @@ class LayerByLayer(Strategy):
     """
 
     order: Literal["outward", "inward"] = "outward"
-    steps: int = 8
+    steps: int = 12
     oracle: Oracle | None = None
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ class Uniform(Strategy):
         oracle: who decides each query; by default the search's bound, then float64.
     """
 
-    steps: int = 8
+    steps: int = 12
     oracle: Oracle | None = None
 
     @property
