@@ -68,6 +68,7 @@ def variants() -> Iterator[Variant]:
 
 def main() -> None:
     options = parse()
+    jmlv.keep_compiled()
     plan = list(planned(options))
     records = campaign.run_all(
         [case for _, case in plan],

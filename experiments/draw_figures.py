@@ -16,6 +16,7 @@ STRATEGY = jmlv.LayerSearch(complete=None)
 
 
 def main(image: int = 3) -> None:
+    jmlv.keep_compiled()
     data = test_images(None)
     chosen = example(data, image, 0)
     layers = jmlv.Layers.around(chosen.perturbed)

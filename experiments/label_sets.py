@@ -57,6 +57,7 @@ class Case(NamedTuple):
 
 def main() -> None:
     options = parse()
+    jmlv.keep_compiled()
     cases = list(settle_all(options))
     report(cases, options)
 

@@ -44,6 +44,7 @@ CUTS = {
 def main() -> None:
     options = parse()
     campaign.use_all_cores()
+    jmlv.keep_compiled()
     records = campaign.run_together(
         all_cases(options),
         lambda cases: campaign.grow_cases(cases, options.budget, options.together),

@@ -23,6 +23,7 @@ KEY = ("network", "image", "side", "bands", "seconds")
 
 def main() -> None:
     options = parse()
+    jmlv.keep_compiled()
     path = options.out / "results.jsonl"
     report(campaign.run_all(all_cases(options), run, path, "gaps", KEY), options.out)
 

@@ -541,12 +541,12 @@ def test_a_point_that_does_not_break_the_property_is_no_witness(monkeypatch):
 
 
 def _replace_bounds(monkeypatch, change):
-    true = milp.preactivation_bounds
+    true = milp.inner_intervals
 
     def bounds(*arguments):
         return {v: Interval(*change(*i)) for v, i in true(*arguments).items()}
 
-    monkeypatch.setattr(milp, "preactivation_bounds", bounds)
+    monkeypatch.setattr(milp, "inner_intervals", bounds)
 
 
 def test_crossing_or_missing_bounds_raise(monkeypatch):
@@ -554,7 +554,7 @@ def test_crossing_or_missing_bounds_raise(monkeypatch):
     _replace_bounds(monkeypatch, lambda low, high: (high + 1e-6, high))
     with pytest.raises(ValueError, match="cross"):
         MILP().search(query, Deadline(10))
-    monkeypatch.setattr(milp, "preactivation_bounds", lambda *_: {})
+    monkeypatch.setattr(milp, "inner_intervals", lambda *_: {})
     with pytest.raises(ValueError, match="none for"):
         MILP().search(query, Deadline(10))
 
@@ -730,6 +730,22 @@ def test_no_time_left_is_no_proof(monkeypatch):
     deadline = Deadline(1e-9)
     evidence = MILP().search(query, deadline)
     assert evidence.lower < 0 and "no time" in evidence.reason
+
+
+def test_inner_values_are_bounded_tightly_where_many_are_undecided(monkeypatch):
+    query, _ = _breakable()
+    asked, true = [], milp.inner_intervals
+    monkeypatch.setattr(milp, "inner_intervals", lambda q, r: asked.append(r) or true(q, r))
+    tight = jmlv.AlphaCROWN(steps=1, intermediate_steps=1)
+    wanted = {100: [jmlv.CROWN()], 0: [jmlv.CROWN(), tight]}
+    for few, relaxations in wanted.items():
+        monkeypatch.setattr(milp, "FEW", few)
+        asked.clear()
+        assert milp.build(query, SOLVER_TOLERANCE, MILP(tighter=tight)).undecided
+        assert asked == relaxations
+    asked.clear()
+    milp.build(query, SOLVER_TOLERANCE, MILP(tighter=None))
+    assert asked == [jmlv.CROWN()]
 
 
 def test_a_tighter_relaxation_decides_the_same_with_no_more_binaries():

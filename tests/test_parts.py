@@ -10,11 +10,12 @@ import pytest
 
 import jmlv
 from jmlv.bounds import CROWN
+from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import certificate_precision
-from jmlv.oracles import BranchAndBound, Deadline, Query, layout, part_search, parts
-from jmlv.oracles.branch_and_bound import _task
+from jmlv.oracles import BranchAndBound, Deadline, Query, layout, part_search, parts, separable
 from jmlv.oracles.compact import compact
 from jmlv.oracles.part_search import Problem, Settings, Tree, roots
+from jmlv.oracles.per_box import inner_intervals
 from jmlv.verdict import Status
 
 LABELS = 3
@@ -83,9 +84,10 @@ def _queries(name, count, radii=(0.06, 0.12)):
 
 
 def _problem(query, settings=QUICK):
-    task = _task(query, CROWN())
+    intervals = inner_intervals(query, CROWN())
     with certificate_precision():
-        network = compact(task.graph, query.lower, query.upper, task.intervals)
+        graph = fuse_relu_max_pool(query.graph64)
+        network = compact(graph, query.lower, query.upper, intervals)
     return Problem(network, layout.lay_out(network), settings)
 
 
@@ -289,16 +291,32 @@ def test_a_fault_in_the_search_is_caught(fault, monkeypatch):
     assert _run_trees("stuck" in fault) > 0
 
 
-def test_a_network_in_one_piece_is_searched_as_a_whole():
+def _in_one_piece():
     rng = np.random.default_rng(0)
     a, c = 2 * _weights(rng, 16, 6), _weights(rng, 6, LABELS)
-    query = Query.of(
+    return Query.of(
         lambda x: jax.nn.relu(x.reshape(-1, 16) @ a - 0.2) @ c,
         jmlv.Box.around(np.full(IMAGE, 0.5, np.float32), 0.2),
         jmlv.InTopK(0, 1),
     )
-    task = _task(query, CROWN())
-    assert jmlv.oracles.separable.problem_of(query, task, QUICK) is None
+
+
+def test_a_network_in_one_piece_is_searched_as_a_whole():
+    assert separable.problem_of(_in_one_piece(), CROWN(), QUICK) is None
+
+
+def test_a_network_in_one_piece_is_left_to_others_by_parts_alone():
+    evidence = BranchAndBound(relaxation=CROWN(), whole=False).search(_in_one_piece(), Deadline(60))
+    assert "fall apart" in evidence.reason and evidence.lower == -np.inf and evidence.point is None
+    with pytest.raises(ValueError, match="whole"):
+        BranchAndBound(parts=None, whole=False)
+
+
+def test_a_part_with_many_later_units_is_left_to_others(monkeypatch):
+    query = next(_queries("deep", 1))
+    assert separable.problem_of.__wrapped__(query, CROWN(), QUICK) is not None
+    monkeypatch.setattr(part_search, "MOST_LATER", -1)
+    assert separable.problem_of.__wrapped__(query, CROWN(), QUICK) is None
 
 
 def _wrong_through(a, low, high, side, alpha, beta):

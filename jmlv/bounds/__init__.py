@@ -1,6 +1,6 @@
 """Bounds: intervals for the margin of a property over a region."""
 
-from jmlv.bounds.alpha_crown import AlphaCROWN
+from jmlv.bounds.alpha_crown import TIGHT, AlphaCROWN
 from jmlv.bounds.api import MarginBounds, bound
 from jmlv.bounds.crown import CROWN, Relaxation, preactivation_bounds
 from jmlv.bounds.crown_ibp import CROWNIBP

@@ -99,6 +99,10 @@ class AlphaCROWN(Relaxation):
         return relax(graph, box, self.chunk, ascent.lower_bound)
 
 
+TIGHT = AlphaCROWN(intermediate_steps=20)
+"""Where CROWN ends: growing and the MILP on large networks rest on it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class SlopeAscent:
     """Projected Adam on weights, every row for itself; hashable, so that loops compile once."""

@@ -10,6 +10,7 @@ from jmlv.labels.board import Board
 from jmlv.labels.result import LabelSet
 from jmlv.labels.stages import ask_oracle, attack_all, bound_pairs, look_at_centre
 from jmlv.oracles import MILP, PGD, Cascade, Deadline, Oracle, Query
+from jmlv.oracles.cascade import BY_PARTS
 from jmlv.properties import InTopK
 from jmlv.regions import Region
 
@@ -33,7 +34,9 @@ class Plan:
         CROWN(),
         PGD(restarts=8, steps=60, step=1.0, seed=1),
     )
-    oracle: Oracle | None = Cascade((PGD(restarts=32, steps=100, step=1.0, seed=2), MILP()))
+    oracle: Oracle | None = Cascade(
+        (PGD(restarts=32, steps=100, step=1.0, seed=2), BY_PARTS, MILP())
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
@@ -71,7 +74,7 @@ def classify_labels(
         region: a box or layered neighbourhood of one image, inside [0, 1].
         k: the size of the label set, less than the number of labels.
         oracle: decides what bounds and attacks leave open; by default ``plan``'s, which is PGD
-            with more starts and then SCIP.
+            with more starts, branch and bound where the network falls apart, and then SCIP.
         plan: the attacks and bounds before it.
         budget: seconds, honoured from outside the solvers; None for no limit.
 

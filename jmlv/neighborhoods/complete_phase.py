@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from jmlv.neighborhoods.problem import OutOfTime, Problem
-from jmlv.neighborhoods.tight_polish import TIGHT
 from jmlv.numerics import GREY_LEVEL
 from jmlv.oracles import MILP, PGD, Bounds, Cascade, Oracle
 
@@ -32,9 +31,7 @@ class CompletePhase:
     """
 
     seconds: float = 20.0
-    oracle: Oracle = Cascade(
-        (Bounds(), PGD(), MILP(time_limit=10.0, largest=1000, relaxation=TIGHT))
-    )
+    oracle: Oracle = Cascade((Bounds(), PGD(), MILP(time_limit=10.0, largest=1000)))
     factors: tuple[float, ...] = (1.05, 1.15, 1.3, 1.6, 2.0)
     step: float = 0.05
 

@@ -14,7 +14,6 @@ from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.maximality import LayerStatus, layer_statuses
 from jmlv.neighborhoods.problem import OutOfTime, Problem
 from jmlv.neighborhoods.strategy import Strategy
-from jmlv.neighborhoods.tight_polish import TIGHT
 from jmlv.oracles import MILP, PGD, Bounds, Cascade, Deadline, Oracle, Query, SoundnessError
 from jmlv.progress import Bar
 from jmlv.regions import Layers
@@ -89,8 +88,7 @@ class Run:
     def _oracle(self) -> Oracle:
         if self.oracle is not None:
             return self.oracle
-        complete = MILP(largest=1000, relaxation=TIGHT)
-        return Cascade((PGD(), Bounds(self.bound), Bounds(TIGHT), complete))
+        return Cascade((PGD(), Bounds(self.bound), Bounds(TIGHT), MILP(largest=1000)))
 
 
 def _search(problem: Problem, strategy: Strategy, deadline: Deadline) -> str:

@@ -7,16 +7,12 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from jmlv.bounds import AlphaCROWN, Relaxation
+from jmlv.bounds import TIGHT, Relaxation
 from jmlv.neighborhoods.filling import emptied, fill
 from jmlv.neighborhoods.problem import OutOfTime, Problem
 from jmlv.oracles import Bounds
 
 Vector = Float[np.ndarray, " movable"]
-
-TIGHT = AlphaCROWN(intermediate_steps=20)
-"""The relaxation that growing rests on where CROWN ends."""
-
 
 @dataclasses.dataclass(frozen=True)
 class TightPolish:

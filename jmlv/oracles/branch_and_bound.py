@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jmlv.bounds import AlphaCROWN, Interval, Relaxation, preactivation_bounds
+from jmlv.bounds import AlphaCROWN, Interval, Relaxation
 from jmlv.clauses import Clause, open_clauses
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
 from jmlv.oracles.falsify import descend_from
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, require_encodable
 from jmlv.oracles.part_search import Settings
+from jmlv.oracles.per_box import inner_intervals
 from jmlv.oracles.separable import Outcome, PartRows, problem_of
 from jmlv.oracles.subdomains import (
     Choice,
@@ -59,6 +60,8 @@ class BranchAndBound(Oracle):
         subdomains: open at a time, at most; a memory cap, of about a kilobyte each.
         time_limit: seconds for one query, or None for the caller's budget alone.
         parts: how a network that falls apart is searched part by part; None searches it as a whole.
+        whole: whether to search as a whole what its parts leave open. Without that a network that
+            does not fall apart is left alone at once.
 
     >>> import jax.numpy as jnp, jmlv
     >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) @ jnp.array([[1.0, 1.0], [-1.0, 2.0]]))
@@ -77,6 +80,7 @@ class BranchAndBound(Oracle):
     subdomains: int = 200_000
     time_limit: float | None = None
     parts: Settings | None = Settings()
+    whole: bool = True
 
     def __post_init__(self) -> None:
         for field in ("batch", "depth", "subdomains"):
@@ -86,16 +90,20 @@ class BranchAndBound(Oracle):
             raise ValueError("steps must not be negative and learning_rate must be positive.")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit: must be a positive number, got {self.time_limit}.")
+        if self.parts is None and not self.whole:
+            raise ValueError("whole: without parts there is nothing else to search.")
 
     @property
     def name(self) -> str:
-        return "branch and bound"
+        return "branch and bound" if self.whole else "branch and bound by parts"
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
         require_encodable(self, query)
         deadline = deadline.within(self.time_limit)
         search = _Search(self, query)
-        problem = None if self.parts is None else problem_of(query, search.exact, self.parts)
+        problem = None if self.parts is None else problem_of(query, self.relaxation, self.parts)
+        if problem is None and not self.whole:
+            return Evidence(reason=f"{self.name}: the network does not fall apart over the box")
         parts = None if problem is None else PartRows(problem, query, search.exact)
         rows = search.row_bounds() if parts is None else parts.bounds(search.look)
         with certificate_precision():  # in float32 a bound would be rounded, perhaps upward
@@ -181,7 +189,7 @@ class _Search:
             clauses: what is to be proven.
             deadline: when to stop.
         """
-        if not clauses or deadline.passed or self.margin <= 0:
+        if not clauses or deadline.passed or self.margin <= 0 or not self.options.whole:
             self.stuck = self.known if clauses else np.inf
             return self._evidence(deadline)
         self.masks = np.zeros((len(clauses), self.masks.shape[1]), np.float32)
@@ -317,9 +325,9 @@ def _task(query: Query, relaxation: Relaxation) -> Task:
     """The query in float64, with the neurons' intervals."""
     with certificate_precision():
         graph = fuse_relu_max_pool(query.graph64)
-        sides = [jnp.asarray(as_float64(side)) for side in (query.lower, query.upper)]
-        box = Interval(*(side[None] for side in sides))
+        box = Interval(
+            *(jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
+        )
         coefficients, offsets = map(jnp.asarray, query.property.rows(query.label_count))
-        found = preactivation_bounds(graph, *sides, relaxation)
-        intervals = {variable.index: interval for variable, interval in found.items()}
+        intervals = {v.index: i for v, i in inner_intervals(query, relaxation).items()}
         return Task(graph, box, intervals, coefficients, offsets)

@@ -21,7 +21,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from jmlv.bounds.method import Interval
-from jmlv.graph import Graph
+from jmlv.graph import Graph, Variable
 from jmlv.graph.operations import is_affine, is_max_pool, is_relu
 from jmlv.oracles.maxima import FLOOR, Undecided, maxima
 from jmlv.oracles.mixed_integer import Affine
@@ -87,14 +87,14 @@ def compact(
     graph: Graph,
     lower: Float[np.ndarray, "height width channel"],
     upper: Float[np.ndarray, "height width channel"],
-    bounds: Mapping[int, Interval],
+    bounds: Mapping[Variable, Interval],
 ) -> Compact | None:
     """The network over a box; None where it has other operations than ReLUs and max pools.
 
     Args:
         graph: in float64; float64 precision must be on.
         lower, upper: the box.
-        bounds: sound bounds on the input of every ReLU and max pool of the graph, by its index.
+        bounds: sound bounds on the input of every ReLU and max pool of the graph.
     """
     steps = [eqn for eqn in graph.eqns if not is_affine(graph, eqn)]
     if not all(is_relu(eqn) or is_max_pool(eqn) for eqn in steps):
@@ -102,7 +102,7 @@ def compact(
     low, high = (np.asarray(side, float).reshape(-1) for side in (lower, upper))
     builder = _Builder(graph, low, high)
     for eqn in steps:
-        ends = (np.asarray(side, float).reshape(-1) for side in bounds[eqn.invars[0].index])
+        ends = (np.asarray(side, float).reshape(-1) for side in bounds[eqn.invars[0]])
         builder.add(eqn, *ends)
     return builder.finish()
 

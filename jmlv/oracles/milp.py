@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
-from jmlv.bounds.crown import CROWN, Relaxation, preactivation_bounds
-from jmlv.graph import Classifier
+from jmlv.bounds import CROWN, TIGHT, Interval, Relaxation
+from jmlv.bounds.lines import undecided
+from jmlv.graph import Classifier, Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.graph.operations import is_affine
 from jmlv.numerics import SOLVER_TOLERANCE, as_float64, certificate_precision
 from jmlv.oracles.encoding import Encoding, encode
 from jmlv.oracles.oracle import (
@@ -21,12 +24,16 @@ from jmlv.oracles.oracle import (
     SoundnessError,
     require_encodable,
 )
+from jmlv.oracles.per_box import inner_intervals
 from jmlv.oracles.solvers import SOLVERS, Outcome, solve
 from jmlv.properties import Property
 from jmlv.regions import Region
 
 CLEARANCE = 1e-4
 """An input that a solver says is this far below zero replays, in float32 too."""
+
+FEW = 100
+"""A model with so many undecided inner values is solved faster than they are bounded tightly."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +54,10 @@ class MILP(Oracle):
             ``stats`` and proves nothing: where it is positive, the decision is asked as well.
         time_limit: seconds for one query, or None for the caller's budget alone.
         largest: models with more binaries than this are given up at once; None tries them all.
-        relaxation: bounds the inner values. ``AlphaCROWN()`` leaves fewer binaries and tighter
-            coefficients, and takes seconds to compile for a network.
+        relaxation: bounds the inner values.
+        tighter: bounds them where ``relaxation`` leaves more than `FEW` undecided: fewer binaries
+            and tighter coefficients, or a proof without a solver, for seconds that a large model
+            costs many times over. None keeps to ``relaxation``.
 
     >>> import jax.numpy as jnp, jmlv
     >>> from jmlv.oracles.milp import MILP
@@ -67,6 +76,7 @@ class MILP(Oracle):
     time_limit: float | None = None
     largest: int | None = None
     relaxation: Relaxation = CROWN()
+    tighter: Relaxation | None = TIGHT
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
@@ -152,7 +162,7 @@ def _decide(query: Query, options: MILP, deadline: Deadline) -> Evidence:
 
 def _ask(query: Query, options: MILP, deadline: Deadline, ceiling: float) -> Evidence:
     """Is there an input with a margin of at most ``ceiling``?"""
-    encoding = build(query, ceiling, options.relaxation)
+    encoding = build(query, ceiling, options)
     if encoding.model is None:
         return Evidence(encoding.margin.lower, stats=_stats(encoding, options.solver))
     solver = options.solver
@@ -174,7 +184,7 @@ def _find_weakest(query: Query, options: MILP, deadline: Deadline) -> Evidence:
     centre = ((as_float64(query.lower) + as_float64(query.upper)) / 2).astype(np.float32)
     centre = np.clip(centre, query.lower, query.upper)
     ceiling = query.margin_exact(centre) + SOLVER_TOLERANCE
-    encoding = build(query, ceiling, options.relaxation)
+    encoding = build(query, ceiling, options)
     if encoding.model is None:
         raise SoundnessError(f"CROWN: all margins above {ceiling}, but the centre's is below.")
     outcome = _solve(encoding, options, deadline, first=False)
@@ -198,17 +208,25 @@ def _with_decision(query: Query, options: MILP, deadline: Deadline, weakest: Evi
     return dataclasses.replace(weakest, lower=lower)
 
 
-def build(query: Query, ceiling: float, relaxation: Relaxation = CROWN()) -> Encoding:
-    """The query's model with a relaxation's bounds, all in float64."""
+def build(query: Query, ceiling: float, options: MILP = MILP()) -> Encoding:
+    """The query's model, with bounds by the oracle's relaxations, all in float64."""
     lower, upper = as_float64(query.lower), as_float64(query.upper)
     with certificate_precision():
         graph = fuse_relu_max_pool(query.graph64)
-        bounds = preactivation_bounds(graph, lower, upper, relaxation)
+        bounds = inner_intervals(query, options.relaxation)
+        if options.tighter is not None and _undecided(graph, bounds) > FEW:
+            bounds = inner_intervals(query, options.tighter)
         rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count), bounds)
         return encode(graph, lower, upper, bounds, query.property, ceiling=ceiling, row_bounds=rows)
 
 
 _row_bounds = jax.jit(CROWN().rows_within)
+
+
+def _undecided(graph: Graph, bounds: Mapping[Variable, Interval]) -> int:
+    """How many inner values a tighter interval could help."""
+    readers = {eqn.invars[0]: eqn for eqn in graph.eqns if not is_affine(graph, eqn)}
+    return sum(int(undecided(readers[v], interval).sum()) for v, interval in bounds.items())
 
 
 def _solve(encoding: Encoding, options: MILP, deadline: Deadline, first: bool) -> Outcome:

@@ -73,17 +73,21 @@ class Settings:
         return min(self.chosen, layout.first.shape[2])
 
     def usable(self, layout: Layout) -> bool:
-        """Whether there are several patches with units, and a batch is not too large."""
+        """Whether there are several patches with units, and neither parts nor batches too large."""
         parts, patches, first = layout.first.shape
         pixels = layout.pixels.shape[2]
         batch = self.leaves * parts * patches * 2 ** self.pieces(layout) * (first + pixels)
         inner = layout.later.size * patches * pixels
         several = (layout.first >= 0).any(-1).sum() > 1
-        return bool(several) and max(batch, inner) <= LARGEST
+        small = layout.later.shape[1] <= MOST_LATER and max(batch, inner) <= LARGEST
+        return bool(several) and small
 
 
 LARGEST = 30_000_000
 """A batch of more numbers than this is left to the search on the graph."""
+
+MOST_LATER = 100
+"""So is a part with more later units: each is bounded tightly before the search begins."""
 
 
 class Bounded(NamedTuple):

@@ -8,48 +8,36 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from jmlv.bounds import Relaxation
 from jmlv.clauses import Clause
+from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision
 from jmlv.oracles.compact import compact
 from jmlv.oracles.layout import lay_out
 from jmlv.oracles.oracle import Deadline, Query
 from jmlv.oracles.part_search import Problem, Settings, Tree, roots
+from jmlv.oracles.per_box import inner_intervals, once_per_box
 from jmlv.oracles.subdomains import Task
 
 FIRST_LOOK = 3
 """Rounds before other shares are looked for, and twice as many each time after."""
 
-_kept: list[tuple[tuple, Problem | None]] = []
-"""The last problem: all questions about the labels of one image are about one box."""
 
-
-def problem_of(query: Query, task: Task, settings: Settings) -> Problem | None:
+@once_per_box
+def problem_of(query: Query, relaxation: Relaxation, settings: Settings) -> Problem | None:
     """The query's network in parts; None where it does not fall apart, or is too large.
 
     Args:
         query: the question; its property is not read.
-        task: its network in float64 with intervals.
+        relaxation: bounds the inner values.
         settings: how parts are searched.
     """
-    key = query.graph64, query.lower, query.upper, settings
-    for kept, problem in _kept[:1]:  # read at once: other threads may replace it
-        if _same(kept, key):
-            return problem
-    problem = _problem(query, task, settings)
-    _kept[:] = [(key, problem)]
-    return problem
-
-
-def _same(a: tuple, b: tuple) -> bool:
-    boxes = (np.array_equal(x, y) for x, y in zip(a[1:3], b[1:3]))
-    return a[0] is b[0] and all(boxes) and a[3] == b[3]
-
-
-def _problem(query: Query, task: Task, settings: Settings) -> Problem | None:
-    if not all(np.isfinite(side).all() for interval in task.intervals.values() for side in interval):
+    intervals = inner_intervals(query, relaxation)
+    if not all(np.isfinite(side).all() for interval in intervals.values() for side in interval):
         return None
     with certificate_precision():
-        network = compact(task.graph, query.lower, query.upper, task.intervals)
+        graph = fuse_relu_max_pool(query.graph64)
+        network = compact(graph, query.lower, query.upper, intervals)
     if network is None or not network.units:
         return None
     layout = lay_out(network)
