@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from jmlv.bounds import BoundMethod
+from jmlv.bounds import TIGHT, BoundMethod
 from jmlv.neighborhoods.arguments import free_layers
 from jmlv.neighborhoods.evaluation import Evaluator
 from jmlv.neighborhoods.grown import GrownNeighborhood
