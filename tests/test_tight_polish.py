@@ -1,5 +1,7 @@
 """Polishing below a ceiling: its margins are bounds, its ceiling is a limit, and what it keeps is proven."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from jmlv.neighborhoods.evaluation import Direct
 from jmlv.neighborhoods.problem import Problem
 from jmlv.oracles import Bounds, Deadline, Query
 from jmlv.progress import NoProgress
+from jmlv.verdict import Status, Verdict
 
 SHAPE = (7, 7, 1)
 RELAXATION = jmlv.AlphaCROWN(steps=5, intermediate_steps=5)
@@ -82,7 +85,27 @@ def test_the_polish_grows_what_it_can_prove(problem):
     assert problem.verify(problem.best, Bounds(RELAXATION)).robust
 
 
+@pytest.mark.parametrize("unproven", (1, 3, 10))
+def test_of_several_steps_the_last_that_is_proven_is_kept(problem, monkeypatch, unproven):
+    mine = dataclasses.replace(problem, best=None, best_verdict=None, trace=[])
+    assert mine.offer(np.full(4, 0.002)).robust
+    asked, true = [], Problem.offer
+
+    def offer(self, epsilon, oracle=None):
+        asked.append(self.size(epsilon))
+        if asked[-1] > 0.1:
+            return Verdict(Status.UNKNOWN, -1.0, 1.0, "refused", None, {})
+        return true(self, epsilon, oracle)
+
+    monkeypatch.setattr(Problem, "offer", offer)
+    polish = jmlv.TightPolish(relaxation=RELAXATION, rounds=6, width=4, unproven=unproven)
+    polish.run(mine, np.random.default_rng(0))
+    proven = [size for size in asked if size <= 0.1]
+    assert max(asked) > 0.1 and proven
+    assert mine.size(mine.best) == max(proven) > 0.01
+
+
 def test_bad_options_are_named():
-    for bad in ({"width": 1}, {"rounds": -1}, {"reach": 0}, {"share": 1.5}):
+    for bad in ({"width": 1}, {"rounds": -1}, {"reach": 0}, {"share": 1.5}, {"unproven": 0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             jmlv.TightPolish(**bad)

@@ -22,8 +22,8 @@ class TightPolish:
     neurons. So they are computed once, for a ceiling a little above the best candidate on every
     layer; they hold for all candidates below it, which are then asked about in batches, by CROWN
     with these intervals: the best is raised in noisy orders, as it is and with a few layers emptied.
-    What is found is verified under the relaxation itself; then the next ceiling is set. Where
-    nothing is found the ceiling comes down.
+    From what is found the next ceiling is set; where nothing is found the ceiling comes down. Every
+    few ceilings the last step is proven in float64, under the relaxation itself.
 
     Attributes:
         relaxation: proves the intervals, and the candidates that are kept.
@@ -31,6 +31,7 @@ class TightPolish:
         slack: is added to the epsilons before, so that layers near 0 can grow.
         width: candidates in a batch.
         rounds: ceilings, at most.
+        unproven: steps between two proofs.
         share: of the time that is left, at most.
     """
 
@@ -39,11 +40,12 @@ class TightPolish:
     slack: float = 0.02
     width: int = 16
     rounds: int = 40
+    unproven: int = 4
     share: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.width < 2 or self.rounds < 0:
-            raise ValueError("width must be at least 2 and rounds must not be negative.")
+        if self.width < 2 or self.rounds < 0 or self.unproven < 1:
+            raise ValueError("width must be at least 2, rounds 0 and unproven 1.")
         if not (self.reach > 0 and self.slack >= 0 and 0 < self.share <= 1):
             raise ValueError("reach must be positive, slack not negative, share in (0, 1].")
 
@@ -53,24 +55,40 @@ class TightPolish:
         remaining = outer.remaining
         limit = self.share * remaining if np.isfinite(remaining) and remaining > 0 else None
         problem.deadline = outer.within(limit)
+        steps: list[Vector] = []
         try:
-            self._climb(problem, generator)
+            self._climb(problem, generator, steps)
         except OutOfTime:
             if outer.passed or problem.evaluator.stopped:
                 raise
         finally:
             problem.deadline = outer
+        self._prove(problem, steps)
 
-    def _climb(self, problem: Problem, generator: np.random.Generator) -> None:
+    def _climb(self, problem: Problem, generator: np.random.Generator, steps: list[Vector]) -> None:
+        """Appends what it finds to the steps; those that are left at the end are not proven."""
         epsilon, reach = problem.best[problem.movable].astype(float), self.reach
         for _ in range(self.rounds):
             found = self._raised(problem, epsilon, reach, generator)
-            if found is not None and problem.offer(found, Bounds(self.relaxation)).robust:
+            if found is not None:
                 epsilon = found
+                steps.append(found)
             elif reach > 0.02:
                 reach /= 2
             else:
-                break
+                return
+            if len(steps) == self.unproven and not self._prove(problem, steps):
+                epsilon, reach = problem.best[problem.movable].astype(float), reach / 2
+
+    def _prove(self, problem: Problem, steps: list[Vector]) -> bool:
+        """Keeps the last step that can be proven, none of the others; whether that is the last."""
+        last = len(steps) - 1
+        while steps:
+            place = len(steps) - 1
+            if problem.offer(steps.pop(), Bounds(self.relaxation)).robust:
+                steps.clear()
+                return place == last
+        return False
 
     def _raised(self, problem: Problem, epsilon: Vector, reach: float, generator) -> Vector | None:
         """The largest candidate found below the ceiling, if it is worth keeping."""
