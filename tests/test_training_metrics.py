@@ -1,10 +1,18 @@
 """Metrics of clean images, against their definitions written out by hand."""
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from small_training import table
 
-from jmlv.training import classification_metrics, mean_average_precision, predict
+from jmlv.training import (
+    classification_metrics,
+    mean_average_precision,
+    pgd_accuracy,
+    predict,
+    top_k_accuracy,
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +81,26 @@ def test_predictions_of_batches_are_those_of_the_whole():
 def test_impossible_arguments_are_named(scores, labels, message):
     with pytest.raises(ValueError, match=message):
         classification_metrics(scores, labels)
+
+
+def test_a_module_is_measured_in_evaluation_mode_and_left_as_it_is():
+    data = table(64)
+    model = nnx.Sequential(
+        lambda x: x.reshape(len(x), -1),
+        nnx.BatchNorm(int(np.prod(data.images.shape[1:])), rngs=nnx.Rngs(0)),
+        nnx.Dropout(0.5, rngs=nnx.Rngs(1)),
+        nnx.Linear(int(np.prod(data.images.shape[1:])), data.labels.shape[1], rngs=nnx.Rngs(2)),
+    )
+    model.train()
+    before = np.asarray(model.layers[1].mean[...])
+    key = jax.random.key(0)
+    measures = [
+        lambda f: predict(f, data),
+        lambda f: top_k_accuracy(f, data.images, data.labels),
+        lambda f: pgd_accuracy(f, data.images, data.labels, 0.01, 2, key),
+    ]
+    found = [measure(model) for measure in measures]
+    assert not model.layers[1].use_running_average and np.array_equal(before, model.layers[1].mean[...])
+    model.eval()
+    for value, measure in zip(found, measures):
+        assert np.array_equal(value, measure(model))

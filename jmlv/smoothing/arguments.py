@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 Labels = Bool[np.ndarray, "*image label"] | Sequence[int] | Sequence[Sequence[int]]
 """True labels: multi-hot booleans, or label numbers of one image, or a list of such lists."""
@@ -126,3 +128,23 @@ def _hot_row(labels: Any, count: int) -> np.ndarray:
             "booleans."
         )
     return np.isin(np.arange(count), row)
+
+
+def finite_input(x: Any) -> Float[Array, "..."]:
+    values = np.asarray(x, np.float32)
+    if not np.all(np.isfinite(values)):
+        raise ValueError("x: holds NaN or infinite values.")
+    return jnp.asarray(values)
+
+
+def threefry_key(key: Any) -> Key[Array, ""]:
+    """A typed scalar key whose numbers do not depend on the batch that they are drawn in."""
+    if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(key), impl="threefry2x32")
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not (typed and key.shape == () and "fry" in str(key.dtype)):
+        raise ValueError(
+            f"key: expected one threefry key, got {key!r}. Pass "
+            "jax.random.key(0, impl='threefry2x32')."
+        )
+    return key

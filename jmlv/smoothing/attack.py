@@ -10,8 +10,15 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jmlv.graph import Classifier
-from jmlv.smoothing.arguments import Labels, multi_hot, require_count, require_positive
-from jmlv.smoothing.network import finite_input, scores_of, split_network, threefry_key
+from jmlv.graph.split import scores_of, split_network
+from jmlv.smoothing.arguments import (
+    Labels,
+    finite_input,
+    multi_hot,
+    require_count,
+    require_positive,
+    threefry_key,
+)
 
 
 def attack_smoothed(

@@ -19,9 +19,9 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jmlv.errors import DamagedFile
 from jmlv.graph import Classifier
+from jmlv.graph.split import scores_of, split_network
 from jmlv.progress import NoProgress, Progress
-from jmlv.smoothing.arguments import require_count, require_positive
-from jmlv.smoothing.network import finite_input, scores_of, split_network, threefry_key
+from jmlv.smoothing.arguments import finite_input, require_count, require_positive, threefry_key
 
 NEAR_TIE = 1e-4
 """Two scores at the border of the top k' that differ by less than this share of the largest score are

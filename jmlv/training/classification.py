@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
-from flax import nnx
 from jaxtyping import Bool, Float
 
 from jmlv.data import MultiLabelImages, Photographs
+from jmlv.graph.split import scores_of, split_network
 
 BATCH = 256
 
@@ -103,17 +104,17 @@ def predict(
     """The scores of all images, a batch at a time.
 
     Args:
-        model: maps images to scores, a Flax NNX module (in the mode that it is in) or any function.
+        model: maps images to scores, a Flax NNX module (its evaluation mode is used) or any function.
 
     >>> from jmlv.data import double_digits
     >>> predict(lambda x: x.mean((1, 2)), double_digits("test", size=5)).shape
     (5, 1)
     """
-    graph, state = nnx.split(model) if isinstance(model, nnx.Module) else (None, None)
-    scores = jax.jit(lambda state, x: (model if graph is None else nnx.merge(graph, state))(x))
+    network, weights = split_network(model)
+    scores = jax.jit(partial(scores_of, network))
     starts = range(0, len(data), BATCH)
     rows = (np.arange(start, min(start + BATCH, len(data))) for start in starts)
-    return np.concatenate([np.asarray(scores(state, data.pixels(part))) for part in rows])
+    return np.concatenate([np.asarray(scores(weights, data.pixels(part))) for part in rows])
 
 
 def _check(

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
+from jmlv.graph import as_function
 from jmlv.training.losses import label_set_margin
 from jmlv.training.pgd import projected_gradient
 
@@ -26,7 +26,8 @@ def top_k_accuracy(model: Callable, images: Images, labels: Labels) -> float:
     a true label and another one counts as wrong.
 
     Args:
-        model: maps images to scores (batch, label), a Flax NNX module or any function.
+        model: maps images to scores (batch, label), a Flax NNX module (its evaluation mode
+            is used) or any function.
         labels: multi-hot.
 
     Raises:
@@ -37,7 +38,7 @@ def top_k_accuracy(model: Callable, images: Images, labels: Labels) -> float:
     >>> top_k_accuracy(lambda x: x.reshape(-1, 3), pixels, labels)
     0.5
     """
-    margins = _margins(_functional(model))
+    margins = _margins(as_function(model))
     return _share(margins(x, y) > 0 for x, y, _ in _batches(images, labels))
 
 
@@ -75,7 +76,7 @@ def pgd_accuracy(
     >>> [pgd_accuracy(f, x, y, e, 10, jax.random.key(0)) for e in (0.1, 0.2)]
     [1.0, 0.0]
     """
-    margins = _margins(_functional(model))
+    margins = _margins(as_function(model))
     alpha = 2.5 * epsilon / steps if step_size is None else step_size
 
     @jax.jit
@@ -93,14 +94,6 @@ def pgd_accuracy(
     return _share(
         survives(x, y, jax.random.fold_in(key, i)) for x, y, i in _batches(images, labels)
     )
-
-
-def _functional(model: Callable) -> Callable:
-    """A pure function of the images, whatever ``model`` is."""
-    if not isinstance(model, nnx.Module):
-        return model
-    graph, state = nnx.split(model)
-    return lambda x: nnx.merge(graph, state)(x)
 
 
 def _margins(scores: Callable) -> Callable:
