@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jmlv.bounds.lines import undecided
+import jmlv
+from jmlv.bounds.lines import lines_of, undecided
 from jmlv.bounds.method import Interval
 from jmlv.bounds.relaxations import max_pool_lines, patches, patches_transpose, relu_lines
+from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.ir import Equation, Variable
-from jmlv.graph.operations import relu_max_pool_p
+from jmlv.graph.operations import is_affine, relu_max_pool_p
 
 SIGNS = [-2.0, -1.0, -1e-7, 0.0, 1e-7, 0.5, 1.0]
 INTERVALS = [(l, u) for l in SIGNS for u in SIGNS if l <= u]
@@ -195,3 +197,29 @@ def test_patches_are_the_windows_and_transpose(name):
     best, y, left, right = compare(x)
     np.testing.assert_array_equal(best, y)
     np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("merged", (False, True), ids=("pool", "relu and pool"))
+def test_every_window_whose_lines_lie_apart_wants_a_tighter_interval(merged):
+    """Also where the winner is a constant, which no interval can be tighter for."""
+
+    def pool(x):
+        x = jax.nn.relu(x) if merged else x
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    graph = fuse_relu_max_pool(jmlv.trace(lambda x: pool(x - 0.5).reshape(-1, 64), (16, 16, 1)))
+    (eqn,) = (e for e in graph.eqns if not is_affine(graph, e))
+    rng = np.random.default_rng(0)
+    apart = 0
+    for _ in range(8):
+        low = rng.uniform(-1, 1, (1, 16, 16, 1))
+        high = low + rng.uniform(0, 1, low.shape) * (rng.random(low.shape) < 0.6)
+        interval = Interval(jnp.asarray(low), jnp.asarray(high))
+        lines, wanted = lines_of(eqn, interval), np.asarray(undecided(eqn, interval))
+        same = (lines.lower_weights == lines.upper_weights).all(0)
+        same &= lines.lower_constant == lines.upper_constant
+        some = wanted.reshape(8, 2, 8, 2).any((1, 3))
+        assert np.array_equal(some, ~np.asarray(same).reshape(8, 8))
+        assert not np.any(wanted & (low == high))
+        apart += int(some.sum())
+    assert apart > 100

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.method import Interval
-from jmlv.bounds.relaxations import max_pool_lines, patches, patches_transpose, relu_lines
+from jmlv.bounds.relaxations import (
+    max_pool_lines,
+    patches,
+    patches_transpose,
+    relu_lines,
+    settled_windows,
+)
 from jmlv.bounds.tangents import Family, lines_at, smooth_interval, touching_lines
 from jmlv.graph import Equation
 from jmlv.graph.operations import is_relu, is_smooth, relu_max_pool_p
@@ -102,12 +108,9 @@ def undecided(eqn: Equation, interval: Interval) -> Bool[Array, "1 ..."]:
         return (lower < 0) & (upper > 0)
     valid = patches(jnp.ones(lower.shape, bool), eqn.params)
     low, high = patches(lower, eqn.params), patches(upper, eqn.params)
-    floor = floor_of(eqn)
-    least = jnp.maximum(jnp.where(valid, low, -jnp.inf).max(0), floor)
-    candidate = valid & (high > least)
-    several = (candidate.sum(0) > 1) | (jnp.where(valid, low, -jnp.inf).max(0) < floor)
-    wanted = (candidate & several).astype(lower.dtype)
-    return patches_transpose(wanted, eqn.params, lower.shape) > 0
+    least = jnp.maximum(jnp.where(valid, low, -jnp.inf).max(0), floor_of(eqn))
+    wanted = valid & (high > least) & ~settled_windows(low, high, valid, floor_of(eqn))
+    return patches_transpose(wanted.astype(lower.dtype), eqn.params, lower.shape) > 0
 
 
 MINIMUM_WIDTH, MINIMUM_RISE = 5e-3, 1e-5

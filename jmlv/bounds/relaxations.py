@@ -119,16 +119,32 @@ def _pool_lower(low: Array, high: Array, valid: Array, floor: float | Array) -> 
 
 
 def _pool_upper(low: Array, high: Array, valid: Array, floor: float | Array) -> tuple[Array, Array]:
-    chosen = _first_of_best(high, low, valid)
-    others = jnp.where(valid & ~chosen, high, -jnp.inf).max(0)
-    ceiling = jnp.maximum(others, floor)
+    chosen, ceiling = _leader(low, high, valid, floor)
     l, u = _pick(low, chosen), _pick(high, chosen)
-    exact = valid.any(0) & (l >= ceiling)
+    exact = settled_windows(low, high, valid, floor)
     crossing = valid.any(0) & ~exact & (u > ceiling)
     finite = jnp.where(exact, 0, ceiling)
     slope = jnp.where(crossing, u - finite, 0) / jnp.where(crossing, u - l, 1)
     intercept = jnp.where(crossing, finite - slope * l, finite)
     return jnp.where(chosen, jnp.where(exact, 1, slope), 0), intercept
+
+
+def settled_windows(
+    low: Float[Array, "element *out"],
+    high: Float[Array, "element *out"],
+    valid: Bool[Array, "element *out"],
+    floor: float | Float[Array, "*out"],
+) -> Bool[Array, "*out"]:
+    """Windows in which one element is the largest for sure, and above the floor."""
+    chosen, ceiling = _leader(low, high, valid, floor)
+    return valid.any(0) & (_pick(low, chosen) >= ceiling)
+
+
+def _leader(low: Array, high: Array, valid: Array, floor: float | Array) -> tuple[Array, Array]:
+    """The element of the largest upper bound, and the largest value that all else may take."""
+    chosen = _first_of_best(high, low, valid)
+    others = jnp.where(valid & ~chosen, high, -jnp.inf).max(0)
+    return chosen, jnp.maximum(others, floor)
 
 
 def _first_of_best(key: Array, second: Array, valid: Array) -> Bool[Array, "element *out"]:
