@@ -106,6 +106,6 @@ def test_of_several_steps_the_last_that_is_proven_is_kept(problem, monkeypatch, 
 
 
 def test_bad_options_are_named():
-    for bad in ({"width": 1}, {"rounds": -1}, {"reach": 0}, {"share": 1.5}, {"unproven": 0}):
+    for bad in ({"width": 1}, {"rounds": -1}, {"reach": 0}, {"share": 1.5}, {"unproven": 0}, {"restarts": -1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             jmlv.TightPolish(**bad)

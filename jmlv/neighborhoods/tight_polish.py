@@ -23,14 +23,16 @@ class TightPolish:
     layer; they hold for all candidates below it, which are then asked about in batches, by CROWN
     with these intervals: the best is raised in noisy orders, as it is and with a few layers emptied.
     From what is found the next ceiling is set; where nothing is found the ceiling comes down. Every
-    few ceilings the last step is proven in float64, under the relaxation itself.
+    few ceilings the last step is proven in float64, under the relaxation itself. Where steps end, an
+    ascent from half of the best candidate often ends elsewhere, and higher.
 
     Attributes:
         relaxation: proves the intervals, and the candidates that are kept.
         reach: how far the first ceiling is above the best candidate, relative to its epsilons.
         slack: is added to the epsilons before, so that layers near 0 can grow.
         width: candidates in a batch.
-        rounds: ceilings, at most.
+        rounds: ceilings of one ascent, at most.
+        restarts: ascents from half of the best candidate, after the first from the whole.
         unproven: steps between two proofs.
         share: of the time that is left, at most.
     """
@@ -40,12 +42,13 @@ class TightPolish:
     slack: float = 0.02
     width: int = 16
     rounds: int = 40
+    restarts: int = 4
     unproven: int = 4
-    share: float = 0.6
+    share: float = 0.75
 
     def __post_init__(self) -> None:
-        if self.width < 2 or self.rounds < 0 or self.unproven < 1:
-            raise ValueError("width must be at least 2, rounds 0 and unproven 1.")
+        if self.width < 2 or min(self.rounds, self.restarts) < 0 or self.unproven < 1:
+            raise ValueError("width must be at least 2, rounds and restarts 0, unproven 1.")
         if not (self.reach > 0 and self.slack >= 0 and 0 < self.share <= 1):
             raise ValueError("reach must be positive, slack not negative, share in (0, 1].")
 
@@ -66,8 +69,16 @@ class TightPolish:
         self._prove(problem, steps)
 
     def _climb(self, problem: Problem, generator: np.random.Generator, steps: list[Vector]) -> None:
-        """Appends what it finds to the steps; those that are left at the end are not proven."""
-        epsilon, reach = problem.best[problem.movable].astype(float), self.reach
+        """Ascends from the best candidate, then from its half; what is left in ``steps`` is unproven."""
+        for share in (1.0, *[0.5] * self.restarts):
+            start = share * problem.best[problem.movable].astype(float)
+            self._ascend(problem, start, generator, steps)
+            self._prove(problem, steps)
+
+    def _ascend(
+        self, problem: Problem, epsilon: Vector, generator: np.random.Generator, steps: list[Vector]
+    ) -> None:
+        reach = self.reach
         for _ in range(self.rounds):
             found = self._raised(problem, epsilon, reach, generator)
             if found is not None:
@@ -81,11 +92,14 @@ class TightPolish:
                 epsilon, reach = problem.best[problem.movable].astype(float), reach / 2
 
     def _prove(self, problem: Problem, steps: list[Vector]) -> bool:
-        """Keeps the last step that can be proven, none of the others; whether that is the last."""
+        """Keeps the last step that can be proven, none of the others; whether that is the last.
+
+        A step that is no larger than the best candidate needs no proof.
+        """
         last = len(steps) - 1
         while steps:
-            place = len(steps) - 1
-            if problem.offer(steps.pop(), Bounds(self.relaxation)).robust:
+            place, step = len(steps) - 1, steps.pop()
+            if not problem.improves(step) or problem.offer(step, Bounds(self.relaxation)).robust:
                 steps.clear()
                 return place == last
         return False
