@@ -31,6 +31,10 @@ def test_one_computation_for_each_box_and_setting():
     wider = Query(query.f, query.graph, query.lower, query.upper + np.float32(0.1), query.property)
     vars(wider)["graph64"] = query.graph64
     assert answer(wider, "a") == 3 and answer(query, "a") == 4
+    wider.upper[:] += np.float32(0.1)
+    assert answer(wider, "a") == 5
+    wider.upper[:] += np.float32(0.1)
+    assert answer(wider, "a") == 6
 
 
 def test_another_network_over_the_same_box_is_computed_anew():

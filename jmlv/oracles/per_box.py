@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jmlv.bounds import Interval, Relaxation, preactivation_bounds
-from jmlv.graph import Variable
+from jmlv.graph import Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import as_float64, certificate_precision
 from jmlv.oracles.oracle import Query
@@ -23,23 +23,31 @@ def once_per_box(compute: Callable[..., Any]) -> Callable[..., Any]:
     Args:
         compute: of a query, whose property it must not read, and hashable settings.
     """
-    kept: dict[tuple[Hashable, ...], tuple[Query, Any]] = {}
+    kept: dict[tuple[Hashable, ...], tuple[_Box, Any]] = {}
 
     @functools.wraps(compute)
     def remembering(query: Query, *settings: Hashable) -> Any:
         last = kept.get(settings)  # read at once: other threads may replace it
-        if last is not None and _same_box(last[0], query):
+        if last is not None and last[0].is_of(query):
             return last[1]
+        box = _Box(query.graph64, query.lower.copy(), query.upper.copy())
         result = compute(query, *settings)
-        kept[settings] = query, result
+        kept[settings] = box, result
         return result
 
     return remembering
 
 
-def _same_box(a: Query, b: Query) -> bool:
-    sides = ((a.lower, b.lower), (a.upper, b.upper))
-    return a.graph64 is b.graph64 and all(np.array_equal(x, y) for x, y in sides)
+class _Box(NamedTuple):
+    """A network and copies of a box's ends, which nobody can change."""
+
+    graph: Graph
+    lower: np.ndarray
+    upper: np.ndarray
+
+    def is_of(self, query: Query) -> bool:
+        ends = (self.lower, query.lower), (self.upper, query.upper)
+        return self.graph is query.graph64 and all(np.array_equal(a, b) for a, b in ends)
 
 
 @once_per_box
