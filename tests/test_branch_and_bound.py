@@ -84,7 +84,7 @@ def _cases(name, count):
 def test_it_agrees_with_the_milp(name):
     """On every case both decide, and alike; no sampled point is below the bound."""
     seen, rng = set(), np.random.default_rng(0)
-    for graph, box, property in _cases(name, 10):
+    for graph, box, property in _cases(name, 7):
         found = jmlv.verify(graph, box, property, QUICK, budget=30)
         exact = jmlv.verify(graph, box, property, jmlv.MILP(), budget=30)
         seen.add(found.status)

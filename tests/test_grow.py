@@ -23,9 +23,9 @@ STRATEGIES = [
     jmlv.LayerByLayer("inward"),
     jmlv.GradientGuided(),
     jmlv.GradientGuided(jmlv.LinearSteps(gradient=jmlv.CROWNIBP()), starts=2),
-    jmlv.LayerSearch(rounds=3, complete=None),
+    jmlv.LayerSearch(rounds=3, tighter=None, complete=None),
 ]
-ORACLES = [jmlv.LayerByLayer("inward", steps=3, oracle=jmlv.MILP())]
+ORACLES = [jmlv.LayerByLayer("inward", steps=1, oracle=jmlv.MILP())]
 
 
 @pytest.fixture(scope="module")

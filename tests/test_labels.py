@@ -571,6 +571,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "mulloc"
 @pytest.mark.skipif(
     not SHARED.is_dir(), reason="the published networks are not in ../shared/data/mulloc"
 )
+@pytest.mark.slow
 def test_nested_boxes_of_published_images_never_contradict():
     """What holds in a box holds in every smaller one; what is broken stays broken in larger ones."""
     import published

@@ -227,7 +227,7 @@ def _equations(program):
 @pytest.mark.parametrize("name", NETS)
 def test_it_agrees_with_the_milp_and_with_the_search_as_a_whole(name):
     seen, by_parts = set(), BranchAndBound(CROWN(), batch=8, parts=QUICK)
-    for query in _queries(name, 4, (0.1, 0.4)):
+    for query in _queries(name, 3, (0.1, 0.4)):
         found = jmlv.oracles.judge(query, by_parts.search(query, Deadline(60)), "parts")
         exact = jmlv.oracles.judge(query, jmlv.MILP().search(query, Deadline(60)), "MILP")
         seen.add(exact.status)

@@ -280,7 +280,10 @@ def bounds_and_values(methods, graph, low, high, coefficients, offsets, t):
     return jax.vmap(one)(low, high)
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = pytest.param("convolutional", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [*[n for n in CASES if n != "convolutional"], SLOW])
 def test_bounds_hold(name):
     """On twelve boxes; every method at least as tight as intervals, alpha-CROWN as CROWN."""
     net, methods = CASES[name]

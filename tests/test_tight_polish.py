@@ -79,7 +79,7 @@ def test_intervals_of_a_smaller_ceiling_are_caught(problem, monkeypatch):
 def test_the_polish_grows_what_it_can_prove(problem):
     start = np.full(4, 0.002)
     assert problem.offer(start).robust
-    polish = jmlv.TightPolish(relaxation=RELAXATION, rounds=6, width=4)
+    polish = jmlv.TightPolish(relaxation=RELAXATION, rounds=6, restarts=1, width=4)
     polish.run(problem, np.random.default_rng(0))
     assert problem.size(problem.best) > 1.2 * start.sum()
     assert problem.verify(problem.best, Bounds(RELAXATION)).robust
@@ -98,7 +98,7 @@ def test_of_several_steps_the_last_that_is_proven_is_kept(problem, monkeypatch, 
         return true(self, epsilon, oracle)
 
     monkeypatch.setattr(Problem, "offer", offer)
-    polish = jmlv.TightPolish(relaxation=RELAXATION, rounds=6, width=4, unproven=unproven)
+    polish = jmlv.TightPolish(relaxation=RELAXATION, rounds=6, restarts=1, width=4, unproven=unproven)
     polish.run(mine, np.random.default_rng(0))
     proven = [size for size in asked if size <= 0.1]
     assert max(asked) > 0.1 and proven
