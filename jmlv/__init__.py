@@ -58,7 +58,7 @@ from jmlv.neighborhoods import (
     relation_matrix,
     size_upper_bound,
 )
-from jmlv.oracles import MILP, PGD, Bounds, BranchAndBound, Cascade, verify
+from jmlv.oracles import MILP, PGD, Bounds, BranchAndBound, Cascade, InputSplitting, verify
 from jmlv.progress import NoProgress, Progress, TqdmProgress
 from jmlv.properties import (
     AboveThreshold,

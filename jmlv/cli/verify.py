@@ -15,7 +15,7 @@ from jmlv.cli.sources import add_file_arguments, chosen_network, image_files
 from jmlv.errors import DamagedFile
 from jmlv.graph import Graph
 from jmlv.interop import read_vnnlib, write_onnx, write_vnnlib
-from jmlv.oracles import MILP, PGD, Bounds, Cascade, verify
+from jmlv.oracles import MILP, PGD, Bounds, BranchAndBound, Cascade, InputSplitting, verify
 from jmlv.progress import TqdmProgress
 from jmlv.properties import InTopK, KeepsLabels, Property
 from jmlv.regions import Box
@@ -29,6 +29,8 @@ ORACLES = {
     "pgd": PGD(),
     "scip": MILP("scip"),
     "cp-sat": MILP("cp-sat"),
+    "branching": BranchAndBound(),
+    "input-splitting": InputSplitting(),
 }
 
 

@@ -4,6 +4,7 @@ from jmlv.oracles.bounds import Bounds
 from jmlv.oracles.branch_and_bound import BranchAndBound
 from jmlv.oracles.cascade import Cascade
 from jmlv.oracles.falsify import PGD
+from jmlv.oracles.input_splitting import InputSplitting
 from jmlv.oracles.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, SoundnessError, judge
 from jmlv.oracles.verify import ask, verify

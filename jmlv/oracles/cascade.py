@@ -10,6 +10,7 @@ from jmlv.bounds import CROWN
 from jmlv.oracles.bounds import Bounds
 from jmlv.oracles.branch_and_bound import BranchAndBound
 from jmlv.oracles.falsify import PGD
+from jmlv.oracles.input_splitting import InputSplitting
 from jmlv.oracles.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, judge, refusal
 from jmlv.verdict import Status
@@ -24,12 +25,13 @@ class Cascade(Oracle):
 
     Attributes:
         stages: the oracles. By default CROWN in float64, PGD, branch and bound where the network
-            falls apart over the box, then SCIP: the first two decide most queries in milliseconds,
-            the last is complete. A stage that cannot be asked about a network (the last two, if it
-            has smooth activations) is left out, and the reason says so.
+            falls apart over the box, SCIP, and input splitting where few inputs move: the first two
+            decide most queries in milliseconds, SCIP is complete. A stage that cannot be asked
+            about a network (branch and bound and SCIP, if it has smooth activations) is left out,
+            and the reason says so.
     """
 
-    stages: tuple[Oracle, ...] = (Bounds(), PGD(), BY_PARTS, MILP())
+    stages: tuple[Oracle, ...] = (Bounds(), PGD(), BY_PARTS, MILP(), InputSplitting())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
