@@ -18,6 +18,7 @@ from jmlv.oracles import (
     Query,
     SoundnessError,
     branch_and_bound,
+    hand_over,
     judge,
     subdomains,
 )
@@ -27,7 +28,7 @@ from jmlv.verdict import Status
 
 LABELS = 4
 IMAGE = (4, 4, 1)
-QUICK = BranchAndBound(batch=8, depth=24)
+QUICK = BranchAndBound(CROWN(), batch=8, depth=24)
 
 
 def _weights(rng, *shape):
@@ -399,3 +400,69 @@ def test_nan_is_unknown():
     graph, box, property = next(_cases("dense", 1))
     spoiled = dataclasses.replace(graph, consts=tuple(c * jnp.nan for c in graph.consts))
     assert jmlv.verify(spoiled, box, property, QUICK).status is Status.UNKNOWN
+
+
+# ---------------------------------------------------------------------------------------------
+# Small subdomains left to a solver
+# ---------------------------------------------------------------------------------------------
+
+
+def _handed_over(name):
+    """How many subdomains a solver closes, breaks, and closes although a point of them is low.
+
+    Each is asked about twice, with a threshold above and one below the least score of the points
+    in it that were sampled.
+    """
+    rng = np.random.default_rng(3)
+    closed = broken = wrong = 0
+    for graph, box, _ in _cases(name, 2):
+        query = Query.of(graph, box, jmlv.AboveThreshold(0))
+        task = _task(query, CROWN())
+        splits, points = _random_splits(rng, task, query)
+        with certificate_precision():
+            scores = np.asarray(task.graph.scores(points))[:, 0]
+            inhabited = _inside(task, splits, points)[:4]
+        for i, inside in enumerate(inhabited):
+            if not inside.any():
+                continue
+            mine = subdomains.Splits(*(array[i] for array in splits))
+            for shift in (0.01, -0.2):
+                asked = query.about(jmlv.AboveThreshold(0, float(scores[inside].min() + shift)))
+                found = hand_over.solve_subdomain(
+                    asked, task, frozenset({0}), mine, jmlv.MILP(), Deadline(20)
+                )
+                proven = found.lower > PROOF_TOLERANCE
+                closed, broken = closed + proven, broken + (found.point is not None)
+                wrong += proven and shift > 0
+    return closed, broken, wrong
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_solver_closes_what_holds_and_nothing_else(name):
+    closed, broken, wrong = _handed_over(name)
+    assert closed > 0 and broken > 0 and wrong == 0
+
+
+def test_sides_confused_on_the_way_to_the_solver_are_caught(monkeypatch):
+    real = hand_over._restricted
+    confused = lambda task, splits: real(task, splits._replace(side=-splits.side))  # noqa: E731
+    monkeypatch.setattr(hand_over, "_restricted", confused)
+    assert _handed_over("dense")[2] > 0
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_what_cannot_be_split_further_is_decided_by_the_solver(name):
+    """With one split on a path little is decided; the rest has few open units."""
+    alone, together = (dataclasses.replace(QUICK, depth=1, few=few) for few in (0, 100))
+    rng, gained = np.random.default_rng(0), 0
+    for graph, box, _ in _cases(name, 3):
+        shares = rng.random((512, *IMAGE)).round().astype(np.float32)
+        corners = box.clip(box.lower + shares * (box.upper - box.lower))
+        reached = float(graph.scores(corners)[:, 0].min())
+        proven = jmlv.verify(graph, box, jmlv.AboveThreshold(0), jmlv.Bounds()).lower
+        property = jmlv.AboveThreshold(0, 0.6 * reached + 0.4 * proven)
+        found = jmlv.verify(graph, box, property, together, budget=60)
+        exact = jmlv.verify(graph, box, property, jmlv.MILP(), budget=30)
+        assert found.status is exact.status is not Status.UNKNOWN
+        gained += jmlv.verify(graph, box, property, alone, budget=60).status is Status.UNKNOWN
+    assert gained > 0

@@ -19,6 +19,8 @@ from jmlv.clauses import Clause, open_clauses
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
 from jmlv.oracles.falsify import descend_from
+from jmlv.oracles.hand_over import solve_subdomain
+from jmlv.oracles.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, require_encodable
 from jmlv.oracles.part_search import Settings
 from jmlv.oracles.per_box import inner_intervals
@@ -62,6 +64,8 @@ class BranchAndBound(Oracle):
         parts: how a network that falls apart is searched part by part; None searches it as a whole.
         whole: whether to search as a whole what its parts leave open. Without that a network that
             does not fall apart is left alone at once.
+        few: subdomains of the whole with at most this many open units are handed to ``solver``.
+        solver: what they are handed to, each with the solver's own time limit.
 
     >>> import jax.numpy as jnp, jmlv
     >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) @ jnp.array([[1.0, 1.0], [-1.0, 2.0]]))
@@ -81,11 +85,15 @@ class BranchAndBound(Oracle):
     time_limit: float | None = None
     parts: Settings | None = Settings()
     whole: bool = True
+    few: int = 100
+    solver: MILP = MILP(time_limit=10.0)
 
     def __post_init__(self) -> None:
         for field in ("batch", "depth", "subdomains"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}: must be at least 1, got {getattr(self, field)}.")
+        if self.few < 0:
+            raise ValueError(f"few: must not be negative, got {self.few}.")
         if self.steps < 0 or not self.learning_rate > 0:
             raise ValueError("steps must not be negative and learning_rate must be positive.")
         if self.time_limit is not None and not self.time_limit > 0:
@@ -124,6 +132,10 @@ class BranchAndBound(Oracle):
         return search.run(clauses, deadline)
 
 
+PATIENCE = 256
+"""So many subdomains are bounded before any is handed to a solver: most queries need fewer, and a
+solver's process alone takes as long as bounding them."""
+
 DESCENTS = 4
 """How many points of a batch are descended from."""
 
@@ -138,6 +150,8 @@ class _Domain(NamedTuple):
         splits: what makes it a part of the box.
         beta: the multipliers of its splits.
         cut: unit, threshold, scale and expected gain of its next split.
+        open: how many units are open in it.
+        few: with so many or fewer of them it is handed to the solver.
     """
 
     lower: float
@@ -146,6 +160,8 @@ class _Domain(NamedTuple):
     splits: Splits
     beta: np.ndarray
     cut: tuple[int, float, float, float] = (0, 0.0, 0.0, -1.0)
+    open: int = 0
+    few: int = -1
 
 
 class _Search:
@@ -162,7 +178,7 @@ class _Search:
         self.starts: list[Choice] = []
         self.heap: list[_Domain] = []
         self.numbers = itertools.count()
-        self.bounded = 0
+        self.bounded, self.handed_over = 0, 0
         self.point, self.margin = None, np.inf
 
     def row_bounds(self) -> Float[np.ndarray, " row"]:
@@ -192,15 +208,32 @@ class _Search:
         if not clauses or deadline.passed or self.margin <= 0 or not self.options.whole:
             self.stuck = self.known if clauses else np.inf
             return self._evidence(deadline)
+        self.clauses, self.deadline = clauses, deadline
         self.masks = np.zeros((len(clauses), self.masks.shape[1]), np.float32)
         for i, clause in enumerate(clauses):
             self.masks[i, sorted(clause)] = 1.0
         self._roots(deadline)
-        while self.heap and self.margin > 0 and len(self.heap) < self.options.subdomains:
-            if deadline.passed:
-                break
-            self._round()
+        if self.options.few:
+            roots = list(self.heap)
+            self._split_until(deadline, PATIENCE)
+            self._begin_again(roots)
+        self._split_until(deadline, np.inf)
         return self._evidence(deadline)
+
+    def _split_until(self, deadline: Deadline, bounded: float) -> None:
+        """Goes on until nothing is open, so many are bounded, or the search has to end."""
+        while self.heap and self.margin > 0 and self.bounded < bounded:
+            if deadline.passed or len(self.heap) >= self.options.subdomains:
+                return
+            self._round()
+
+    def _begin_again(self, roots: list[_Domain]) -> None:
+        """From the whole box once more, now with the solver: it wants subdomains few and large."""
+        if (not self.heap and np.isinf(self.stuck)) or self.margin <= 0 or self.deadline.passed:
+            return
+        self.heap, self.stuck = [], np.inf
+        for root in roots:
+            self._open(root._replace(few=self.options.few))
 
     def _roots(self, deadline: Deadline) -> None:
         """One subdomain per clause; the choice found for it is where its halves begin."""
@@ -276,7 +309,29 @@ class _Search:
             self.closed = min(self.closed, lower)
             return
         cut = (v[i].item() for v in (scores.unit, scores.threshold, scores.scale, scores.gain))
-        heapq.heappush(self.heap, domain._replace(lower=lower, beta=beta, cut=tuple(cut)))
+        left = int(scores.open[i])
+        self._open(domain._replace(lower=lower, beta=beta, cut=tuple(cut), open=left))
+
+    def _open(self, domain: _Domain) -> None:
+        """Puts a subdomain on the heap, unless it is small and the solver closes it."""
+        if domain.open <= domain.few:
+            lower = max(domain.lower, self._handed_over(domain))
+            if lower > PROOF_TOLERANCE:
+                self.closed = min(self.closed, lower)
+                return
+            domain = domain._replace(lower=lower, few=domain.open // 2)
+        heapq.heappush(self.heap, domain)
+
+    def _handed_over(self, domain: _Domain) -> float:
+        """What the solver proves of a small subdomain; remembers the point that it finds."""
+        found = solve_subdomain(
+            self.query, self.exact, self.clauses[domain.clause], domain.splits,
+            self.options.solver, self.deadline,
+        )  # fmt: skip
+        self.handed_over += 1
+        if found.point is not None:
+            self._keep(found.point)
+        return found.lower
 
     def _start(self, domains: list[_Domain]) -> Choice:
         """The root's choice of each subdomain's clause, with the parent's multipliers."""
@@ -290,14 +345,18 @@ class _Search:
         with search_precision():
             found, margin = descend_from(self.query.graph, self.form, lower, upper, points, steps=6)
         if margin < self.margin:
-            self.point, self.margin = found, margin
-        exact, deployed = self.query.margin_exact(found), self.query.margin_deployed(found)
-        if self.margin <= 0 and max(exact, deployed) > 0:
-            self.margin = np.inf  # does not replay: go on looking
+            self._keep(found)
+
+    def _keep(self, point: np.ndarray) -> None:
+        """Remembers a point if it is the weakest so far, in both precisions."""
+        margin = max(self.query.margin_exact(point), self.query.margin_deployed(point))
+        if margin < self.margin:
+            self.point, self.margin = point, margin
 
     def _evidence(self, deadline: Deadline) -> Evidence:
         lower = min([self.closed, self.stuck, *(d.lower for d in self.heap)])
         stats = {"subdomains": self.bounded, "open": len(self.heap), "clauses": len(self.masks)}
+        stats["handed_over"] = self.handed_over
         if not self.heap and np.isinf(self.stuck):
             reason = f"{self.bounded} subdomains are proven: the margin is at least {lower:.4g}"
         else:

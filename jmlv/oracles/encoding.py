@@ -20,8 +20,8 @@ least k children are that low. ``w`` lies between ``-ceiling`` and ``clearance``
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Union
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Union
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -39,6 +39,21 @@ from jmlv.properties import Property, Row, Tree
 BOUND_SLACK = 1e-9
 """Every bound that goes into a model is widened by this, relative to its size: far more than
 float64's rounding in computing it, far less than what a solver can see."""
+
+
+class Held(NamedTuple):
+    """Entries of one variable that are held between bounds: what makes a part of the box.
+
+    Attributes:
+        variable: any of the graph's.
+        entries: flat indices.
+        lower, upper: infinite where an entry is not held.
+    """
+
+    variable: Variable
+    entries: Int[np.ndarray, " entry"]
+    lower: Float[np.ndarray, " entry"]
+    upper: Float[np.ndarray, " entry"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,6 +92,7 @@ def encode(
     *,
     ceiling: float = SOLVER_TOLERANCE,
     row_bounds: Interval | None = None,
+    held: Sequence[Held] = (),
 ) -> Encoding:
     """Encodes the search for an input with ``margin <= ceiling``; float64 precision must be on.
 
@@ -87,6 +103,7 @@ def encode(
         property: the property.
         ceiling: the margin that is asked for; labels that cannot bring it this low are dropped.
         row_bounds: sound bounds on the property's rows, if known.
+        held: look in this part of the box only; all bounds need to hold there, not beyond.
 
     Raises:
         ValueError: bounds cross, are missing or are not finite.
@@ -99,6 +116,8 @@ def encode(
             found, source = _add_equation(builder, graph, eqn, bounds, sources)
             sources[eqn.outvar] = source
             undecided += len(found.undecided)
+    for part in held:
+        _hold(builder, graph, part, sources)
     rows = _property_rows(builder, graph, property, sources)
     values = _row_bounds(builder, rows, row_bounds)
     margin = Interval(*(float(property.combine(v, graph.label_count)) for v in values))
@@ -173,6 +192,18 @@ def _add_maximum(
         upper = limit if sign > 0 else 0.0
         builder.add_row([(slack, 1.0), (choice, sign * limit)], upper=upper)
     return int(y)
+
+
+def _hold(
+    builder: ModelBuilder, graph: Graph, held: Held, sources: Mapping[Variable, Source]
+) -> None:
+    """Rows for what is held, each widened by `BOUND_SLACK`."""
+    values = elements(graph, held.variable, held.entries, sources, builder.columns)
+    for row, (low, high) in enumerate(zip(held.lower, held.upper)):
+        constant, expression = values.constant[row], values.terms(row)
+        size = abs(constant) + np.abs(expression[1]).sum()
+        slack = BOUND_SLACK * max(1.0, size)
+        builder.add_row([], low - constant - slack, high - constant + slack, expression)
 
 
 def _choices(builder: ModelBuilder, count: int) -> list[tuple[int, float]]:

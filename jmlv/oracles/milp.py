@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from jmlv.graph import Classifier, Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.operations import is_affine
 from jmlv.numerics import SOLVER_TOLERANCE, as_float64, certificate_precision
-from jmlv.oracles.encoding import Encoding, encode
+from jmlv.oracles.encoding import Encoding, Held, encode
 from jmlv.oracles.oracle import (
     Deadline,
     Evidence,
@@ -162,7 +162,35 @@ def _decide(query: Query, options: MILP, deadline: Deadline) -> Evidence:
 
 def _ask(query: Query, options: MILP, deadline: Deadline, ceiling: float) -> Evidence:
     """Is there an input with a margin of at most ``ceiling``?"""
-    encoding = build(query, ceiling, options)
+    return _answer(query, build(query, ceiling, options), options, deadline, ceiling)
+
+
+def decide_part(
+    query: Query,
+    bounds: Mapping[Variable, Interval],
+    held: Sequence[Held],
+    options: MILP,
+    deadline: Deadline,
+) -> Evidence:
+    """Is there an input with a margin of at most `SOLVER_TOLERANCE` in a part of the box?
+
+    Args:
+        bounds: on the inner values of the fused graph, in float64; they need to hold in the part.
+        held: what makes it a part.
+
+    Returns:
+        Evidence whose ``lower`` is of this part alone.
+    """
+    lower, upper = as_float64(query.lower), as_float64(query.upper)
+    with certificate_precision():
+        graph = fuse_relu_max_pool(query.graph64)
+        encoding = encode(graph, lower, upper, bounds, query.property, held=held)
+    return _answer(query, encoding, options, deadline, SOLVER_TOLERANCE)
+
+
+def _answer(
+    query: Query, encoding: Encoding, options: MILP, deadline: Deadline, ceiling: float
+) -> Evidence:
     if encoding.model is None:
         return Evidence(encoding.margin.lower, stats=_stats(encoding, options.solver))
     solver = options.solver

@@ -69,13 +69,14 @@ class Task(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Where a subdomain's bound is reached, and the unit that loses most there."""
+    """Where a subdomain's bound is reached, the unit that loses most there, and how many are open."""
 
     point: Float[Array, "*image"]
     unit: Int[Array, ""]
     threshold: Float[Array, ""]
     scale: Float[Array, ""]
     gain: Float[Array, ""]
+    open: Int[Array, ""]
 
 
 def nonlinear(graph: Graph) -> list[Equation]:
@@ -260,7 +261,7 @@ def _score(task: Task, clause: Array, splits: Splits, choice: Choice) -> Scores:
     point = jnp.where(by_box.upper < 0, task.box.upper, middle)
     point = jnp.where(by_box.lower > 0, task.box.lower, point)
     values = task.graph.environment(point)
-    nothing = jnp.full(1, -1.0, point.dtype)  # wins only where no unit is open
+    nothing = jnp.full(1, -jnp.inf, point.dtype)  # wins only where no unit is open
     gains, thresholds, scales = [], [], []
     for eqn in nonlinear(task.graph):
         index = eqn.outvar.index
@@ -272,7 +273,8 @@ def _score(task: Task, clause: Array, splits: Splits, choice: Choice) -> Scores:
         jnp.concatenate([*parts, nothing]) for parts in (gains, thresholds, scales)
     )
     best = jnp.argmax(gain)
-    return Scores(point[0], best, threshold[best], scale[best], gain[best])
+    open_ = jnp.isfinite(gain).sum()
+    return Scores(point[0], best, threshold[best], scale[best], gain[best], open_)
 
 
 def _unit_scores(
@@ -300,7 +302,7 @@ def _unit_scores(
         threshold = interval.lower + width * jnp.clip(
             (output - interval.lower) / jnp.where(open_, width, 1), 0.3, 0.7
         )
-    gain = jnp.where(open_, loss + SPREAD * (up - down) * error, -1.0)
+    gain = jnp.where(open_, loss + SPREAD * (up - down) * error, -jnp.inf)
     return gain, threshold, up - down
 
 
