@@ -25,7 +25,7 @@ STRATEGIES = [
     jmlv.GradientGuided(jmlv.LinearSteps(gradient=jmlv.CROWNIBP()), starts=2),
     jmlv.LayerSearch(rounds=3, tighter=None, complete=None),
 ]
-ORACLES = [jmlv.LayerByLayer("inward", steps=1, oracle=jmlv.MILP())]
+ORACLES = [jmlv.LayerByLayer("inward", steps=1, oracle=jmlv.MILP(tighter=None))]
 
 
 @pytest.fixture(scope="module")

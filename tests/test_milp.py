@@ -160,7 +160,7 @@ def _instance(index):
     x = rng.uniform(0.2, 0.8, IMAGE).astype(np.float32)
     plain, others = _properties(np.asarray(f(x[None]))[0])
     turn = index // len(NETS)  # one of the others for each network: it is compiled for its rows
-    property = plain[turn % 4] if turn < 6 else others[index % len(NETS)]
+    property = plain[turn % 4] if turn < 3 else others[index % len(NETS)]
     moving = np.zeros(16, np.float32)
     moving[rng.choice(16, 3, replace=False)] = rng.uniform(0.4, 0.8)
     return Query.of(f, jmlv.Box.around(x, moving.reshape(IMAGE)), property)
@@ -216,7 +216,7 @@ def _solve_all(folder, models, solver, first, seconds):
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    queries = [_instance(i) for i in range(45)]
+    queries = [_instance(i) for i in range(24)]
     minima = [grid_minimum(q) for q in queries]
     ceilings = [m + (NEAR if i % 2 else -NEAR) for i, m in enumerate(minima)]
     decisions = [milp.build(q, c) for q, c in zip(queries, ceilings)]
@@ -256,7 +256,7 @@ def test_scip_decides_and_its_points_are_real(cases):
     asked = [case for case in cases if case.decision.model is not None]
     broken = [case for case in asked if case.scip.values is not None]
     proven = [case for case in asked if case.scip.infeasible]
-    assert len(broken) >= 18 and len(proven) >= 4 and len(broken) + len(proven) == len(asked)
+    assert len(broken) >= 9 and len(proven) >= 2 and len(broken) + len(proven) == len(asked)
     for case in broken:
         assert case.decision.model.violation(case.scip.values) < 1e-5
         point = case.decision.point(case.scip.values)
@@ -265,7 +265,7 @@ def test_scip_decides_and_its_points_are_real(cases):
 
 def test_two_solvers_agree(cases):
     both = [c for c in cases if c.cp_sat.infeasible or c.cp_sat.values is not None]
-    assert len(both) >= 25 and sum(c.cp_sat.infeasible for c in both) >= 4
+    assert len(both) >= 12 and sum(c.cp_sat.infeasible for c in both) >= 2
     for case in both:
         assert case.scip.infeasible == case.cp_sat.infeasible
         if not case.cp_sat.infeasible:
@@ -286,7 +286,7 @@ def test_weakest_points_are_the_minimum(cases):
 
 
 def test_cases_cover_every_kind_of_unit_and_some_binaries(cases):
-    assert sum(case.weakest.undecided >= 3 for case in cases) >= 22
+    assert sum(case.weakest.undecided >= 3 for case in cases) >= 11
     assert len({type(case.query.property) for case in cases}) >= 6
 
 
@@ -767,6 +767,6 @@ def test_a_tighter_relaxation_decides_the_same_with_no_more_binaries():
             for relaxation in (jmlv.CROWN(), jmlv.AlphaCROWN())
         )
         assert crown.status is tight.status
-        assert tight.stats.get("binaries") or 0 <= (crown.stats.get("binaries") or 0)
+        assert tight.stats.get("binaries", 0) <= crown.stats.get("binaries", 0)
         decided.add(tight.status.name)
     assert decided == {"ROBUST", "NOT_ROBUST"}

@@ -110,7 +110,7 @@ def _points(query, count=400):
     return low + shares * (high - low)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param("deep", marks=pytest.mark.slow), "pooled"])
 def test_a_compact_network_computes_what_the_network_does(name):
     """So do its parts, added up; and its units' bounds hold."""
     for query in _queries(name, 1):
