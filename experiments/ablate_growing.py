@@ -5,7 +5,8 @@
     python experiments/ablate_growing.py --parts bound starts
 
 Parts: the bound of the search (IBP, CROWN-IBP, CROWN), candidates a batch, starts, rounds of
-large-neighbourhood search, polish, cutting weights, dynamic weights, complete phase. Every finished
+large-neighbourhood search, polish, polish under tight intervals, complete phase (also with branch and
+bound in the solver's place), cutting weights, dynamic weights. Every finished
 case is a line of results.jsonl in the output folder; an interrupted run goes on where it stopped.
 The table has the mean size, and its ratio to the unchanged strategy's on the same images.
 """
@@ -28,6 +29,7 @@ from jmlv.cli.report import table
 
 SEARCH = jmlv.LayerSearch(complete=None)
 GRADIENT = jmlv.GradientGuided()
+BRANCHING = jmlv.Cascade((jmlv.Bounds(), jmlv.PGD(), jmlv.BranchAndBound(time_limit=10.0)))
 
 
 class Variant(NamedTuple):
@@ -52,7 +54,10 @@ def variants() -> Iterator[Variant]:
     for rounds in (0, 64):
         yield Variant("rounds", f"search, {rounds} rounds", change(SEARCH, rounds=rounds))
     yield Variant("polish", "search, off", change(SEARCH, polish=None))
+    yield Variant("tight polish", "search, off", change(SEARCH, tighter=None))
     yield Variant("complete phase", "search, on", change(SEARCH, complete=jmlv.CompletePhase()))
+    branching = jmlv.CompletePhase(oracle=BRANCHING)
+    yield Variant("complete phase", "search, branch and bound", change(SEARCH, complete=branching))
     yield Variant("gradient guided", "default", GRADIENT, default=GRADIENT)
     for starts in (1, 16):
         yield Variant("starts", f"gradient, {starts}", change(gradient, starts=starts), default=GRADIENT)
