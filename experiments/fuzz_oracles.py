@@ -1,7 +1,8 @@
-"""Random small networks: branch and bound, by parts and as a whole, against the MILP and against points.
+"""Random small networks: branch and bound and input splitting against the MILP and against points.
 
-    python experiments/fuzz_oracles.py [--nets 300] [--kinds patches dense pooled]
+    python experiments/fuzz_oracles.py [--nets 300] [--kinds patches dense pooled narrow]
 
+*Inputs* is input splitting, which is asked about boxes of four moving inputs only ("narrow").
 Every network is asked one question ('stays in', 'stays out'; k = 1, 2) about one box. A *contradiction*
 is a proof beside a counterexample, or a proven bound above the margin of a known input: corners and
 uniform points of the box, and whatever point an oracle found. Every network is a line of
@@ -23,7 +24,7 @@ import numpy as np
 import jmlv
 from jmlv.cli.report import table
 from jmlv.numerics import certificate_precision
-from jmlv.oracles import MILP, BranchAndBound, Deadline, Oracle, Query, judge
+from jmlv.oracles import MILP, BranchAndBound, Deadline, InputSplitting, Oracle, Query, judge
 from jmlv.verdict import Status
 
 LABELS, IMAGE, POINTS = 4, (4, 4, 1), 512
@@ -33,6 +34,7 @@ SLACK = 1e-9
 ORACLES: dict[str, Oracle] = {
     "by parts": BranchAndBound(jmlv.CROWN()),
     "as a whole": BranchAndBound(jmlv.CROWN(), parts=None),
+    "inputs": InputSplitting(largest=4),
     "MILP": MILP(),
 }
 
@@ -77,7 +79,7 @@ def pooled(rng: np.random.Generator):
     return f
 
 
-KINDS = {"patches": patches, "dense": dense, "pooled": pooled}
+KINDS = {"patches": patches, "dense": dense, "pooled": pooled, "narrow": dense}
 
 
 def main() -> None:
@@ -105,14 +107,17 @@ def parse() -> argparse.Namespace:
 
 
 def question(kind: str, seed: int) -> Query:
-    """A box whose size is drawn so that about half of the answers are 'yes'."""
+    """A box whose size is drawn so that about half of the answers are 'yes'; a narrow one moves a row."""
     rng = np.random.default_rng(seed)
     graph = jmlv.trace(KINDS[kind](rng), IMAGE)
     x = rng.uniform(size=IMAGE).astype(np.float32)
     order = np.argsort(-np.asarray(graph(x[None])[0]))
     k = int(rng.integers(1, 3))
     asked = jmlv.InTopK(int(order[0]), k), jmlv.NotInTopK(int(order[-1]), k)
-    box = jmlv.Box.around(x, np.float32(rng.choice([0.05, 0.1, 0.2, 0.3])))
+    radius = np.full(IMAGE, rng.choice([0.05, 0.1, 0.2, 0.3]), np.float32)
+    if kind == "narrow":
+        radius[1:], radius[:1] = 0, 2 * radius[:1]
+    box = jmlv.Box.around(x, radius)
     return Query.of(graph, box, asked[int(rng.integers(2))], graph)
 
 
