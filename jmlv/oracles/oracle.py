@@ -215,7 +215,8 @@ def require_encodable(oracle: Oracle, query: Query) -> None:
     reason = refusal(oracle, query)
     if reason is not None:
         raise UnsupportedOperation(
-            f"f: {reason}. Ask Bounds(AlphaCROWN()) for a proof, PGD() for a witness, or a Cascade."
+            f"f: {reason}. Ask Bounds(AlphaCROWN()) for a proof, PGD() for a witness, a Cascade, or "
+            "InputSplitting() where few inputs move."
         )
 
 

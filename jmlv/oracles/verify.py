@@ -27,7 +27,7 @@ def verify(
             Linen see :func:`jmlv.as_function`.
         region: a box or layered neighbourhood of one image (height, width, channel).
         property: what must hold.
-        oracle: how to decide; by default CROWN, then PGD, then SCIP.
+        oracle: how to decide; by default a :class:`jmlv.Cascade`: from CROWN and PGD to SCIP.
         budget: seconds, honoured from outside the solvers; None for no limit.
 
     Returns:
