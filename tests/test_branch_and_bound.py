@@ -19,9 +19,11 @@ from jmlv.oracles import (
     SoundnessError,
     hand_over,
     judge,
+    milp,
     subdomains,
     whole_search,
 )
+from jmlv.oracles.solvers import Outcome
 from jmlv.oracles.whole_search import WholeSearch, _task
 from jmlv.properties import leaves
 from jmlv.verdict import Status
@@ -447,9 +449,9 @@ def test_a_solver_closes_what_holds_and_nothing_else(name):
 
 
 def test_sides_confused_on_the_way_to_the_solver_are_caught(monkeypatch):
-    real = hand_over._restricted
+    real = hand_over._held
     confused = lambda task, splits: real(task, splits._replace(side=-splits.side))  # noqa: E731
-    monkeypatch.setattr(hand_over, "_restricted", confused)
+    monkeypatch.setattr(hand_over, "_held", confused)
     assert _handed_over("dense")[2] > 0
 
 
@@ -470,3 +472,61 @@ def test_the_solver_takes_over_where_splitting_lasts(name, few, monkeypatch):
         assert found.status is exact.status is not Status.UNKNOWN
         handed_over += found.stats["handed_over"]
     assert handed_over > 0
+
+
+def test_a_split_unit_needs_no_binary():
+    """Nor does an empty subdomain keep the model from being built."""
+    *_, (graph, box, _) = _cases("dense", 3)
+    query = Query.of(graph, box, jmlv.AboveThreshold(0, 100.0))
+    task = _task(query, CROWN())
+    first = task.intervals[subdomains.nonlinear(task.graph)[0].invars[0].index]
+    lower, upper = (np.asarray(end).reshape(-1) for end in first)
+    open_units = np.flatnonzero((lower < 0) & (upper > 0))
+    binaries = []
+    for count in range(len(open_units) + 1):
+        splits = subdomains.Splits(
+            open_units[:count].astype(np.int32), np.zeros(count), (-1.0) ** np.arange(count), np.ones(count)
+        )
+        found = hand_over.solve_subdomain(
+            query, task, frozenset({0}), splits, jmlv.MILP(largest=0), Deadline(20)
+        )
+        binaries.append(found.stats["binaries"])
+    assert np.all(np.diff(binaries) == -1) and len(binaries) > 2
+
+
+def test_the_solver_has_its_own_time_limit_too(monkeypatch):
+    seconds = []
+
+    def timed(encoding, options, deadline, first):
+        seconds.append(deadline.remaining)
+        return Outcome()
+
+    monkeypatch.setattr(milp, "_solve", timed)
+    graph, box, _ = next(_cases("dense", 1))
+    query = Query.of(graph, box, jmlv.AboveThreshold(0))
+    task = _task(query, CROWN())
+    none = subdomains.Splits(*(np.zeros(0, t) for t in (np.int32, *[np.float32] * 3)))
+    query = query.about(jmlv.AboveThreshold(0, 100.0))
+    limited = jmlv.MILP(time_limit=1.0)
+    hand_over.solve_subdomain(query, task, frozenset({0}), none, limited, Deadline(20))
+    assert len(seconds) == 1 and seconds[0] <= 1.0
+
+
+def test_beginning_again_keeps_what_was_proven(monkeypatch):
+    """The budget ends just after it: the bound is no lower than just before."""
+    before, real = [], WholeSearch._begin_again
+
+    def at_the_end(self, roots):
+        before.append(self._lower())
+        real(self, [root._replace(number=-1) for root in roots])
+        self.deadline.end = 0.0
+
+    monkeypatch.setattr(WholeSearch, "_begin_again", at_the_end)
+    monkeypatch.setattr(WholeSearch, "_descend", lambda *_: None)
+    monkeypatch.setattr(whole_search, "PATIENCE", 40)
+    for graph, box, property in _cases("dense", 7):
+        found = dataclasses.replace(QUICK, few=1).search(Query.of(graph, box, property), Deadline(30))
+        assert not before or found.lower >= before[-1]
+        if before and np.isfinite(before[-1]):
+            return
+    raise AssertionError("no search lasted long enough.")

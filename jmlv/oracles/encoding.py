@@ -103,7 +103,7 @@ def encode(
         property: the property.
         ceiling: the margin that is asked for; labels that cannot bring it this low are dropped.
         row_bounds: sound bounds on the property's rows, if known.
-        held: look in this part of the box only; all bounds need to hold there, not beyond.
+        held: look in this part of the box only.
 
     Raises:
         ValueError: bounds cross, are missing or are not finite.
@@ -113,7 +113,7 @@ def encode(
     undecided = 0
     for eqn in graph.eqns:
         if not is_affine(graph, eqn):
-            found, source = _add_equation(builder, graph, eqn, bounds, sources)
+            found, source = _add_equation(builder, graph, eqn, bounds, held, sources)
             sources[eqn.outvar] = source
             undecided += len(found.undecided)
     for part in held:
@@ -139,12 +139,13 @@ def _pixels(builder: ModelBuilder, lower, upper) -> tuple[np.ndarray, Source]:
 
 def _add_equation(
     builder: ModelBuilder, graph: Graph, eqn: Equation, bounds: Mapping[Variable, Interval],
-    sources: Mapping[Variable, Source],
+    held: Sequence[Held], sources: Mapping[Variable, Source],
 ) -> tuple[Maxima, Source]:  # fmt: skip
     """Columns and rows for the undecided maxima of one equation."""
     if eqn.invars[0] not in bounds:
         raise ValueError(f"bounds: none for {eqn.invars[0]!r}, the input of a {describe(eqn)}.")
     lower, upper = _settled(bounds[eqn.invars[0]], f"the input of a {describe(eqn)}")
+    lower, upper = _clipped(lower, upper, [h for h in held if h.variable == eqn.invars[0]])
     found = maxima(eqn, lower, upper)
     needed = found.needed
     inputs = elements(graph, eqn.invars[0], needed, sources, builder.columns)
@@ -170,6 +171,18 @@ def _settled(interval: Interval, what: str) -> tuple[np.ndarray, np.ndarray]:
             f"bounds: those of {what} cross by {np.max(lower - upper):.3g}, so they are unsound."
         )
     return np.minimum(lower, upper) - slack, np.maximum(lower, upper) + slack
+
+
+def _clipped(
+    lower: np.ndarray, upper: np.ndarray, held: Sequence[Held]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is left of flat bounds where entries are held; a point where nothing is, for then the
+    rows of what is held have no solution."""
+    lower, upper = lower.copy(), upper.copy()
+    for part in held:
+        np.maximum.at(lower, part.entries, part.lower)
+        np.minimum.at(upper, part.entries, part.upper)
+    return np.minimum(lower, upper), upper
 
 
 def _add_maximum(

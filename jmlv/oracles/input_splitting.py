@@ -18,6 +18,10 @@ from jmlv.oracles.falsify import descend_from
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
 from jmlv.properties import MarginForm
 
+WIDTH_COUNTS = 0.05
+"""The share of what is missing that halving an input of width 1 counts for, whatever the gradient
+says: where the bound is flat in the input that matters, that is halved at last."""
+
 DESCENTS = 4
 """From the weakest corners of so many boxes of a batch a counterexample is looked for."""
 
@@ -143,7 +147,8 @@ class _Search:
         padded = np.resize(np.arange(size), batch)
         with certificate_precision():
             arguments = self.query.graph64, self.form, as_float64(self.query.lower), self.moving
-            found = _examine(self.options, *arguments, boxes.lower[padded], boxes.upper[padded])
+            how = self.options.method, self.options.axis
+            found = _examine(*how, *arguments, boxes.lower[padded], boxes.upper[padded])
             bound, axis, weakest = (np.asarray(array)[:size] for array in found)
         self.bounded += size
         self._descend(weakest[np.argsort(boxes.bound, kind="stable")[:DESCENTS]])
@@ -153,7 +158,7 @@ class _Search:
         return boxes._replace(bound=bound, axis=axis).at(~proven)
 
     def _descend(self, points: Float[np.ndarray, "point *image"]) -> None:
-        """Descends on the margin from some points; remembers the lowest that replays."""
+        """Descends on the margin from some points; remembers the lowest in both precisions."""
         query = self.query
         points = np.resize(points.astype(np.float32), (DESCENTS, *query.lower.shape))
         points = np.clip(points, query.lower, query.upper)
@@ -162,8 +167,10 @@ class _Search:
             found, margin = descend_from(
                 query.graph, form, query.lower, query.upper, points, steps=6
             )
-        replays = margin > 0 or max(query.margin_exact(found), query.margin_deployed(found)) <= 0
-        if margin < self.margin and replays:
+        if margin < self.margin:
+            both = query.margin_exact(found), query.margin_deployed(found)
+            margin = float(np.max(both))  # a NaN is kept, and no point then
+        if margin < self.margin:
             self.point, self.margin = found, margin
 
 
@@ -177,9 +184,10 @@ def _halved(boxes: _Boxes) -> _Boxes:
     return _Boxes(*map(np.concatenate, zip(*halves)))
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=(0, 1))
 def _examine(
-    options: InputSplitting,
+    method: BoundMethod,
+    axis: str,
     graph: Graph,
     form: MarginForm,
     base: Float[Array, "*image"],
@@ -194,16 +202,17 @@ def _examine(
 
     def margin(low: Array, high: Array) -> Array:
         ends = image(low), image(high)
-        rows = options.method.rows(graph, *ends, form.coefficients, form.offsets).lower
+        rows = method.rows(graph, *ends, form.coefficients, form.offsets).lower
         return form.combine(jnp.where(rows == jnp.inf, -jnp.inf, rows))
 
     def one(low: Array, high: Array) -> tuple[Array, Array, Array]:
         bound, (rise, fall) = jax.value_and_grad(margin, (0, 1))(low, high)
         middle, width = (low + high) / 2, high - low
-        gain = (rise - fall) * width if options.axis == "slope" else width
+        gain = WIDTH_COUNTS * jnp.abs(bound) * width
+        gain = width if axis == "widest" else gain + (rise - fall) * width
         halves = (low < middle) & (middle < high)
         gain = jnp.where(halves, jnp.nan_to_num(gain), -jnp.inf)
-        axis = jnp.where(halves.any(), jnp.argmax(gain), -1)
-        return bound, axis, image(jnp.where(rise > -fall, low, high))
+        chosen = jnp.where(halves.any(), jnp.argmax(gain), -1)
+        return bound, chosen, image(jnp.where(rise > -fall, low, high))
 
     return jax.vmap(one)(lower, upper)

@@ -175,8 +175,9 @@ def decide_part(
     """Is there an input with a margin of at most `SOLVER_TOLERANCE` in a part of the box?
 
     Args:
-        bounds: on the inner values of the fused graph, in float64; they need to hold in the part.
+        bounds: on the inner values of the fused graph over the box, in float64.
         held: what makes it a part.
+        options: whose solver, time limit and largest model are used.
 
     Returns:
         Evidence whose ``lower`` is of this part alone.
@@ -185,6 +186,7 @@ def decide_part(
     with certificate_precision():
         graph = fuse_relu_max_pool(query.graph64)
         encoding = encode(graph, lower, upper, bounds, query.property, held=held)
+    deadline = deadline.within(options.time_limit)
     return _answer(query, encoding, options, deadline, SOLVER_TOLERANCE)
 
 

@@ -68,7 +68,8 @@ class Domain(NamedTuple):
         beta: the multipliers of its splits.
         cut: unit, threshold, scale and expected gain of its next split.
         open: how many units are open in it.
-        few: with so many or fewer of them it is handed to the solver.
+        few: with so many or fewer of them it is handed to the solver; -1 is never.
+        asked: whether the solver has been asked about it.
     """
 
     lower: float
@@ -79,6 +80,7 @@ class Domain(NamedTuple):
     cut: tuple[int, float, float, float] = (0, 0.0, 0.0, -1.0)
     open: int = 0
     few: int = -1
+    asked: bool = False
 
 
 class WholeSearch:
@@ -95,7 +97,7 @@ class WholeSearch:
         self.starts: list[Choice] = []
         self.heap: list[Domain] = []
         self.numbers = itertools.count()
-        self.bounded, self.handed_over = 0, 0
+        self.bounded = self.handed_over = self.retired = 0
         self.point, self.margin = None, np.inf
 
     def row_bounds(self) -> Float[np.ndarray, " row"]:
@@ -132,7 +134,7 @@ class WholeSearch:
         self._roots(deadline)
         if self.options.few:
             roots = list(self.heap)
-            self._split_until(deadline, PATIENCE)
+            self._split_until(deadline, self.bounded + PATIENCE)
             self._begin_again(roots)
         self._split_until(deadline, np.inf)
         return self._evidence(deadline)
@@ -146,9 +148,10 @@ class WholeSearch:
 
     def _begin_again(self, roots: list[Domain]) -> None:
         """From the whole box once more, now with the solver: it wants subdomains few and large."""
-        if (not self.heap and np.isinf(self.stuck)) or self.margin <= 0 or self.deadline.passed:
+        if (not self.heap and not self.retired) or not self._may_ask():
             return
-        self.heap, self.stuck = [], np.inf
+        self.known = max(self.known, self._lower())
+        self.heap, self.stuck, self.retired = [], np.inf, 0
         for root in roots:
             self._open(root._replace(few=self.options.few))
 
@@ -193,15 +196,24 @@ class WholeSearch:
         place = int(np.sum(domain.splits.side != 0))
         unit, threshold, scale, gain = domain.cut
         if not gain > 0 or place == self.options.depth:
-            self.stuck = min(self.stuck, domain.lower)
+            self._retire(domain)
             return []
         found = []
         for side in (1.0, -1.0):
             new = Splits(*(array.copy() for array in domain.splits))
             for array, value in zip(new, (unit, threshold, side, scale)):
                 array[place] = value
-            found.append(domain._replace(number=next(self.numbers), splits=new))
+            found.append(domain._replace(number=next(self.numbers), splits=new, asked=False))
         return found
+
+    def _retire(self, domain: Domain) -> None:
+        """What cannot be split further stays open for good, unless the solver closes it."""
+        if domain.few >= 0 and not domain.asked and self._may_ask():
+            domain = self._asked(domain)
+        if domain.lower > PROOF_TOLERANCE:
+            self.closed = min(self.closed, domain.lower)
+        else:
+            self.stuck, self.retired = min(self.stuck, domain.lower), self.retired + 1
 
     def _bound(
         self, masks: np.ndarray, splits: Splits, steps: int, start: Choice | None
@@ -222,25 +234,24 @@ class WholeSearch:
         """Closes a subdomain that is proven, else puts it on the heap. NaN proves nothing."""
         self.bounded += 1
         lower = max(domain.lower, float(bound)) if np.isfinite(bound) else domain.lower
-        if lower > PROOF_TOLERANCE:
-            self.closed = min(self.closed, lower)
-            return
         cut = (v[i].item() for v in (scores.unit, scores.threshold, scores.scale, scores.gain))
         left = int(scores.open[i])
         self._open(domain._replace(lower=lower, beta=beta, cut=tuple(cut), open=left))
 
     def _open(self, domain: Domain) -> None:
         """Puts a subdomain on the heap, unless it is small and the solver closes it."""
-        if domain.open <= domain.few:
-            lower = max(domain.lower, self._handed_over(domain))
-            if lower > PROOF_TOLERANCE:
-                self.closed = min(self.closed, lower)
-                return
-            domain = domain._replace(lower=lower, few=domain.open // 2)
-        heapq.heappush(self.heap, domain)
+        if domain.lower <= PROOF_TOLERANCE and domain.open <= domain.few and self._may_ask():
+            domain = self._asked(domain)
+        if domain.lower > PROOF_TOLERANCE:
+            self.closed = min(self.closed, domain.lower)
+        else:
+            heapq.heappush(self.heap, domain)
 
-    def _handed_over(self, domain: Domain) -> float:
-        """What the solver proves of a small subdomain; remembers the point that it finds."""
+    def _may_ask(self) -> bool:
+        return self.margin > 0 and not self.deadline.passed
+
+    def _asked(self, domain: Domain) -> Domain:
+        """The subdomain with what the solver proves of it; remembers the point that it finds."""
         found = solve_subdomain(
             self.query, self.exact, self.clauses[domain.clause], domain.splits,
             self.options.solver, self.deadline,
@@ -248,7 +259,8 @@ class WholeSearch:
         self.handed_over += 1
         if found.point is not None:
             self._keep(found.point)
-        return found.lower
+        lower = max(domain.lower, found.lower)
+        return domain._replace(lower=lower, few=domain.open // 2, asked=True)
 
     def _start(self, domains: list[Domain]) -> Choice:
         """The root's choice of each subdomain's clause, with the parent's multipliers."""
@@ -266,20 +278,25 @@ class WholeSearch:
 
     def _keep(self, point: np.ndarray) -> None:
         """Remembers a point if it is the weakest so far, in both precisions."""
-        margin = max(self.query.margin_exact(point), self.query.margin_deployed(point))
+        both = self.query.margin_exact(point), self.query.margin_deployed(point)
+        margin = float(np.max(both))  # a NaN is kept, and no point then
         if margin < self.margin:
             self.point, self.margin = point, margin
 
+    def _lower(self) -> float:
+        """Of all that is closed, open or stuck: together the whole box."""
+        return min([self.closed, self.stuck, *(d.lower for d in self.heap)])
+
     def _evidence(self, deadline: Deadline) -> Evidence:
-        lower = min([self.closed, self.stuck, *(d.lower for d in self.heap)])
-        stats = {"subdomains": self.bounded, "open": len(self.heap), "clauses": len(self.masks)}
+        lower, left = self._lower(), len(self.heap) + self.retired
+        stats = {"subdomains": self.bounded, "open": left, "clauses": len(self.masks)}
         stats["handed_over"] = self.handed_over
         if not self.heap and np.isinf(self.stuck):
             reason = f"{self.bounded} subdomains are proven: the margin is at least {lower:.4g}"
         else:
             why = "the budget ended" if deadline.passed else "it came to its limits"
             why = "a counterexample was found" if self.margin <= 0 else why
-            reason = f"branch and bound: {why} with {len(self.heap)} subdomains open, at least {lower:.4g}"
+            reason = f"branch and bound: {why} with {left} subdomains open, at least {lower:.4g}"
         return Evidence(max(lower, self.known), self.point, reason, stats)
 
 
