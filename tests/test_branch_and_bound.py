@@ -442,7 +442,7 @@ def _handed_over(name):
     return closed, broken, wrong
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", ["dense", "plain pool"])
 def test_a_solver_closes_what_holds_and_nothing_else(name):
     closed, broken, wrong = _handed_over(name)
     assert closed > 0 and broken > 0 and wrong == 0
@@ -455,7 +455,7 @@ def test_sides_confused_on_the_way_to_the_solver_are_caught(monkeypatch):
     assert _handed_over("dense")[2] > 0
 
 
-@pytest.mark.parametrize("name, few", [("dense", 5), ("pooled", 20)])
+@pytest.mark.parametrize("name, few", [("dense", 5), pytest.param("pooled", 20, marks=pytest.mark.slow)])
 def test_the_solver_takes_over_where_splitting_lasts(name, few, monkeypatch):
     """Without patience every subdomain of few open units is handed over, after some splits."""
     monkeypatch.setattr(whole_search, "PATIENCE", 0)
