@@ -33,6 +33,7 @@ Robustness Certification with General Activation Functions*, NeurIPS 2018, arXiv
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -100,7 +101,7 @@ def smooth_interval(f: Smooth, interval: Interval) -> Interval:
     """
     ends = jnp.stack(interval)
     jet = f.jet(ends)
-    low, high = jet.value.min(0), jet.value.max(0)
+    low, high = jnp.minimum(*jet.value), jnp.maximum(*jet.value)
     noise = _noise(jet, ends).max(0)
     if f.minimum is not None:
         place, least = f.minimum
@@ -277,7 +278,7 @@ def _chord_constants(
     reach = jnp.abs(edges).max(0)
     size = jnp.maximum(jnp.abs(slope), jet.size.max(0))
     slack = lax.stop_gradient(_slack(noise + size * reach))
-    below, above = jnp.stack(sides[0]).min(0), jnp.stack(sides[1]).max(0)
+    below, above = reduce(jnp.minimum, sides[0]), reduce(jnp.maximum, sides[1])
     return jnp.stack([below - slack, above + slack])
 
 
@@ -288,8 +289,8 @@ def _signs(like: Array) -> Float[Array, "2 ..."]:
 
 def _least(heights: list[Array], slack: Array) -> Float[Array, "side *n"]:
     """The least below, the largest above, moved outward by the slack."""
-    below = jnp.stack([h[0] for h in heights]).min(0) - slack[0]
-    above = jnp.stack([h[1] for h in heights]).max(0) + slack[1]
+    below = reduce(jnp.minimum, [h[0] for h in heights]) - slack[0]
+    above = reduce(jnp.maximum, [h[1] for h in heights]) + slack[1]
     return jnp.stack([below, above])
 
 
