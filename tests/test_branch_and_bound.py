@@ -23,6 +23,7 @@ from jmlv.oracles import (
     subdomains,
     whole_search,
 )
+from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.solvers import Outcome
 from jmlv.oracles.whole_search import WholeSearch, _task
 from jmlv.properties import leaves
@@ -331,10 +332,12 @@ SEARCH_FAULTS = {
 @pytest.mark.parametrize("fault", ["none", *SEARCH_FAULTS])
 def test_a_fault_in_the_search_is_caught(fault, monkeypatch):
     """It 'proves' more than a known input reaches. (It is kept from finding that input itself.)"""
-    monkeypatch.setattr(WholeSearch, "_descend", lambda *_: None)
+    monkeypatch.setattr(Weakest, "descend", lambda *_: None)
     if fault != "none":
         name, wrong = SEARCH_FAULTS[fault]
-        monkeypatch.setattr(WholeSearch, name, wrong(getattr(WholeSearch, name, None)), raising=False)
+        monkeypatch.setattr(
+            WholeSearch, name, wrong(getattr(WholeSearch, name, None)), raising=False
+        )
     caught = 0
     for query, point in _nearly_robust():
         evidence = dataclasses.replace(QUICK, depth=6, subdomains=500).search(query, Deadline(30))
@@ -455,7 +458,9 @@ def test_sides_confused_on_the_way_to_the_solver_are_caught(monkeypatch):
     assert _handed_over("dense")[2] > 0
 
 
-@pytest.mark.parametrize("name, few", [("dense", 5), pytest.param("pooled", 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name, few", [("dense", 5), pytest.param("pooled", 20, marks=pytest.mark.slow)]
+)
 def test_the_solver_takes_over_where_splitting_lasts(name, few, monkeypatch):
     """Without patience every subdomain of few open units is handed over, after some splits."""
     monkeypatch.setattr(whole_search, "PATIENCE", 0)
@@ -485,7 +490,10 @@ def test_a_split_unit_needs_no_binary():
     binaries = []
     for count in range(len(open_units) + 1):
         splits = subdomains.Splits(
-            open_units[:count].astype(np.int32), np.zeros(count), (-1.0) ** np.arange(count), np.ones(count)
+            open_units[:count].astype(np.int32),
+            np.zeros(count),
+            (-1.0) ** np.arange(count),
+            np.ones(count),
         )
         found = hand_over.solve_subdomain(
             query, task, frozenset({0}), splits, jmlv.MILP(largest=0), Deadline(20)
@@ -522,10 +530,12 @@ def test_beginning_again_keeps_what_was_proven(monkeypatch):
         self.deadline.end = 0.0
 
     monkeypatch.setattr(WholeSearch, "_begin_again", at_the_end)
-    monkeypatch.setattr(WholeSearch, "_descend", lambda *_: None)
+    monkeypatch.setattr(Weakest, "descend", lambda *_: None)
     monkeypatch.setattr(whole_search, "PATIENCE", 40)
     for graph, box, property in _cases("dense", 7):
-        found = dataclasses.replace(QUICK, few=1).search(Query.of(graph, box, property), Deadline(30))
+        found = dataclasses.replace(QUICK, few=1).search(
+            Query.of(graph, box, property), Deadline(30)
+        )
         assert not before or found.lower >= before[-1]
         if before and np.isfinite(before[-1]):
             return

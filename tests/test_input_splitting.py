@@ -10,6 +10,7 @@ import pytest
 import jmlv
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision
 from jmlv.oracles import Deadline, InputSplitting, Query, input_splitting
+from jmlv.oracles.falsify import Weakest
 from jmlv.properties import Excludes, Row
 from jmlv.verdict import Status
 
@@ -88,13 +89,16 @@ def _too_high(examine):
     return bounds
 
 
-FAULTS = {"a gap between halves": ("_halved", _with_gap), "bounds too high": ("_examine", _too_high)}
+FAULTS = {
+    "a gap between halves": ("_halved", _with_gap),
+    "bounds too high": ("_examine", _too_high),
+}
 
 
 @pytest.mark.parametrize("fault", ["none", *FAULTS])
 def test_a_fault_is_caught(fault, monkeypatch):
     """It 'proves' more than a point of the grid reaches. (It is kept from finding points itself.)"""
-    monkeypatch.setattr(input_splitting._Search, "_descend", lambda *_: None)
+    monkeypatch.setattr(Weakest, "descend", lambda *_: None)
     if fault != "none":
         name, wrong = FAULTS[fault]
         monkeypatch.setattr(input_splitting, name, wrong(getattr(input_splitting, name)))

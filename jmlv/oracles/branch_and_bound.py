@@ -98,15 +98,17 @@ class BranchAndBound(Oracle):
             finite = np.where(rows == np.inf, -np.inf, rows)  # an overflow proves nothing
             known = float(query.property.combine(finite, query.label_count))
         if known > PROOF_TOLERANCE or not np.isfinite(rows).all():
-            return Evidence(known, search.point, f"bounds of single rows: at least {known:.4g}")
+            return Evidence(
+                known, search.weakest.point, f"bounds of single rows: at least {known:.4g}"
+            )
         proven = frozenset(np.flatnonzero(rows > PROOF_TOLERANCE).tolist())
         clauses = open_clauses(query.property.tree(query.label_count), proven)
         if clauses is None:
             reason = "branch and bound: too many clauses are open"
-            return Evidence(known, search.point, reason)
+            return Evidence(known, search.weakest.point, reason)
         search.known = known
         search.closed = float(min((rows[i] for i in proven), default=np.inf))
-        if parts is not None and search.margin > 0:
+        if parts is not None and search.weakest.margin > 0:
             outcome = parts.prove(clauses, search.look, deadline, self.subdomains)
             clauses = search.learn(outcome)
         return search.run(clauses, deadline)

@@ -110,6 +110,41 @@ def descend_from(
     return np.asarray(best[0, winner]), float(least[0, winner])
 
 
+DESCENTS = 4
+"""How many points :class:`Weakest` descends from at a time."""
+
+
+class Weakest:
+    """The weakest point that a search has come by, by the larger of its margins in both precisions.
+
+    Attributes:
+        point: (height, width, channel) float32 in the query's box, or None.
+        margin: ``inf`` without a point; at most zero once a counterexample is known that replays.
+    """
+
+    def __init__(self, query: Query) -> None:
+        self.query, self.point, self.margin = query, None, np.inf
+        self.form = jax.tree.map(np.float32, query.property.form(query.label_count))
+
+    def descend(self, points: Float[np.ndarray, "point *image"]) -> None:
+        """Descends on the margin from the first `DESCENTS` points, clipped into the box."""
+        query = self.query
+        points = np.resize(np.asarray(points, np.float32), (DESCENTS, *query.lower.shape))
+        box = query.lower, query.upper
+        with search_precision():
+            found, margin = descend_from(
+                query.graph, self.form, *box, np.clip(points, *box), steps=6
+            )
+        if margin < self.margin:
+            self.keep(found)
+
+    def keep(self, point: Float[np.ndarray, "*image"]) -> None:
+        """Remembers a point of the box if none was weaker. A NaN in a margin is no reason to."""
+        margin = float(np.max([self.query.margin_exact(point), self.query.margin_deployed(point)]))
+        if margin < self.margin:
+            self.point, self.margin = point, margin
+
+
 @jax.jit
 def _step(graph: Graph, form: MarginForm, lower, upper, x, best, least, eta) -> tuple:
     """Keeps the best of the points so far, and moves every point against its gradient's sign."""

@@ -13,17 +13,14 @@ from jaxtyping import Array, Float, Int
 
 from jmlv.bounds import CROWN, BoundMethod
 from jmlv.graph import Graph
-from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
-from jmlv.oracles.falsify import descend_from
+from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision
+from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
 from jmlv.properties import MarginForm
 
 WIDTH_COUNTS = 0.05
 """The share of what is missing that halving an input of width 1 counts for, whatever the gradient
 says: where the bound is flat in the input that matters, that is halved at last."""
-
-DESCENTS = 4
-"""From the weakest corners of so many boxes of a batch a counterexample is looked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,13 +106,13 @@ class _Search:
         ends = (as_float64(end).reshape(-1)[moving][None] for end in (query.lower, query.upper))
         self.open = _Boxes(np.full(1, -np.inf), *ends, np.zeros(1, int))
         self.closed = self.stuck = np.inf
-        self.bounded = 0
-        self.point, self.margin = None, np.inf
+        self.bounded = self.retired = 0
+        self.weakest = Weakest(query)
 
     def run(self, deadline: Deadline) -> None:
         """Bounds the whole box, then halves the worst, until nothing is open or the deadline passes."""
         self.open = self._examined(self.open)
-        while len(self.open.bound) and self.margin > 0 and not deadline.passed:
+        while len(self.open.bound) and self.weakest.margin > 0 and not deadline.passed:
             if len(self.open.bound) > self.options.boxes:
                 return
             order = np.argsort(self.open.bound, kind="stable")
@@ -125,18 +122,20 @@ class _Search:
 
     def evidence(self) -> Evidence:
         lower = float(min(self.closed, self.stuck, *self.open.bound, np.inf))
-        stats = {"boxes": self.bounded, "open": len(self.open.bound)}
-        if not len(self.open.bound) and np.isinf(self.stuck):
+        open_ = len(self.open.bound) + self.retired
+        stats = {"boxes": self.bounded, "open": open_}
+        if not open_:
             reason = f"{self.bounded} boxes are proven: the margin is at least {lower:.4g}"
         else:
-            left = f"{len(self.open.bound)} boxes open, at least {lower:.4g}"
+            left = f"{open_} boxes open, at least {lower:.4g}"
             reason = f"{self.options.name}: it ended with {left}"
-        return Evidence(lower, self.point, reason, stats)
+        return Evidence(lower, self.weakest.point, reason, stats)
 
     def _splittable(self, boxes: _Boxes) -> _Boxes:
         """The boxes that can be halved; those that float64 cannot halve stay open for good."""
         inside = boxes.axis >= 0
         self.stuck = min([self.stuck, *boxes.bound[~inside]])
+        self.retired += int(np.sum(~inside))
         return boxes.at(inside)
 
     def _examined(self, boxes: _Boxes) -> _Boxes:
@@ -151,27 +150,11 @@ class _Search:
             found = _examine(*how, *arguments, boxes.lower[padded], boxes.upper[padded])
             bound, axis, weakest = (np.asarray(array)[:size] for array in found)
         self.bounded += size
-        self._descend(weakest[np.argsort(boxes.bound, kind="stable")[:DESCENTS]])
+        self.weakest.descend(weakest[np.argsort(boxes.bound, kind="stable")])
         bound = np.where(np.isfinite(bound), np.maximum(boxes.bound, bound), boxes.bound)
         proven = bound > PROOF_TOLERANCE
         self.closed = min([self.closed, *bound[proven]])
         return boxes._replace(bound=bound, axis=axis).at(~proven)
-
-    def _descend(self, points: Float[np.ndarray, "point *image"]) -> None:
-        """Descends on the margin from some points; remembers the lowest in both precisions."""
-        query = self.query
-        points = np.resize(points.astype(np.float32), (DESCENTS, *query.lower.shape))
-        points = np.clip(points, query.lower, query.upper)
-        form = jax.tree.map(np.float32, self.form)
-        with search_precision():
-            found, margin = descend_from(
-                query.graph, form, query.lower, query.upper, points, steps=6
-            )
-        if margin < self.margin:
-            both = query.margin_exact(found), query.margin_deployed(found)
-            margin = float(np.max(both))  # a NaN is kept, and no point then
-        if margin < self.margin:
-            self.point, self.margin = found, margin
 
 
 def _halved(boxes: _Boxes) -> _Boxes:

@@ -17,7 +17,7 @@ from jmlv.bounds import Interval, Relaxation
 from jmlv.clauses import Clause
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
-from jmlv.oracles.falsify import descend_from
+from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.hand_over import solve_subdomain
 from jmlv.oracles.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Query
@@ -52,9 +52,6 @@ class Options(Protocol):
 PATIENCE = 256
 """So many subdomains are bounded before any is handed to a solver: most queries need fewer, and a
 solver's process alone takes as long as bounding them."""
-
-DESCENTS = 4
-"""How many points of a batch are descended from."""
 
 
 class Domain(NamedTuple):
@@ -91,14 +88,13 @@ class WholeSearch:
         self.exact = _task(query, options.relaxation)
         fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
         self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph))
-        self.form = jax.tree.map(np.float32, query.property.form(query.label_count))
         self.known, self.closed, self.stuck = -np.inf, np.inf, np.inf
         self.masks = np.eye(len(self.exact.offsets), dtype=np.float32)
         self.starts: list[Choice] = []
         self.heap: list[Domain] = []
         self.numbers = itertools.count()
         self.bounded = self.handed_over = self.retired = 0
-        self.point, self.margin = None, np.inf
+        self.weakest = Weakest(query)
 
     def row_bounds(self) -> Float[np.ndarray, " row"]:
         """A bound on each row over the whole box, NaN where there is none."""
@@ -107,8 +103,8 @@ class WholeSearch:
 
     def look(self, points: Float[np.ndarray, "point *image"]) -> bool:
         """Descends from some points; whether a counterexample is known."""
-        self._descend(points)
-        return self.margin <= 0
+        self.weakest.descend(points)
+        return self.weakest.margin <= 0
 
     def learn(self, outcome: Outcome) -> list[Clause]:
         """Takes over what the search by parts has proven; the clauses that are left."""
@@ -124,7 +120,7 @@ class WholeSearch:
             clauses: what is to be proven.
             deadline: when to stop.
         """
-        if not clauses or deadline.passed or self.margin <= 0 or not self.options.whole:
+        if not clauses or deadline.passed or self.weakest.margin <= 0 or not self.options.whole:
             self.stuck = self.known if clauses else np.inf
             return self._evidence(deadline)
         self.clauses, self.deadline = clauses, deadline
@@ -141,7 +137,7 @@ class WholeSearch:
 
     def _split_until(self, deadline: Deadline, bounded: float) -> None:
         """Goes on until nothing is open, so many are bounded, or the search has to end."""
-        while self.heap and self.margin > 0 and self.bounded < bounded:
+        while self.heap and self.weakest.margin > 0 and self.bounded < bounded:
             if deadline.passed or len(self.heap) >= self.options.subdomains:
                 return
             self._round()
@@ -223,7 +219,7 @@ class WholeSearch:
             rate = self.options.learning_rate
             choice, _ = ascend(self.fast, masks, splits, steps, rate, start)
             scores = jax.tree.map(np.asarray, score(self.fast, masks, splits, choice))
-        self._descend(scores.point)
+        self.weakest.descend(scores.point)
         with certificate_precision():
             exact = np.asarray(certify(self.exact, masks, splits, choice))
         return choice, exact, scores
@@ -248,7 +244,7 @@ class WholeSearch:
             heapq.heappush(self.heap, domain)
 
     def _may_ask(self) -> bool:
-        return self.margin > 0 and not self.deadline.passed
+        return self.weakest.margin > 0 and not self.deadline.passed
 
     def _asked(self, domain: Domain) -> Domain:
         """The subdomain with what the solver proves of it; remembers the point that it finds."""
@@ -258,7 +254,7 @@ class WholeSearch:
         )  # fmt: skip
         self.handed_over += 1
         if found.point is not None:
-            self._keep(found.point)
+            self.weakest.keep(found.point)
         lower = max(domain.lower, found.lower)
         return domain._replace(lower=lower, few=domain.open // 2, asked=True)
 
@@ -266,22 +262,6 @@ class WholeSearch:
         """The root's choice of each subdomain's clause, with the parent's multipliers."""
         chosen = [self.starts[d.clause]._replace(beta=d.beta) for d in domains]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
-
-    def _descend(self, points: np.ndarray) -> None:
-        """Descends on the margin from points at which bounds are reached."""
-        lower, upper = self.query.lower, self.query.upper
-        points = np.clip(np.resize(points, (DESCENTS, *lower.shape)), lower, upper)
-        with search_precision():
-            found, margin = descend_from(self.query.graph, self.form, lower, upper, points, steps=6)
-        if margin < self.margin:
-            self._keep(found)
-
-    def _keep(self, point: np.ndarray) -> None:
-        """Remembers a point if it is the weakest so far, in both precisions."""
-        both = self.query.margin_exact(point), self.query.margin_deployed(point)
-        margin = float(np.max(both))  # a NaN is kept, and no point then
-        if margin < self.margin:
-            self.point, self.margin = point, margin
 
     def _lower(self) -> float:
         """Of all that is closed, open or stuck: together the whole box."""
@@ -295,9 +275,9 @@ class WholeSearch:
             reason = f"{self.bounded} subdomains are proven: the margin is at least {lower:.4g}"
         else:
             why = "the budget ended" if deadline.passed else "it came to its limits"
-            why = "a counterexample was found" if self.margin <= 0 else why
+            why = "a counterexample was found" if self.weakest.margin <= 0 else why
             reason = f"branch and bound: {why} with {left} subdomains open, at least {lower:.4g}"
-        return Evidence(max(lower, self.known), self.point, reason, stats)
+        return Evidence(max(lower, self.known), self.weakest.point, reason, stats)
 
 
 def _padded(items: Sequence[Any], size: int) -> list[Any]:
