@@ -48,7 +48,9 @@ def variants() -> Iterator[Variant]:
     for bound in (jmlv.IBP(), jmlv.CROWNIBP()):
         yield Variant("bound", f"search, {bound.name}", SEARCH, bound)
         steps = change(gradient.steps, gradient=bound)
-        yield Variant("bound", f"gradient, {bound.name}", change(gradient, steps=steps), bound, GRADIENT)
+        yield Variant(
+            "bound", f"gradient, {bound.name}", change(gradient, steps=steps), bound, GRADIENT
+        )
     for width in (4, 64):
         yield Variant("batch", f"search, {width} wide", change(SEARCH, width=width))
     for rounds in (0, 64):
@@ -60,7 +62,9 @@ def variants() -> Iterator[Variant]:
     yield Variant("complete phase", "search, branch and bound", change(SEARCH, complete=branching))
     yield Variant("gradient guided", "default", GRADIENT, default=GRADIENT)
     for starts in (1, 16):
-        yield Variant("starts", f"gradient, {starts}", change(gradient, starts=starts), default=GRADIENT)
+        yield Variant(
+            "starts", f"gradient, {starts}", change(gradient, starts=starts), default=GRADIENT
+        )
     for cut in (None, jmlv.FixedCut(), jmlv.SensitivityCut("keep_sensitive")):
         name = "none" if cut is None else cut.name
         yield Variant("cut", f"gradient, {name}", change(gradient, cut=cut), default=GRADIENT)
@@ -95,7 +99,9 @@ def parse() -> argparse.Namespace:
 
 def planned(options: argparse.Namespace) -> Iterator[tuple[Variant, dict]]:
     chosen = [
-        v for v in variants() if options.parts is None or v.part in options.parts or v.value == "default"
+        v
+        for v in variants()
+        if options.parts is None or v.part in options.parts or v.value == "default"
     ]
     for name, graph, examples in campaign.subjects(options):
         for subject in examples:

@@ -38,7 +38,9 @@ def parser(description: str, name: str, quick: str) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--images", type=int, help="by default 100, fewer with --quick")
     add_data_argument(parser)
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="of the digits")
+    parser.add_argument(
+        "--checkpoints", type=Path, default=Path("checkpoints"), help="of the digits"
+    )
     parser.add_argument("--only", choices=[f"digits_{defence}" for defence in DIGITS])
     parser.add_argument("--out", type=Path, default=Path("results") / name)
     return parser
@@ -63,14 +65,19 @@ def subjects(options: argparse.Namespace) -> Iterator[Subject]:
 
 def _digits(name: str, folder: Path, count: int) -> Subject:
     model, _ = checkpoints.restore(folder)
-    data, other = double_digits("test", size=count, seed=3), double_digits("test", size=OTHERS, seed=4)
+    data, other = (
+        double_digits("test", size=count, seed=3),
+        double_digits("test", size=OTHERS, seed=4),
+    )
     return Subject(name, model, data.images, data.labels, other.images)
 
 
 def _trained(options: argparse.Namespace) -> Subject:
     chosen = source(options.data)
     model = chosen.network(
-        options.out / f"network_{chosen.name}", binary_cross_entropy, progress=TqdmProgress(leave=False)
+        options.out / f"network_{chosen.name}",
+        binary_cross_entropy,
+        progress=TqdmProgress(leave=False),
     )
     data, other = chosen.load("test", options.images, 3)[:], chosen.load("train", OTHERS, 4)[:]
     return Subject(chosen.name, model, data.images, data.labels, other.images, chosen.note)

@@ -28,7 +28,9 @@ from jmlv.data import double_digits
 
 def main() -> None:
     arguments = parse()
-    print(f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}, JAX {jax.__version__}")
+    print(
+        f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    )
     for name, graph, images in subjects():
         batch = np.resize(images, (arguments.batch, *images.shape[1:]))
         print(f"\n{name}: batch {arguments.batch}, radius {arguments.radius}")

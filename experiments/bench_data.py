@@ -32,7 +32,13 @@ def main() -> None:
     data = coco(options.coco, side=options.side)
     data = data.select(np.arange(options.images) % len(data))
     print(f"{platform.machine()}, {os.cpu_count()} cores; {data}")
-    header = ("images a second", "a second of own time", "MB at the start", "after a tenth", "at the end")
+    header = (
+        "images a second",
+        "a second of own time",
+        "MB at the start",
+        "after a tenth",
+        "at the end",
+    )
     print(table(header, [epoch(data)]))
 
 

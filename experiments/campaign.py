@@ -35,7 +35,9 @@ def add_subject_arguments(parser: argparse.ArgumentParser, images: int) -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints"))
     parser.add_argument("--networks", nargs="+", help="only these of them")
     parser.add_argument("--images", type=int, default=images)
-    parser.add_argument("--budget", type=float, default=120.0, help="seconds for each neighbourhood")
+    parser.add_argument(
+        "--budget", type=float, default=120.0, help="seconds for each neighbourhood"
+    )
 
 
 def subjects(options: argparse.Namespace) -> Iterator[tuple[str, jmlv.Graph, list[tuple]]]:
@@ -89,7 +91,9 @@ def grow_case(case: dict, budget: float) -> dict:
     return record
 
 
-def grow_cases(cases: Sequence[dict], budget: float, together: int = 1) -> Iterator[tuple[dict, dict]]:
+def grow_cases(
+    cases: Sequence[dict], budget: float, together: int = 1
+) -> Iterator[tuple[dict, dict]]:
     """Grows neighbourhoods, several images of one network at a time; each case with its record."""
     groups = defaultdict(list)
     for case in cases:

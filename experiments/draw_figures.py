@@ -1,6 +1,6 @@
 """The README's figures: one image's heat maps on three networks, and which object depends on which.
 
-    python experiments/draw_figures.py
+python experiments/draw_figures.py
 """
 
 from __future__ import annotations

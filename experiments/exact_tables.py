@@ -114,7 +114,9 @@ HEADER = (
 
 def report(records: list[dict], options: argparse.Namespace) -> None:
     groups = dict.fromkeys((r["table"], r["radius"]) for r in records)
-    rows = [summary([r for r in records if (r["table"], r["radius"]) == g], options) for g in groups]
+    rows = [
+        summary([r for r in records if (r["table"], r["radius"]) == g], options) for g in groups
+    ]
     text = table(HEADER, rows)
     (options.out / "table.txt").write_text(text + "\n")
     print(text)

@@ -135,7 +135,9 @@ def figure(grouped: dict, path: Path) -> None:
         axes.bar(place, [np.mean(s) if s else 0 for s in sizes], width, label=name)
         for x, values in zip(place, sizes):
             axes.plot(np.full(len(values), x), values, ".", color="black", markersize=3, alpha=0.5)
-    axes.set_xticks(range(len(names)), [n.replace(", ", ",\n").replace(" + ", "\n+ ") for n in names])
+    axes.set_xticks(
+        range(len(names)), [n.replace(", ", ",\n").replace(" + ", "\n+ ") for n in names]
+    )
     axes.set(ylabel=f"certified size, {weights} weights", yscale="symlog")
     axes.legend(title="network")
     drawn.savefig(path, dpi=120)

@@ -141,7 +141,9 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_data_argument(parser)
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="of the digits")
+    parser.add_argument(
+        "--checkpoints", type=Path, default=Path("checkpoints"), help="of the digits"
+    )
     parser.add_argument("--images", type=int, help="test images; by default 100, with --quick 20")
     parser.add_argument("--quick", action="store_true", help="few images, samples and epochs")
     parser.add_argument("--radii", type=int, default=51, help="radii of a curve, from 0 to 4 sigma")

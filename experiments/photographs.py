@@ -127,7 +127,9 @@ def network(data: MultiLabelImages, folder: Path) -> nnx.Module:
     result = train(data, sizes, TRAINING, defence=DEFENCE, progress=jmlv.TqdmProgress())
     if result.interrupted:
         raise SystemExit("interrupted while training")
-    checkpoints.save(folder, result.model, checkpoints.Metadata({"origin": data.origin}), overwrite=True)
+    checkpoints.save(
+        folder, result.model, checkpoints.Metadata({"origin": data.origin}), overwrite=True
+    )
     return result.model
 
 
@@ -207,7 +209,9 @@ def draw_figure(cases: list[dict], data: MultiLabelImages, credits: dict) -> Non
             figure(one, data, credits, result).savefig(FIGURES / "photographs.png", dpi=110)
             print(result)
             return
-    raise SystemExit("--figure: got no photograph with two labels, rightly ordered and free to share.")
+    raise SystemExit(
+        "--figure: got no photograph with two labels, rightly ordered and free to share."
+    )
 
 
 def report(records: list[dict], out: Path) -> None:

@@ -71,10 +71,16 @@ class Source:
             return checkpoints.restore(folder)[0]
         except (FileNotFoundError, ValueError):  # not there, cut off, or of another format
             data = self.load("train", min(6_000, self.train_size) if quick else self.train_size, 0)
-        result = train(data, self.model, self.training, defence=defence, loss=loss, progress=progress)
+        result = train(
+            data, self.model, self.training, defence=defence, loss=loss, progress=progress
+        )
         if result.interrupted:
             raise SystemExit("interrupted while training")
-        training = {"defence": repr(defence), "loss": repr(loss), **dataclasses.asdict(self.training)}
+        training = {
+            "defence": repr(defence),
+            "loss": repr(loss),
+            **dataclasses.asdict(self.training),
+        }
         metadata = checkpoints.Metadata(data={"origin": data.origin}, training=training)
         checkpoints.save(folder, result.model, metadata, overwrite=True)
         return result.model
@@ -97,7 +103,9 @@ def source(words: Sequence[str]) -> Source:
     kind, *rest = words
     expected = {"digits": 0, "mnist": 1, "mulan": 2, "coco": 1}
     if expected.get(kind) != len(rest):
-        raise SystemExit(f"--data: got {' '.join(words)!r}; see --help for the four that there are.")
+        raise SystemExit(
+            f"--data: got {' '.join(words)!r}; see --help for the four that there are."
+        )
     try:
         return kinds[kind](*rest)
     except (OSError, ValueError) as error:
@@ -131,10 +139,14 @@ def _coco(folder: str) -> Source:
     train = _labelled(coco(folder, side=SIDE, occurring=alone))
     train = train[:] if alone else train  # the few are decoded once, the many in every epoch
     test = train if alone else _labelled(coco(folder, "val2017", side=SIDE))
-    model = dataclasses.replace(DIGITS, input_shape=train.image_shape, labels=len(train.label_names))
+    model = dataclasses.replace(
+        DIGITS, input_shape=train.image_shape, labels=len(train.label_names)
+    )
     batch = min(64, len(train))
     training = TrainingConfig(epochs=300 if alone else 10, batch_size=batch)
-    note = f"a demonstration: trained and tested on the same {len(train)} photographs" if alone else ""
+    note = (
+        f"a demonstration: trained and tested on the same {len(train)} photographs" if alone else ""
+    )
 
     def load(split: str, size: int, seed: int) -> Images:
         data = train if split == "train" else test

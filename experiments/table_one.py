@@ -51,7 +51,9 @@ def main() -> None:
         for seed in range(options.seeds)
     ]
     path = options.out / "results.jsonl"
-    report(campaign.run_all(cases, lambda c: run(c, options.folder), path, "trainings", KEY), options)
+    report(
+        campaign.run_all(cases, lambda c: run(c, options.folder), path, "trainings", KEY), options
+    )
 
 
 def parse() -> argparse.Namespace:

@@ -24,9 +24,7 @@ _METADATA = "metadata.json"
 _WEIGHTS = "weights"
 _COMMITTED = "commit_success.txt"
 """Orbax's marker holds the folder's absolute path; local files restore without it."""
-_REMEDY = (
-    "Restore the folder (git checkout), or train it again: 'jmlv train --out checkpoints'."
-)
+_REMEDY = "Restore the folder (git checkout), or train it again: 'jmlv train --out checkpoints'."
 
 
 @dataclass(frozen=True)

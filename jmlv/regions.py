@@ -159,7 +159,9 @@ class Layers:
             ValueError: there are fewer layers than bands, or no band.
         """
         if not 1 <= count <= self.count:
-            raise ValueError(f"bands: must be in 1..{self.count} for {self.count} layers, got {count}.")
+            raise ValueError(
+                f"bands: must be in 1..{self.count} for {self.count} layers, got {count}."
+            )
         return np.arange(self.count) * count // self.count
 
     def banded(self, count: int) -> Layers:
@@ -282,7 +284,9 @@ def _require_finite(x: Any, name: str) -> None:
 def _is_concrete(*trees: Any) -> bool:
     """Whether values are known now: false under jit, and for a pytree's placeholder leaves."""
     leaves = jax.tree.leaves(trees)
-    return all(isinstance(v, (np.ndarray, np.generic, float, int, list)) or _is_array(v) for v in leaves)
+    return all(
+        isinstance(v, (np.ndarray, np.generic, float, int, list)) or _is_array(v) for v in leaves
+    )
 
 
 def _is_array(v: Any) -> bool:

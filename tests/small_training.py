@@ -1,7 +1,7 @@
 """A training that takes a moment, for tests, and for processes that tests start.
 
-    python tests/small_training.py checkpoints FOLDER     # writes checkpoints as it goes
-    python tests/small_training.py weights FILE DEVICES   # the weights, trained on so many devices
+python tests/small_training.py checkpoints FOLDER     # writes checkpoints as it goes
+python tests/small_training.py weights FILE DEVICES   # the weights, trained on so many devices
 """
 
 import sys

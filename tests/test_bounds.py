@@ -54,7 +54,9 @@ def test_bounds_hold_in_float64(name):
     graph, arguments = _case(name)
     with certificate_precision():
         methods = METHODS if name == "pool" else METHODS[:-1]
-        _check(bounds_and_values(methods, graph.astype("float64"), *map(jnp.asarray, arguments)), 1e-9)
+        _check(
+            bounds_and_values(methods, graph.astype("float64"), *map(jnp.asarray, arguments)), 1e-9
+        )
 
 
 @cache

@@ -12,7 +12,9 @@ import jmlv
 
 
 def cases(count):
-    return [dict.fromkeys(campaign.KEY, "a") | {"image": str(i), "work": object()} for i in range(count)]
+    return [
+        dict.fromkeys(campaign.KEY, "a") | {"image": str(i), "work": object()} for i in range(count)
+    ]
 
 
 def test_finished_cases_are_not_run_again(tmp_path):
@@ -48,15 +50,23 @@ def test_a_line_cut_short_is_run_again(tmp_path):
 def test_grown_case_and_table_on_a_small_network(tmp_path):
     def f(x):
         h = x.reshape(x.shape[0], 4)
-        return np.float32(1) * h @ np.array([[2, 0, 1], [0, 2, 0], [-1, 0, 0], [0, 0, 0.5]], np.float32)
+        return (
+            np.float32(1)
+            * h
+            @ np.array([[2, 0, 1], [0, 2, 0], [-1, 0, 0], [0, 0, 0.5]], np.float32)
+        )
 
     image = np.array([[[0.9], [0.8]], [[0.1], [0.3]]], np.float32)
     mask = np.array([[False, True], [False, False]])
     graph = jmlv.trace(f, image.shape)
     right, wrong = ("0 side 0", image, mask, 0), ("1 side 0", 0 * image, mask, 2)
     strategy = jmlv.Uniform(steps=4)
-    made = [campaign.case("toy", graph, one, strategy, weights="decaying") for one in (right, wrong)]
-    records = campaign.run_all(made, lambda c: campaign.grow_case(c, 20.0), tmp_path / "r.jsonl", "")
+    made = [
+        campaign.case("toy", graph, one, strategy, weights="decaying") for one in (right, wrong)
+    ]
+    records = campaign.run_all(
+        made, lambda c: campaign.grow_case(c, 20.0), tmp_path / "r.jsonl", ""
+    )
     assert records[0]["size"] > 0 and records[0]["attacked"] == "UNKNOWN"
     assert records[0]["weights"] == "decaying" and records[0]["network"] == "toy"
     assert records[1] == {name: made[1][name] for name in campaign.KEY} | {

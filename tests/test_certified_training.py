@@ -87,7 +87,10 @@ def test_the_worst_margins_are_reached_nowhere_in_the_box(config, method):
 @pytest.mark.parametrize("rows", ["one", "difference"])
 def test_eliding_changes_nothing_for_single_scores(rows):
     net, (x, _) = network(CNN), batch(CNN, rows=1)
-    graph, c = net.graph(CNN.input_shape), {"one": [[0.0, 1, 0]], "difference": [[1.0, -1, 0]]}[rows]
+    graph, c = (
+        net.graph(CNN.input_shape),
+        {"one": [[0.0, 1, 0]], "difference": [[1.0, -1, 0]]}[rows],
+    )
     box = jnp.clip(x[0] - 0.1, 0, 1), jnp.clip(x[0] + 0.1, 0, 1)
     plain, elided = (m.rows(graph, *box, jnp.array(c), jnp.ones(1)) for m in (IBP(), ElidedIBP()))
     assert np.allclose(plain.lower, elided.lower, atol=1e-5) == (rows == "one")
@@ -142,7 +145,9 @@ def test_gradients_are_those_of_finite_differences():
         ]
         slopes = jax.jit(jax.grad(value))(weights)
         products = jax.tree.map(lambda g, d: (np.asarray(g) * d).sum(), slopes, direction)
-        assert sum(jax.tree.leaves(products)) == pytest.approx((moved[0] - moved[1]) / 2e-6, rel=1e-4)
+        assert sum(jax.tree.leaves(products)) == pytest.approx(
+            (moved[0] - moved[1]) / 2e-6, rel=1e-4
+        )
 
 
 def losses_at(objective, done):

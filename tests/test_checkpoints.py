@@ -239,5 +239,7 @@ def test_committed_checkpoints_are_small_and_name_no_machine(name):
     assert sum(path.stat().st_size for path in files) < 400_000
     for path in files:
         content = path.read_bytes()
-        assert not any(f"/{word}/".encode() in content for word in ("tmp", "home", "Users")), path.name
+        assert not any(f"/{word}/".encode() in content for word in ("tmp", "home", "Users")), (
+            path.name
+        )
         assert str(COMMITTED.parent).encode() not in content, path.name

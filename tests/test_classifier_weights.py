@@ -57,7 +57,10 @@ class Torch:
 
     def norm(self, x, name, epsilon=1e-5):
         channels = x.shape[1]
-        scale, shift = self.tensor(f"{name}.weight", channels), self.tensor(f"{name}.bias", channels)
+        scale, shift = (
+            self.tensor(f"{name}.weight", channels),
+            self.tensor(f"{name}.bias", channels),
+        )
         mean = self.tensor(f"{name}.running_mean", channels)
         var = self.tensor(f"{name}.running_var", channels, low=0.5)
         at = lambda v: v[:, None, None]  # noqa: E731
@@ -168,7 +171,9 @@ def tresnet(net, x, config):
     name = "body.layer2.0"
     y = blurred(unit(unit(x, f"{name}.conv1", 6, 1, 0.001), f"{name}.conv2", 6, 3, 0.001))
     y = unit(squeezed(y, f"{name}.se"), f"{name}.conv3", 24, 1)
-    x = relu(y + unit(windows(x, (2, 2), 2, (0, 0), 0.0).mean((-1, -2)), f"{name}.downsample.1", 24, 1))
+    x = relu(
+        y + unit(windows(x, (2, 2), 2, (0, 0), 0.0).mean((-1, -2)), f"{name}.downsample.1", 24, 1)
+    )
     return net.linear(x.mean((2, 3)), "head.fc", LABELS)
 
 
@@ -193,7 +198,9 @@ def query2label(net, x, config):
     queries = net.tensor("query_embed.weight", LABELS, config.channels)
     weight = net.tensor("fc.W", 1, LABELS, config.channels)
     scores = [
-        (weight[0] * transformer(net, image.reshape(len(image), -1).T, place, queries, config)).sum(1)
+        (weight[0] * transformer(net, image.reshape(len(image), -1).T, place, queries, config)).sum(
+            1
+        )
         for image in x
     ]
     return np.stack(scores) + net.tensor("fc.b", 1, LABELS)
@@ -267,7 +274,9 @@ def inception(net, x, config):
     a = basic(x, f"{n}.branch1x1", 192, 1)
     b = basic(basic(x, f"{n}.branch7x7_1", 128, 1), f"{n}.branch7x7_2", 128, (1, 7), 1, (0, 3))
     b = basic(b, f"{n}.branch7x7_3", 192, (7, 1), 1, (3, 0))
-    c = basic(basic(x, f"{n}.branch7x7dbl_1", 128, 1), f"{n}.branch7x7dbl_2", 128, (7, 1), 1, (3, 0))
+    c = basic(
+        basic(x, f"{n}.branch7x7dbl_1", 128, 1), f"{n}.branch7x7dbl_2", 128, (7, 1), 1, (3, 0)
+    )
     c = basic(c, f"{n}.branch7x7dbl_3", 128, (1, 7), 1, (0, 3))
     c = basic(c, f"{n}.branch7x7dbl_4", 128, (7, 1), 1, (3, 0))
     c = basic(c, f"{n}.branch7x7dbl_5", 192, (1, 7), 1, (0, 3))
@@ -275,7 +284,9 @@ def inception(net, x, config):
     x, n = np.concatenate((a, b, c, d), 1), "Mixed_7a"
     a = basic(basic(x, f"{n}.branch3x3_1", 192, 1), f"{n}.branch3x3_2", 320, 3, 2)
     b = basic(basic(x, f"{n}.branch7x7x3_1", 192, 1), f"{n}.branch7x7x3_2", 192, (1, 7), 1, (0, 3))
-    b = basic(basic(b, f"{n}.branch7x7x3_3", 192, (7, 1), 1, (3, 0)), f"{n}.branch7x7x3_4", 192, 3, 2)
+    b = basic(
+        basic(b, f"{n}.branch7x7x3_3", 192, (7, 1), 1, (3, 0)), f"{n}.branch7x7x3_4", 192, 3, 2
+    )
     x, n = np.concatenate((a, b, max_pool(x, 3, 2)), 1), "Mixed_7b"
     a = basic(x, f"{n}.branch1x1", 320, 1)
     b = basic(x, f"{n}.branch3x3_1", 384, 1)

@@ -62,6 +62,7 @@ CONFIGS = {
     "mlliw": LIWConfig((75, 75, 3), InceptionSizes(1 / 64, (1, 1, 1)), labels=4),
 }
 
+
 def drawn(name):
     """A network whose weights and running statistics are all random, in evaluation mode."""
     graph, shapes, random = unfilled(CONFIGS[name])
@@ -69,7 +70,9 @@ def drawn(name):
 
     def draw(place, held):
         value = rng.normal(size=held.shape) * (1 if "kernel" in place else 0.3)
-        return held.replace(jnp.asarray(np.abs(value) + 0.5 if "var" in place else value, jnp.float32))
+        return held.replace(
+            jnp.asarray(np.abs(value) + 0.5 if "var" in place else value, jnp.float32)
+        )
 
     flat = {place: draw(place, held) for place, held in nnx.to_flat_state(shapes)}
     return nnx.merge(graph, nnx.from_flat_state(flat), random)
@@ -246,14 +249,20 @@ def test_training_starts_from_a_network_and_keeps_what_is_given():
     start.relate(np.random.default_rng(0).normal(size=(4, 3)), correlation_matrix(np.eye(4) > 0))
     rng, count = np.random.default_rng(1), 32
     labels = rng.random((count, 4)) < 0.5
-    pixels = (labels[:, None, None, :3] * 0.6 + rng.random((count, *SHAPE)) * 0.4).astype(np.float32)
+    pixels = (labels[:, None, None, :3] * 0.6 + rng.random((count, *SHAPE)) * 0.4).astype(
+        np.float32
+    )
     none = np.zeros((count, 0), np.int64)
     masks = np.zeros((count, 0, *SHAPE[:2]), bool)
-    data = MultiLabelImages(pixels, labels, masks, none, none, ("a", "b", "c", "d"), "train", "random")
+    data = MultiLabelImages(
+        pixels, labels, masks, none, none, ("a", "b", "c", "d"), "train", "random"
+    )
     config = TrainingConfig(epochs=30, batch_size=32, learning_rate=2e-2)
     result = train(data, Pretrained(start), config, loss=LabelAndInstanceRanking())
     assert result.losses[-1] < 0.9 * result.losses[0]
-    before, after = (nnx.to_pure_dict(nnx.state(m, checkpoints.SAVED)) for m in (start, result.model))
+    before, after = (
+        nnx.to_pure_dict(nnx.state(m, checkpoints.SAVED)) for m in (start, result.model)
+    )
     for name in before:
         pairs = zip(jax.tree.leaves(before[name]), jax.tree.leaves(after[name]))
         assert all((a == b).all() for a, b in pairs) == (name in ("graph", "embeddings")), name
@@ -276,7 +285,9 @@ def test_a_new_head_leaves_the_rest():
 # ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["resnet", "anti-aliased", "squeezed", "query2label", "mlgcn", "mlliw"])
+@pytest.mark.parametrize(
+    "name", ["resnet", "anti-aliased", "squeezed", "query2label", "mlgcn", "mlliw"]
+)
 def test_what_has_no_sound_rule_is_listed(name):
     problems = jmlv.check(drawn(name), np.zeros(CONFIGS[name].input_shape))
     if name == "squeezed":
@@ -299,7 +310,10 @@ def test_bounds_hold_around_a_batch_normalised_network(name, method):
     property = jmlv.InTopK(label, 2)
     found = jmlv.bound(graph, jmlv.Box.around(x, np.float32(radius)), property, method)
     rng = np.random.default_rng(2)
-    moves = rng.uniform(-radius, radius, (128, *SHAPE)), rng.choice([-radius, radius], (128, *SHAPE))
+    moves = (
+        rng.uniform(-radius, radius, (128, *SHAPE)),
+        rng.choice([-radius, radius], (128, *SHAPE)),
+    )
     points = np.clip(x + np.concatenate(moves), 0, 1).astype(np.float32)
     margins = np.asarray(property.margin(network(name)(points)))
     assert found.lower <= margins.min() and margins.max() <= found.upper
@@ -353,7 +367,9 @@ def slow_ranking(scores, labels, penalty):
     """Mean penalty of the pairs of each row, as loops; rows without pairs cost nothing."""
     rows = []
     for row, true in zip(scores, labels):
-        pairs = [penalty(a - b) for a, s in zip(row, true) for b, t in zip(row, true) if s and not t]
+        pairs = [
+            penalty(a - b) for a, s in zip(row, true) for b, t in zip(row, true) if s and not t
+        ]
         rows.append(sum(pairs) / len(pairs) if pairs else 0.0)
     return np.array(rows)
 

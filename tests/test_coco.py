@@ -156,13 +156,17 @@ def test_damaged_photographs_are_named_when_they_are_decoded(folder):
         with pytest.raises(DamagedFile, match="005.jpg"):
             list(data.batches(2))
     Image.new("RGB", (9, 9)).save(path)
-    with pytest.raises(DamagedFile, match=r"005.jpg is of \(9, 9\) pixels; its list says \(30, 60\)"):
+    with pytest.raises(
+        DamagedFile, match=r"005.jpg is of \(9, 9\) pixels; its list says \(30, 60\)"
+    ):
         coco(folder, "val2017")[1]
 
 
 def test_missing_files_are_named_with_where_to_get_them(folder):
     (folder / "val2017" / "005.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match="no 005.jpg in val2017, and 1 of 3.*cocodataset.org"):
+    with pytest.raises(
+        FileNotFoundError, match="no 005.jpg in val2017, and 1 of 3.*cocodataset.org"
+    ):
         coco(folder, "val2017")
     with pytest.raises(FileNotFoundError, match="no instances_train2017.json.*cocodataset.org"):
         coco(folder)

@@ -23,7 +23,9 @@ print(seen["/jax/compilation_cache/cache_hits"])
 
 
 def _run(folder, **environment):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_COMPILATION", "JAX_PERS"))}
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("JAX_COMPILATION", "JAX_PERS"))
+    }
     command = [sys.executable, "-c", SCRIPT, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=clean | environment)
     assert done.returncode == 0, done.stderr

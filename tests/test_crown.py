@@ -24,7 +24,9 @@ MAP = Variable(0, (1, 5, 7, 2))
 def test_windows_are_functionals():
     """A window, made whole, has the same value on every map; cropping is the transpose of placing."""
     rng = np.random.default_rng(0)
-    window = Window(jnp.asarray(rng.normal(size=(9, 3, 2, 2))), jnp.asarray(rng.integers(-4, 8, (9, 2))))
+    window = Window(
+        jnp.asarray(rng.normal(size=(9, 3, 2, 2))), jnp.asarray(rng.integers(-4, 8, (9, 2)))
+    )
     values = jnp.asarray(rng.normal(size=MAP.shape))
     by_window = (drop_outside(window, MAP).rows * crop(values[0], window)).sum((1, 2, 3))
     by_whole = (whole(window, MAP).rows * values).sum((1, 2, 3, 4))

@@ -20,7 +20,11 @@ from jmlv.bounds.method import Interval
 def _convolutional(x):
     kernel = jax.random.normal(jax.random.key(0), (3, 3, 2, 4))
     x = jax.lax.conv_general_dilated(
-        (x - 0.4) / 0.3, kernel, (2, 2), ((1, 1), (1, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        (x - 0.4) / 0.3,
+        kernel,
+        (2, 2),
+        ((1, 1), (1, 0)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     x = jax.nn.relu(x * jnp.array([1.0, -2.0, 0.5, 1.5]) + jnp.array([0.1, 0.0, -0.2, 0.3]))
     return x.reshape(x.shape[0], -1) @ jax.random.normal(jax.random.key(1), (24, 5))

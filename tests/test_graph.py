@@ -30,7 +30,9 @@ def test_graph_computes_the_network(name):
     with certificate_precision():
         exact = graph.astype("float64")
         assert exact.dtype == "float64" and exact.scores(X.astype("float64")).dtype == "float64"
-        np.testing.assert_allclose(exact.scores(X.astype("float64")), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            exact.scores(X.astype("float64")), expected, rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -138,7 +140,10 @@ UNSUPPORTED = {
     "divisor": (lambda x: 1 / (1 + x.reshape(1, -1)), ["div"]),
     "half precision": (lambda x: x.astype("bfloat16").reshape(1, -1), ["convert_element_type"]),
     "selection": (lambda x: jnp.where(x > 0.5, x, 2.0).reshape(1, -1), ["gt", "select_n"]),
-    "dynamic kernel": (lambda x: conv(x, x[0, :2, :2, :, None]).reshape(1, -1), ["conv_general_dilated"]),
+    "dynamic kernel": (
+        lambda x: conv(x, x[0, :2, :2, :, None]).reshape(1, -1),
+        ["conv_general_dilated"],
+    ),
 }
 
 

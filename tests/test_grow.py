@@ -71,10 +71,15 @@ def test_linear_network_reaches_the_known_optimum():
     layers = jmlv.Layers.around(np.array([[True, False]]))
     inward = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), jmlv.LayerByLayer("inward", steps=12))
     np.testing.assert_allclose(inward.epsilon, [0.0, 0.6], atol=1e-3)
-    for strategy in (jmlv.GradientGuided(jmlv.LinearSteps(use=0.9999)), jmlv.LayerSearch(complete=None)):
+    for strategy in (
+        jmlv.GradientGuided(jmlv.LinearSteps(use=0.9999)),
+        jmlv.LayerSearch(complete=None),
+    ):
         grown = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), strategy)
         assert grown.size == pytest.approx(0.6, abs=5e-3)
-        weighted = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), strategy, weights=np.array([3.0, 1.0]))
+        weighted = jmlv.grow(
+            f, x, layers, jmlv.InTopK(0, 1), strategy, weights=np.array([3.0, 1.0])
+        )
         assert weighted.size == pytest.approx(0.9, abs=5e-3)
         np.testing.assert_allclose(weighted.epsilon, [0.3, 0.0], atol=5e-3)
 
@@ -175,7 +180,9 @@ def test_gradients_match_finite_differences(task):
         direction = jnp.asarray(rng.normal(size=SHAPE))
         slope = jnp.vdot(jax.jit(jax.grad(margin))(epsilon), direction)
         step = 1e-7
-        numeric = (margin(epsilon + step * direction) - margin(epsilon - step * direction)) / (2 * step)
+        numeric = (margin(epsilon + step * direction) - margin(epsilon - step * direction)) / (
+            2 * step
+        )
         assert float(slope) == pytest.approx(float(numeric), rel=1e-5)
 
 
@@ -220,7 +227,10 @@ def test_starts_are_scaled_to_just_inside(task):
 
 
 BAD = {
-    "property fails at x": (dict(property=jmlv.NotInTopK(0, 1) & jmlv.InTopK(0, 1)), "does not hold at x"),
+    "property fails at x": (
+        dict(property=jmlv.NotInTopK(0, 1) & jmlv.InTopK(0, 1)),
+        "does not hold at x",
+    ),
     "weights count": (dict(weights=np.ones(2)), "weights: expected one per layer"),
     "negative weights": (dict(weights=-np.ones(7)), "weights: must be"),
     "all zero weights": (dict(weights=np.zeros(7)), "weights: must be"),

@@ -127,7 +127,9 @@ for number, grown in jmlv.grow_many(t.net, *t.cases(), t.SEARCH, **t.QUICK):
 
 
 def test_several_devices_give_the_same_sizes():
-    run = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [sys.executable, "-c", DEVICES], capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 0, run.stderr
     found = {int(n): float(size) for n, size in (line.split() for line in run.stdout.splitlines())}
     here = {n: grown.size for n, grown in jmlv.grow_many(net, *cases(), SEARCH, **QUICK)}

@@ -24,8 +24,14 @@ QUICK = jmlv.Cascade((jmlv.PGD(restarts=4, steps=15), jmlv.Bounds()))
 DYNAMIC = dataclasses.replace(ASCENT, weights=jmlv.SensitivityWeights())
 CUTS = [jmlv.FixedCut(), jmlv.SensitivityCut(), jmlv.SensitivityCut("keep_sensitive")]
 STRATEGIES = {
-    **{f"gradient, {cut.name}": jmlv.GradientGuided(cut=cut, ascent=ASCENT, starts=2) for cut in CUTS},
-    **{f"oracle, {cut.name}": jmlv.OracleGuided(cut, QUICK, ASCENT, raise_alone=0.2) for cut in CUTS},
+    **{
+        f"gradient, {cut.name}": jmlv.GradientGuided(cut=cut, ascent=ASCENT, starts=2)
+        for cut in CUTS
+    },
+    **{
+        f"oracle, {cut.name}": jmlv.OracleGuided(cut, QUICK, ASCENT, raise_alone=0.2)
+        for cut in CUTS
+    },
     "gradient, no cut": jmlv.GradientGuided(cut=None, starts=2),
     "oracle, dynamic weights": jmlv.OracleGuided(oracle=QUICK, ascent=DYNAMIC, raise_alone=0.0),
     "gradient, dynamic weights": jmlv.GradientGuided(cut=CUTS[0], starts=2, ascent=DYNAMIC),
@@ -104,14 +110,18 @@ def test_several_perturbed_objects(strategy, task):
 
 def tiny(x):
     """Three pixels, two hidden units, two labels."""
-    h = jax.nn.relu(x.reshape(x.shape[0], 3) @ jnp.array([[1.0, -2.0], [-1.5, 0.5], [0.4, 1.0]]) + 0.1)
+    h = jax.nn.relu(
+        x.reshape(x.shape[0], 3) @ jnp.array([[1.0, -2.0], [-1.5, 0.5], [0.4, 1.0]]) + 0.1
+    )
     return h @ jnp.array([[1.2, -0.4], [-0.7, 0.9]]) + jnp.array([0.0, -0.1])
 
 
 COMPLETE = jmlv.OracleGuided(ascent=jmlv.Ascent(step=0.3, shrinks=1, least=0.2), raise_alone=0.0)
 
 
-@pytest.mark.parametrize("strategy", [*STRATEGIES.values(), COMPLETE], ids=[*STRATEGIES, "oracle, MILP"])
+@pytest.mark.parametrize(
+    "strategy", [*STRATEGIES.values(), COMPLETE], ids=[*STRATEGIES, "oracle, MILP"]
+)
 def test_brute_force_agrees_with_every_proof(strategy, monkeypatch):
     """The margin is piecewise linear in three pixels: a fine grid with the corners must hold."""
     offered = []
@@ -200,7 +210,9 @@ def test_a_pixel_at_its_limit_moves_no_further(task):
     gradient = problem.input_gradients(black[None])[0][..., 0]
     rising = np.where(gradient < 0, -gradient, 0)
     expected = [-rising[layers.mask(d)].sum() for d in range(layers.count)]
-    np.testing.assert_allclose(level_slopes(problem, np.zeros(layers.count), black), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        level_slopes(problem, np.zeros(layers.count), black), expected, rtol=1e-5
+    )
 
 
 def test_fixed_cut_is_the_sources_vector():
@@ -293,7 +305,9 @@ def test_budget_is_honoured(task):
         jmlv.OracleGuided(oracle=QUICK, ascent=endless),
         jmlv.GradientGuided(cut=jmlv.FixedCut(), ascent=endless, starts=2),
     ):
-        grown = jmlv.grow(graph, x, layers, prop, strategy, budget=1.0, oracle=QUICK, maximality=None)
+        grown = jmlv.grow(
+            graph, x, layers, prop, strategy, budget=1.0, oracle=QUICK, maximality=None
+        )
         assert grown.reason in ("the budget ended", "the strategy ended") and grown.seconds < 4
         assert grown.verdict.robust
 

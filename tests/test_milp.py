@@ -434,7 +434,11 @@ def hard():
     return dataclasses.replace(query, property=jmlv.AboveThreshold(0, threshold))
 
 
-HARD = [MILP(tighter=None), MILP(weakest_point=True, tighter=None), MILP(time_limit=1.5, tighter=None)]
+HARD = [
+    MILP(tighter=None),
+    MILP(weakest_point=True, tighter=None),
+    MILP(time_limit=1.5, tighter=None),
+]
 
 
 @pytest.mark.parametrize("oracle", HARD)

@@ -55,7 +55,9 @@ def test_a_checkpoint_is_restored_bit_for_bit(case, tmp_path):
     model = CASES[case].build(rngs=nnx.Rngs(2))
     restored, _ = checkpoints.restore(checkpoints.save(tmp_path / "net", model))
     assert isinstance(restored, MultiLabelMLP) and restored.config == CASES[case]
-    for before, after in zip(*(jax.tree.leaves(nnx.state(m)) for m in (model, restored)), strict=True):
+    for before, after in zip(
+        *(jax.tree.leaves(nnx.state(m)) for m in (model, restored)), strict=True
+    ):
         assert np.asarray(before).tobytes() == np.asarray(after).tobytes()
 
 

@@ -57,7 +57,9 @@ def _pooled(rng):
 
     def f(x):
         numbers = ("NHWC", "HWIO", "NHWC")
-        h = jax.lax.conv_general_dilated(x - 0.4, kernel, (2, 2), "VALID", dimension_numbers=numbers)
+        h = jax.lax.conv_general_dilated(
+            x - 0.4, kernel, (2, 2), "VALID", dimension_numbers=numbers
+        )
         h = jnp.concatenate([h, -h, 0.5 * h + 0.1, x[:, ::2, ::2, :].repeat(2, -1) - 0.5], 2)
         h = h.reshape(-1, 2, 4, 2, 2).transpose(0, 1, 3, 2, 4)
         h = jax.lax.reduce_window(
@@ -176,7 +178,9 @@ def _checked(name, steps=15):
         start = problem.plain_choice()
         random = jax.tree.map(lambda v: rng.uniform(-0.5, 1.5, v.shape).astype(np.float32), start)
         sizes = problem.even_sizes()
-        bounds = [problem.bound(aim, mixture, sides, start, sizes, steps, 0.3).bound] if steps else []
+        bounds = (
+            [problem.bound(aim, mixture, sides, start, sizes, steps, 0.3).bound] if steps else []
+        )
         with certificate_precision():
             bounds += [
                 np.asarray(parts.certify(exact, problem.shape, aim, mixture, sides, choice))

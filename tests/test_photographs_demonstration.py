@@ -16,7 +16,9 @@ def images(*boxes):
     labels = np.isin(np.arange(3), object_labels)[None]
     pixels = np.zeros((1, 64, 64, 3), np.float32)
     names = ("a", "b", "c")
-    return MultiLabelImages(pixels, labels, masks, object_labels, np.array([[7]]), names, "train", "x")
+    return MultiLabelImages(
+        pixels, labels, masks, object_labels, np.array([[7]]), names, "train", "x"
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,4 +47,6 @@ def test_what_may_not_be_shared_is_not_drawn(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="free to share"):
         photographs.draw_figure([{"photograph": 7}], None, {7: (3, "http://x/y.jpg")})
     assert not any(tmp_path.iterdir())
-    assert photographs.credit(7, {7: (4, "http://x/y.jpg")}) == "COCO 7, CC BY 2.0, x/y.jpg, resized"
+    assert (
+        photographs.credit(7, {7: (4, "http://x/y.jpg")}) == "COCO 7, CC BY 2.0, x/y.jpg, resized"
+    )

@@ -20,7 +20,9 @@ def f(x):
     """Label 1 reads pixel 0 as well as its own; labels 0 and 2 only their own; label 3 is constant."""
     p = x.reshape(x.shape[0], 4)
     hidden = jax.nn.relu(p)
-    return jnp.stack([hidden[:, 0], hidden[:, 1] - hidden[:, 0], hidden[:, 2], 0 * p[:, 3] - 0.35], -1)
+    return jnp.stack(
+        [hidden[:, 0], hidden[:, 1] - hidden[:, 0], hidden[:, 2], 0 * p[:, 3] - 0.35], -1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,9 @@ def test_figure_shows_sizes_and_profiles(relations, tmp_path):
     pytest.importorskip("matplotlib")
     figure = jmlv.plotting.relation_figure(relations, title="relations")
     image, matrix, profiles = figure.axes[:3]
-    np.testing.assert_allclose(np.asarray(matrix.images[0].get_array().filled(np.nan)), relations.sizes)
+    np.testing.assert_allclose(
+        np.asarray(matrix.images[0].get_array().filled(np.nan)), relations.sizes
+    )
     assert len(matrix.texts) == 6 and len(image.texts) == 3
     strips = profiles.images[0].get_array()
     assert strips.shape == (6, 4)

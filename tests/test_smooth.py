@@ -130,7 +130,9 @@ def least_slack(f, lower, upper, found, points=60):
     bounds, lines = found
     t = np.linspace(0, 1, points).astype(np.longdouble)[:, None]
     lower, upper = lower.astype(np.longdouble), upper.astype(np.longdouble)
-    x = np.concatenate([lower + t * (upper - lower), *(np.clip(k, lower, upper)[None] for k in f.knots)])
+    x = np.concatenate(
+        [lower + t * (upper - lower), *(np.clip(k, lower, upper)[None] for k in f.knots)]
+    )
     y = reference(f, x)
     clearances = [y - bounds.lower, bounds.upper - y]
     for slope, constant in lines:
@@ -179,7 +181,9 @@ def test_broken_functions_are_caught():
 
 def test_lines_are_the_envelopes_in_the_middle():
     """No line is higher there than the lowest chord between sampled points on its two sides."""
-    lower, upper = np.array([(-3, -1), (-4, 0.5), (-1, 2), (-0.5, 7), (0.2, 3), (-6, 5), (2, 4.0)]).T
+    lower, upper = np.array(
+        [(-3, -1), (-4, 0.5), (-1, 2), (-0.5, 7), (0.2, 3), (-6, 5), (2, 4.0)]
+    ).T
     _, _, found = found_by(SMOOTH, "float64", few=(lower, upper))
     for f, (_, ((slope, constant), _)) in zip(SMOOTH, found):
         for i, (l, u) in enumerate(zip(lower, upper)):
@@ -195,7 +199,9 @@ def test_lines_are_the_envelopes_in_the_middle():
 
 def test_derivatives_of_the_lines():
     """Against differences, at the numbers that lines of least area have and at others."""
-    lower, upper = np.array([(-3, -1.1), (-4, 0.5), (-0.9, 2.2), (-0.5, 7), (0.2, 3), (-6, 5), (3, 4.0)]).T
+    lower, upper = np.array(
+        [(-3, -1.1), (-4, 0.5), (-0.9, 2.2), (-0.5, 7), (0.2, 3), (-6, 5), (3, 4.0)]
+    ).T
     functions = (SIGMOID, SILU)
 
     def total(f, ends):
@@ -214,7 +220,9 @@ def test_derivatives_of_the_lines():
     with jax.enable_x64(True):
         for direction in np.random.default_rng(2).normal(size=(3, 2, 7)):
             ends = np.stack([lower, upper])
-            ahead, here, behind = (differentiated(ends + s * direction, direction) for s in (step, 0, -step))
+            ahead, here, behind = (
+                differentiated(ends + s * direction, direction) for s in (step, 0, -step)
+            )
             difference = (ahead[0] - behind[0]) / (2 * step)
             np.testing.assert_allclose(here[1], difference, rtol=1e-5, atol=1e-6)
 
@@ -268,8 +276,10 @@ def bounds_and_values(methods, graph, low, high, coefficients, offsets, t):
             return coefficients @ graph(x[None])[0] + offsets
 
         def down(x, _):
-            slopes = jax.vmap(lambda c, x: jax.grad(lambda x: (c @ graph(x[None])[0]))(x))
-            return jnp.clip(x - 0.2 * (high - low) * jnp.sign(slopes(coefficients, x)), low, high), x
+            slopes = jax.vmap(lambda c, x: jax.grad(lambda x: c @ graph(x[None])[0])(x))
+            return jnp.clip(
+                x - 0.2 * (high - low) * jnp.sign(slopes(coefficients, x)), low, high
+            ), x
 
         start = jnp.broadcast_to((low + high) / 2, (len(coefficients), *low.shape))
         _, path = jax.lax.scan(down, start, None, 12)
@@ -304,7 +314,9 @@ def test_bounds_hold(name):
         assert np.all(bound.upper[:, None] >= values - slack)
         np.testing.assert_allclose(bound.lower[0], values[0].min(0), atol=20 * slack)
     with_alpha = isinstance(methods[-1], jmlv.AlphaCROWN)
-    pairs = [(bounds[0], b) for b in bounds[1:]] + ([(bounds[-2], bounds[-1])] if with_alpha else [])
+    pairs = [(bounds[0], b) for b in bounds[1:]] + (
+        [(bounds[-2], bounds[-1])] if with_alpha else []
+    )
     for loose, tight in pairs:
         assert np.all(tight.lower >= loose.lower - slack)
         assert np.all(tight.upper <= loose.upper + slack)
@@ -343,7 +355,9 @@ def box(radius):
     return jmlv.Box.around(jnp.full((1, 2, 1), 0.5), radius)
 
 
-@pytest.mark.parametrize("oracle", [jmlv.MILP(), jmlv.MILP(weakest_point=True), jmlv.BranchAndBound()])
+@pytest.mark.parametrize(
+    "oracle", [jmlv.MILP(), jmlv.MILP(weakest_point=True), jmlv.BranchAndBound()]
+)
 def test_exact_oracles_refuse(oracle):
     with pytest.raises(UnsupportedOperation, match="sigmoid, tanh"):
         jmlv.verify(tilted, box(0.01), jmlv.InTopK(0, 1), oracle)

@@ -390,5 +390,7 @@ def test_command_line_goes_on_from_an_interruption(tmp_path, capsys, monkeypatch
     assert kept.stat().st_mtime_ns == written
     assert main([*call, str(resumed), "--resume"]) == 0
     assert not kept.parent.exists()
-    for one, other in zip(np.load(whole / "counts.npz").values(), np.load(resumed / "counts.npz").values()):
+    for one, other in zip(
+        np.load(whole / "counts.npz").values(), np.load(resumed / "counts.npz").values()
+    ):
         assert np.array_equal(one, other)

@@ -32,7 +32,8 @@ def test_images_fit_the_network(kind):
 
 
 @pytest.mark.parametrize(
-    "words", [["mulan"], ["digits", "3"], ["flickr"], ["coco", "no/such/folder"], ["mulan", "no", "scene"]]
+    "words",
+    [["mulan"], ["digits", "3"], ["flickr"], ["coco", "no/such/folder"], ["mulan", "no", "scene"]],
 )
 def test_other_words_end_with_one_line(words):
     with pytest.raises(SystemExit, match="--data: "):

@@ -21,7 +21,9 @@ def net(x):
     for n, (channels, outputs) in enumerate(((1, 3), (3, 4))):
         kernel = jax.random.normal(jax.random.key(n), (3, 3, channels, outputs)) / 2
         layout = ("NHWC", "HWIO", "NHWC")
-        x = jax.lax.conv_general_dilated(x, kernel, (1 + n, 1 + n), "SAME", dimension_numbers=layout)
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (1 + n, 1 + n), "SAME", dimension_numbers=layout
+        )
         x = jax.nn.relu(x)
     return x.reshape(x.shape[0], -1) @ jax.random.normal(jax.random.key(2), (64, 4)) / 4
 
@@ -98,7 +100,9 @@ def test_of_several_steps_the_last_that_is_proven_is_kept(problem, monkeypatch, 
         return true(self, epsilon, oracle)
 
     monkeypatch.setattr(Problem, "offer", offer)
-    polish = jmlv.TightPolish(relaxation=RELAXATION, rounds=6, restarts=1, width=4, unproven=unproven)
+    polish = jmlv.TightPolish(
+        relaxation=RELAXATION, rounds=6, restarts=1, width=4, unproven=unproven
+    )
     polish.run(mine, np.random.default_rng(0))
     proven = [size for size in asked if size <= 0.1]
     assert max(asked) > 0.1 and proven
@@ -106,6 +110,13 @@ def test_of_several_steps_the_last_that_is_proven_is_kept(problem, monkeypatch, 
 
 
 def test_bad_options_are_named():
-    for bad in ({"width": 1}, {"rounds": -1}, {"reach": 0}, {"share": 1.5}, {"unproven": 0}, {"restarts": -1}):
+    for bad in (
+        {"width": 1},
+        {"rounds": -1},
+        {"reach": 0},
+        {"share": 1.5},
+        {"unproven": 0},
+        {"restarts": -1},
+    ):
         with pytest.raises(ValueError, match=next(iter(bad))):
             jmlv.TightPolish(**bad)

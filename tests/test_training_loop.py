@@ -155,7 +155,9 @@ def test_a_defence_sees_the_network_in_evaluation_mode_and_changes_no_state():
     class Spy(LinfDefence):
         def apply(self, scores, images, labels, key, done=1.0):
             alone, together = scores(images[:1]), scores(images)[:1]
-            jax.debug.callback(lambda a, b: spied.append(np.allclose(a, b, atol=1e-6)), alone, together)
+            jax.debug.callback(
+                lambda a, b: spied.append(np.allclose(a, b, atol=1e-6)), alone, together
+            )
             return super().apply(scores, images, labels, key, done)
 
     spied = []

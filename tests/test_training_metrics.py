@@ -100,7 +100,9 @@ def test_a_module_is_measured_in_evaluation_mode_and_left_as_it_is():
         lambda f: pgd_accuracy(f, data.images, data.labels, 0.01, 2, key),
     ]
     found = [measure(model) for measure in measures]
-    assert not model.layers[1].use_running_average and np.array_equal(before, model.layers[1].mean[...])
+    assert not model.layers[1].use_running_average and np.array_equal(
+        before, model.layers[1].mean[...]
+    )
     model.eval()
     for value, measure in zip(found, measures):
         assert np.array_equal(value, measure(model))

@@ -120,7 +120,9 @@ def test_cascade_asks_cheap_first_and_stops():
     box = jmlv.Box.around(X, 0.1)
     proven = jmlv.verify(difference, box, PROPERTY, jmlv.Cascade((jmlv.Bounds(), Failing())))
     assert proven.robust and proven.method == "CROWN" and proven.stats["asked"] == ("CROWN",)
-    broken = jmlv.verify(difference, jmlv.Box.around(X, 0.7), PROPERTY, jmlv.Cascade((jmlv.PGD(), Failing())))
+    broken = jmlv.verify(
+        difference, jmlv.Box.around(X, 0.7), PROPERTY, jmlv.Cascade((jmlv.PGD(), Failing()))
+    )
     assert broken.status is Status.NOT_ROBUST and broken.method == "PGD"
 
 

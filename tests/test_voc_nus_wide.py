@@ -80,7 +80,8 @@ def test_damaged_annotations_are_named(name, devkit):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("000012\n000012", "000012 more than once"), ("../x", "'../x'"), ("", "no names")]
+    ("text", "message"),
+    [("000012\n000012", "000012 more than once"), ("../x", "'../x'"), ("", "no names")],
 )
 def test_damaged_lists_are_named(text, message, devkit):
     (devkit / "VOC2007" / "ImageSets" / "Main" / "test.txt").write_text(text)
@@ -88,7 +89,9 @@ def test_damaged_lists_are_named(text, message, devkit):
         voc(devkit, "test")
 
 
-@pytest.mark.parametrize("gone", ["Annotations/000012.xml", "JPEGImages/000012.jpg", "ImageSets/Main/test.txt"])
+@pytest.mark.parametrize(
+    "gone", ["Annotations/000012.xml", "JPEGImages/000012.jpg", "ImageSets/Main/test.txt"]
+)
 def test_missing_files_are_named(gone, devkit):
     (devkit / "VOC2007" / gone).unlink()
     with pytest.raises(FileNotFoundError, match=f"no .*{Path(gone).name} .*host.robots.ox.ac.uk"):
@@ -106,7 +109,9 @@ images/c.jpg,"['person', 'sky']",train
 def wide(tmp_path) -> Path:
     (tmp_path / "images").mkdir()
     for number, name in enumerate("abc"):
-        Image.new("RGB", (9 + number, 7), (80 * number, 0, 0)).save(tmp_path / "images" / f"{name}.jpg")
+        Image.new("RGB", (9 + number, 7), (80 * number, 0, 0)).save(
+            tmp_path / "images" / f"{name}.jpg"
+        )
     (tmp_path / "nus_wid_data.csv").write_text(LIST)
     return tmp_path
 
@@ -126,7 +131,7 @@ NUS_DAMAGES = {
     "fields": (LIST + "images/d.jpg,['x']\n", "line 5: got"),
     "labels": (LIST + "images/d.jpg,[water,train\n", "line 5: got"),
     "no list": (LIST + "images/d.jpg,'x',train\n", "line 5: got the labels"),
-    "label twice": (LIST + 'images/d.jpg,"[\'x\', \'x\']",train\n', "line 5: got the labels"),
+    "label twice": (LIST + "images/d.jpg,\"['x', 'x']\",train\n", "line 5: got the labels"),
     "split": (LIST + "images/d.jpg,['x'],dev\n", "line 5: got"),
     "file twice": (LIST + "images/a.jpg,['x'],train\n", "line 5: names images/a.jpg a second"),
     "outside": (LIST + "../a.jpg,['x'],train\n", "line 5: got the file '../a.jpg'"),

@@ -63,7 +63,7 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
     box = region.box()
     image_shape = f.input_shape if isinstance(f, Graph) else box.shape[-3:]
     graph = trace(f, image_shape)
-    if box.shape[-len(image_shape):] != image_shape:
+    if box.shape[-len(image_shape) :] != image_shape:
         raise ValueError(f"region: f takes {image_shape}, the region has {box.shape}.")
     coefficients, offsets = property.rows(graph.label_count)
     lower, upper = (jnp.asarray(side, graph.dtype) for side in (box.lower, box.upper))

@@ -193,7 +193,9 @@ def _check_known(graph: Graph, known: Mapping[Variable, Interval]) -> None:
     for variable, interval in known.items():
         shapes = {side.shape for side in interval}
         if variable not in read or shapes != {variable.shape}:
-            raise ValueError(f"known: expected intervals of {read}, got {variable}, shapes {shapes}.")
+            raise ValueError(
+                f"known: expected intervals of {read}, got {variable}, shapes {shapes}."
+            )
 
 
 def _intersection(a: Interval, b: Interval) -> Interval:

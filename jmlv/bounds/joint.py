@@ -145,7 +145,5 @@ def _bound(task: _Task, choice: _Choice) -> tuple[Float[Array, " clause"], _Choi
     equal = task.masks / task.masks.sum(-1, keepdims=True)
     mixture = jnp.where(total > 0, shares / jnp.where(total > 0, total, 1), equal)
     rows = Whole((mixture @ task.coefficients)[:, None, :].astype(task.graph.dtype))
-    found, weights = bound_with(
-        task.graph, rows, task.lines, task.box, task.planes, choice.weights
-    )
+    found, weights = bound_with(task.graph, rows, task.lines, task.box, task.planes, choice.weights)
     return found + mixture @ task.offsets, _Choice(weights, mixture)

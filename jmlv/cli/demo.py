@@ -21,7 +21,12 @@ from jmlv.progress import TqdmProgress
 from jmlv.regions import Layers
 
 DEFENCES = ("none", "l0", "linf")
-STRATEGIES = (Uniform(), LayerByLayer("outward"), GradientGuided(), LayerSearch(rounds=2, tighter=None, complete=None))
+STRATEGIES = (
+    Uniform(),
+    LayerByLayer("outward"),
+    GradientGuided(),
+    LayerSearch(rounds=2, tighter=None, complete=None),
+)
 HEADER = (
     "model", "image", "target", "strategy", "size", "certified by", "oracle queries", "seconds"
 )  # fmt: skip
@@ -29,9 +34,15 @@ HEADER = (
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--images", type=int, default=2, help="how many test images")
-    command.add_argument("--budget", type=float, default=60.0, help="seconds for each neighbourhood")
-    command.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="their folder")
-    command.add_argument("--out", type=Path, default=Path("results/demo"), help="folder for the files")
+    command.add_argument(
+        "--budget", type=float, default=60.0, help="seconds for each neighbourhood"
+    )
+    command.add_argument(
+        "--checkpoints", type=Path, default=Path("checkpoints"), help="their folder"
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("results/demo"), help="folder for the files"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

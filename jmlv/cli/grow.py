@@ -38,9 +38,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add_network_arguments(command)
     command.add_argument("--strategy", choices=STRATEGIES, default="search", help="how to search")
     command.add_argument("--weights", choices=WEIGHTS, default="equal", help="weight of each layer")
-    command.add_argument("--bound", choices=BOUNDS, default="crown", help="certificate of the search")
+    command.add_argument(
+        "--bound", choices=BOUNDS, default="crown", help="certificate of the search"
+    )
     command.add_argument("--budget", type=float, default=60.0, help="seconds")
-    command.add_argument("--out", type=Path, default=Path("results/grow"), help="folder for the files")
+    command.add_argument(
+        "--out", type=Path, default=Path("results/grow"), help="folder for the files"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -69,7 +69,9 @@ def add_network_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_batch_arguments(command: argparse.ArgumentParser, *, images: int, seed: str, out: str) -> None:
+def add_batch_arguments(
+    command: argparse.ArgumentParser, *, images: int, seed: str, out: str
+) -> None:
     """The first test images of one network, a seed and a folder for files; ``seed`` says of what."""
     add_source_arguments(command)
     command.add_argument("--images", type=int, default=images, help="how many test images")
@@ -83,7 +85,9 @@ def add_source_arguments(command: argparse.ArgumentParser) -> None:
         "--checkpoint", default="checkpoints/double_digits_linf", help="folder of the network"
     )
     command.add_argument(
-        "--mnist", metavar="FOLDER", help="test images from MNIST files instead of the embedded digits"
+        "--mnist",
+        metavar="FOLDER",
+        help="test images from MNIST files instead of the embedded digits",
     )
 
 

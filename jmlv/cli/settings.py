@@ -44,7 +44,9 @@ def require_known(section: str, values: Table, known: typing.Iterable[str]) -> N
             raise ValueError(f"{place}: unknown; expected one of {known}.")
 
 
-def choose(section: str, values: Any, kinds: Kinds, default: str | None = None, **given: Any) -> Any:
+def choose(
+    section: str, values: Any, kinds: Kinds, default: str | None = None, **given: Any
+) -> Any:
     """What the table's ``kind`` makes of its other keys.
 
     Args:
@@ -129,7 +131,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in members
     if origin is tuple:
         inner = members[0] if len(members) == 2 and members[1] is Ellipsis else None
-        kinds = members if inner is None else [inner] * len(value) if isinstance(value, list) else ()
+        kinds = (
+            members if inner is None else [inner] * len(value) if isinstance(value, list) else ()
+        )
         same = isinstance(value, list) and len(value) == len(kinds)
         return same and all(map(_fits, value, kinds))
     if hint is float:

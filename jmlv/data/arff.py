@@ -194,7 +194,9 @@ def _fields(text: str, pattern: re.Pattern, where: str) -> list[tuple[str, ...]]
     while text:
         found = pattern.match(text, start)
         if not found:
-            raise DamagedFile(f"folder: {where}: cannot read {text[start : start + 40]!r}. {_REMEDY}")
+            raise DamagedFile(
+                f"folder: {where}: cannot read {text[start : start + 40]!r}. {_REMEDY}"
+            )
         *groups, separator = found.groups()
         fields.append(tuple(groups))
         start = found.end()

@@ -17,7 +17,9 @@ from jmlv.errors import DamagedFile
 TEST_SHARE = 0.2
 """Share of the rows that test where the files name no split."""
 
-_SOURCE = "Get the data set from MULAN (mulan.sourceforge.net/datasets-mlc.html) and unpack it there."
+_SOURCE = (
+    "Get the data set from MULAN (mulan.sourceforge.net/datasets-mlc.html) and unpack it there."
+)
 
 
 def mulan(
@@ -143,7 +145,9 @@ def _label_names(path: Path) -> list[str]:
         root = ElementTree.parse(path).getroot()
         names = [e.attrib["name"] for e in root.iter() if e.tag.rpartition("}")[2] == "label"]
     except (ElementTree.ParseError, KeyError) as error:
-        raise DamagedFile(f"folder: {path.name} is no list of labels ({error}). {_SOURCE}") from error
+        raise DamagedFile(
+            f"folder: {path.name} is no list of labels ({error}). {_SOURCE}"
+        ) from error
     if len(names) < 2 or len(set(names)) != len(names):
         raise DamagedFile(
             f"folder: {path.name} lists the labels {names}; expected at least two, each once. {_SOURCE}"

@@ -109,5 +109,7 @@ def _row(line: list[str], where: str) -> tuple[str, list[str], str]:
     if not listed or len(set(labels)) != len(labels):
         raise DamagedFile(f"folder: {where}: got the labels {text}; expected names, each once.")
     if inside.is_absolute() or ".." in inside.parts or not file:
-        raise DamagedFile(f"folder: {where}: got the file {file!r}; expected one inside the folder.")
+        raise DamagedFile(
+            f"folder: {where}: got the file {file!r}; expected one inside the folder."
+        )
     return file, labels, split

@@ -106,12 +106,18 @@ class Photographs:
             workers: threads. Pillow decodes outside Python's lock.
             ahead: batches decoded before they are asked for: what bounds the memory.
         """
-        order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
+        order = (
+            np.arange(len(self))
+            if seed is None
+            else np.random.default_rng(seed).permutation(len(self))
+        )
         pool, waiting = ThreadPoolExecutor(workers), deque()
         try:
             for start in range(0, len(order), size):
                 rows = order[start : start + size]
-                waiting.append((rows, [pool.submit(self._decoded, self.records[row]) for row in rows]))
+                waiting.append(
+                    (rows, [pool.submit(self._decoded, self.records[row]) for row in rows])
+                )
                 if len(waiting) > ahead:
                     yield self._finished(*waiting.popleft())
             while waiting:
@@ -142,7 +148,9 @@ class Photographs:
             labels=self.labels[rows],
             masks=masks,
             object_labels=object_labels,
-            source_indices=np.array([[record.number] for record in chosen], np.int64).reshape(-1, 1),
+            source_indices=np.array([[record.number] for record in chosen], np.int64).reshape(
+                -1, 1
+            ),
             label_names=self.label_names,
             split=self.split,
             origin=self.origin,

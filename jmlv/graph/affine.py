@@ -59,7 +59,9 @@ def _function_of(
     return function
 
 
-def _constant(eqn: Equation, inputs: tuple[Variable, ...], constants: Mapping[Variable, Any]) -> Any:
+def _constant(
+    eqn: Equation, inputs: tuple[Variable, ...], constants: Mapping[Variable, Any]
+) -> Any:
     (atom,) = (v for v in eqn.invars if v not in inputs)
     return read(constants, atom)
 

@@ -30,7 +30,9 @@ class Builder:
         """Adds an operation, or evaluates it when no operand is a variable."""
         if not any(isinstance(v, Variable) for v in operands):
             return primitive.bind(*operands, **params)
-        result = jax.eval_shape(lambda *xs: primitive.bind(*xs, **params), *map(_abstract, operands))
+        result = jax.eval_shape(
+            lambda *xs: primitive.bind(*xs, **params), *map(_abstract, operands)
+        )
         return self.record(primitive, operands, params, result.shape, result.dtype)
 
     def record(self, primitive, operands, params, shape, dtype) -> Variable:
@@ -54,9 +56,7 @@ class Builder:
 
     def finish(self, source: Variable, target: Variable) -> Graph:
         """The graph from input to output, without dead code and with variables renumbered."""
-        structure = Structure(
-            (source,), tuple(self.constants), tuple(self.equations), (target,)
-        )
+        structure = Structure((source,), tuple(self.constants), tuple(self.equations), (target,))
         graph = prefix(Graph(structure, tuple(self.constants.values())), target)
         return Graph(rename(graph.structure), graph.consts)
 

@@ -23,7 +23,12 @@ def _fused_once(graph: Graph) -> Graph:
     fused: list[Equation] = []
     for eqn in graph.eqns:
         source = producers.get(eqn.invars[0])
-        if source is not None and is_max_pool(eqn) and is_relu(source) and not _pads_whole_windows(eqn):
+        if (
+            source is not None
+            and is_max_pool(eqn)
+            and is_relu(source)
+            and not _pads_whole_windows(eqn)
+        ):
             eqn = dataclasses.replace(eqn, primitive=relu_max_pool_p, invars=source.invars[:1])
         elif source is not None and is_relu(eqn) and is_max_pool(source):
             settings = source.settings

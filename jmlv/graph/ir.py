@@ -239,7 +239,9 @@ def _retype(structure: Structure, dtype: str) -> Structure:
         return dataclasses.replace(v, dtype=dtype) if is_float else v
 
     structure = _map_variables(structure, new)
-    eqns = tuple(dataclasses.replace(e, settings=_retyped(e.settings, dtype)) for e in structure.eqns)
+    eqns = tuple(
+        dataclasses.replace(e, settings=_retyped(e.settings, dtype)) for e in structure.eqns
+    )
     return dataclasses.replace(structure, eqns=eqns)
 
 

@@ -177,14 +177,16 @@ def squeeze(b: Builder, x: Variable, *, dimensions: Sequence[int]) -> Variable:
 
 
 def reshape(
-    b: Builder, x: Variable, new_sizes: Sequence[int], dimensions: Sequence[int] | None = None, **_: Any
+    b: Builder,
+    x: Variable,
+    new_sizes: Sequence[int],
+    dimensions: Sequence[int] | None = None,
+    **_: Any,
 ) -> Variable:
     """A reshape in row-major order; ``dimensions`` (of ``order="F"``, say) transposes first."""
     if dimensions is not None and tuple(dimensions) != tuple(range(len(x.shape))):
         x = b.emit(lax.transpose_p, x, permutation=tuple(dimensions))
-    return b.emit(
-        lax.reshape_p, x, new_sizes=tuple(new_sizes), dimensions=None, sharding=None
-    )
+    return b.emit(lax.reshape_p, x, new_sizes=tuple(new_sizes), dimensions=None, sharding=None)
 
 
 def reduce_max(b: Builder, x: Variable, *, axes: Sequence[int], **_: Any) -> Variable:
@@ -232,7 +234,9 @@ def stack(b: Builder, *operands: Any, axis: int) -> Variable:
     """Concatenation along a new axis of length one."""
     shape = next(v.shape for v in operands if isinstance(v, Variable))
     longer = (*shape[:axis], 1, *shape[axis:])
-    parts = (reshape(b, v, longer) if isinstance(v, Variable) else v.reshape(longer) for v in operands)
+    parts = (
+        reshape(b, v, longer) if isinstance(v, Variable) else v.reshape(longer) for v in operands
+    )
     return concatenate(b, *parts, dimension=axis)
 
 

@@ -129,7 +129,10 @@ SILU = _gated(
 
 #: ``sqrt(2 / pi)`` and the cubic coefficient of the tanh approximation of GELU, as float32 holds
 #: them: what the approximation computes in a float32 network.
-GELU_TANH_SCALE, GELU_TANH_CUBIC = float(np.float32(np.sqrt(2 / np.pi))), float(np.float32(0.044715))
+GELU_TANH_SCALE, GELU_TANH_CUBIC = (
+    float(np.float32(np.sqrt(2 / np.pi))),
+    float(np.float32(0.044715)),
+)
 
 
 def _inner(x: Array) -> Array:

@@ -143,7 +143,9 @@ def _require_fit(
         "not finite": [name for name in present if not np.isfinite(weights[name]).all()],
     }
     if any(problems.values()):
-        found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+        found = "; ".join(
+            f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names
+        )
         raise DamagedFile(
             f"path: the tensors in {path} are not those of the network that config describes. {found}. "
             "Pass the sizes that the network was trained with."

@@ -24,7 +24,9 @@ class Guide(abc.ABC):
         """Gradients of the robustness level at the proven epsilons of all starts."""
 
     @abc.abstractmethod
-    def proves(self, candidate: Rows, asked: Bool[np.ndarray, " start"]) -> Bool[np.ndarray, " start"]:
+    def proves(
+        self, candidate: Rows, asked: Bool[np.ndarray, " start"]
+    ) -> Bool[np.ndarray, " start"]:
         """Which of the candidates asked about are proven; False for those not asked about."""
 
     @property
@@ -98,7 +100,9 @@ class Ascent:
         """The relaxed objective's gradient, scaled so that its largest entry is 1."""
         gain = problem.weights[problem.movable][None]
         gain = gain if known is None else self.weights.weights(gain[0], known)
-        unit = gain.mean(1, keepdims=True) / np.maximum(np.abs(slopes).mean(1, keepdims=True), 1e-30)
+        unit = gain.mean(1, keepdims=True) / np.maximum(
+            np.abs(slopes).mean(1, keepdims=True), 1e-30
+        )
         direction = gain + self.penalty * unit * slopes
         return direction / np.maximum(np.abs(direction).max(1, keepdims=True), 1e-30)
 

@@ -36,7 +36,9 @@ class CuttingWeights(abc.ABC):
         """Short name in tables."""
 
     @abc.abstractmethod
-    def weights(self, problem: Problem, points: Float[np.ndarray, "start height width channel"]) -> Rows:
+    def weights(
+        self, problem: Problem, points: Float[np.ndarray, "start height width channel"]
+    ) -> Rows:
         """One weight for each movable layer, one row for each start.
 
         Args:
@@ -60,7 +62,9 @@ class FixedCut(CuttingWeights):
     def name(self) -> str:
         return "fixed cut"
 
-    def weights(self, problem: Problem, points: Float[np.ndarray, "start height width channel"]) -> Rows:
+    def weights(
+        self, problem: Problem, points: Float[np.ndarray, "start height width channel"]
+    ) -> Rows:
         vector = self.vector(problem.layers.count)[problem.movable]
         return np.repeat(vector[None], len(points), 0)
 
@@ -106,7 +110,9 @@ class SensitivityCut(CuttingWeights):
     def name(self) -> str:
         return "sensitivity cut" + (", inverted" if self.direction == "keep_sensitive" else "")
 
-    def weights(self, problem: Problem, points: Float[np.ndarray, "start height width channel"]) -> Rows:
+    def weights(
+        self, problem: Problem, points: Float[np.ndarray, "start height width channel"]
+    ) -> Rows:
         sensitivity = layer_sensitivity(problem, points)
         share = sensitivity / np.maximum(sensitivity.max(1, keepdims=True), 1e-30)
         kept = share if self.direction == "keep_sensitive" else 1 - share

@@ -48,7 +48,9 @@ class Filling:
         proposal[self.layer] = self._value()
         return proposal
 
-    def answer(self, proposal: Float[np.ndarray, " movable"], margin: float, certified: bool) -> None:
+    def answer(
+        self, proposal: Float[np.ndarray, " movable"], margin: float, certified: bool
+    ) -> None:
         """Takes the margin of what was proposed."""
         value = float(proposal[self.layer])
         self.tried += 1
@@ -98,7 +100,8 @@ def fill(
         The raised epsilons and their certified margins.
     """
     states = [
-        Filling(e.copy(), float(m), list(q), guess, tries) for e, m, q in zip(epsilon, margin, queues)
+        Filling(e.copy(), float(m), list(q), guess, tries)
+        for e, m, q in zip(epsilon, margin, queues)
     ]
     while True:
         proposals = [state.propose() for state in states]

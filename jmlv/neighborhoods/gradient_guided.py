@@ -78,7 +78,9 @@ class BoundGuide(Guide):
     def slopes(self, epsilon: Batch) -> Batch:
         return self.problem.gradients(epsilon, self.gradient)
 
-    def proves(self, candidate: Batch, asked: Bool[np.ndarray, " start"]) -> Bool[np.ndarray, " start"]:
+    def proves(
+        self, candidate: Batch, asked: Bool[np.ndarray, " start"]
+    ) -> Bool[np.ndarray, " start"]:
         proven = np.zeros(len(candidate), bool)
         margins = self.problem.margins(candidate[asked])
         proven[asked] = [self.problem.certified(margin) for margin in margins]

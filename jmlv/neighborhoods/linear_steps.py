@@ -41,7 +41,9 @@ class LinearSteps:
         if self.steps < 1 or not self.shares:
             raise ValueError("steps, shares: each must be at least one.")
         if not (self.trust > 0 and 0 < self.use <= 1):
-            raise ValueError(f"trust must be positive and use in (0, 1], got {self.trust}, {self.use}.")
+            raise ValueError(
+                f"trust must be positive and use in (0, 1], got {self.trust}, {self.use}."
+            )
 
     def climb(self, problem: Problem, epsilon: Batch, margin: Float[np.ndarray, " start"]) -> tuple:
         """Moves every start as far as it goes, offering the largest to the problem as it grows.
@@ -82,7 +84,9 @@ def offer_largest(problem: Problem, epsilon: Batch) -> None:
         problem.offer(best)
 
 
-def _accept(problem: Problem, proposals: np.ndarray, epsilon: Batch, margin: np.ndarray) -> np.ndarray:
+def _accept(
+    problem: Problem, proposals: np.ndarray, epsilon: Batch, margin: np.ndarray
+) -> np.ndarray:
     """Moves each start to its largest certified proposal, in place; returns how far, else 0."""
     starts, shares, movable = proposals.shape
     margins = problem.margins(proposals.reshape(-1, movable)).reshape(starts, shares)

@@ -75,7 +75,9 @@ class OracleGuide(Guide):
         point = self._weakest.get(epsilon.tobytes(), self.problem.x)
         return level_slopes(self.problem, epsilon[0], point)[None]
 
-    def proves(self, candidate: Rows, asked: Bool[np.ndarray, " start"]) -> Bool[np.ndarray, " start"]:
+    def proves(
+        self, candidate: Rows, asked: Bool[np.ndarray, " start"]
+    ) -> Bool[np.ndarray, " start"]:
         verdict = self.problem.offer(candidate[0], self.oracle)
         if verdict.witness is not None:
             self._last = verdict.witness

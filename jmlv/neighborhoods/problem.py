@@ -92,7 +92,9 @@ class Problem:
     def size(self, epsilon: Float[Array, " movable"]) -> float:
         return float(self.weights @ self.full(epsilon))
 
-    def margins(self, candidates: Float[Array, "candidate movable"]) -> Float[np.ndarray, " candidate"]:
+    def margins(
+        self, candidates: Float[Array, "candidate movable"]
+    ) -> Float[np.ndarray, " candidate"]:
         """Certified lower bounds on the margin, one per candidate, in float32 batches."""
         return self._ask(margin, self.bound, self.bound.name, candidates)
 
@@ -108,9 +110,7 @@ class Problem:
     ) -> Float[np.ndarray, "point height width channel"]:
         """Gradients of the property's own margin with respect to the image, at several images."""
         with search_precision():
-            slopes = _input_gradients(
-                self.graph, self._task.form, jnp.asarray(points, jnp.float32)
-            )
+            slopes = _input_gradients(self.graph, self._task.form, jnp.asarray(points, jnp.float32))
         return np.nan_to_num(np.asarray(slopes))
 
     def certified(self, margin: float) -> bool:
@@ -172,7 +172,9 @@ class Problem:
         with self.evaluator.away():
             return ask(query, oracle, self.deadline)
 
-    def reach(self, point: Float[np.ndarray, "height width channel"]) -> Float[np.ndarray, " movable"]:
+    def reach(
+        self, point: Float[np.ndarray, "height width channel"]
+    ) -> Float[np.ndarray, " movable"]:
         """How far a point is from the image on each movable layer: it lies in every neighbourhood
         with at least these epsilons."""
         distance = np.abs(np.asarray(point) - self.x).max(-1)

@@ -194,7 +194,14 @@ def relation_matrix(
     for i, j in progress.wrap(_pairs(count), "relations"):
         if holds[j]:
             grown[i][j] = grow(
-                f, x, layers[i], properties[j], strategy, weights=weights, budget=budget, bound=bound
+                f,
+                x,
+                layers[i],
+                properties[j],
+                strategy,
+                weights=weights,
+                budget=budget,
+                bound=bound,
             )
     return RelationMatrix(x, objects, tuple(map(tuple, grown)))
 
@@ -245,4 +252,6 @@ def _require_objects(objects: Any, x: np.ndarray) -> None:
     if len(objects) < 2:
         raise ValueError(f"objects: expected at least two, got {len(objects)}.")
     if objects.masks.shape[1:] != x.shape[:2]:
-        raise ValueError(f"objects: masks of {objects.masks.shape[1:]} do not fit x of {x.shape[:2]}.")
+        raise ValueError(
+            f"objects: masks of {objects.masks.shape[1:]} do not fit x of {x.shape[:2]}."
+        )

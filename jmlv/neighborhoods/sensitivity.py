@@ -13,7 +13,9 @@ from jmlv.regions import Layers
 Rows = Float[np.ndarray, "start movable"]
 
 
-def layer_sensitivity(problem: Problem, points: Float[np.ndarray, "start height width channel"]) -> Rows:
+def layer_sensitivity(
+    problem: Problem, points: Float[np.ndarray, "start height width channel"]
+) -> Rows:
     """The input gradient of the margin averaged over each movable layer, at several images.
 
     ``s_d = mean over pixels p of layer d of sum over channels of |d margin / d x_p|``
@@ -23,7 +25,9 @@ def layer_sensitivity(problem: Problem, points: Float[np.ndarray, "start height 
     return totals[:, problem.movable] / problem.layers.counts()[problem.movable]
 
 
-def layer_sums(layers: Layers, values: Float[np.ndarray, "height width"]) -> Float[np.ndarray, " layer"]:
+def layer_sums(
+    layers: Layers, values: Float[np.ndarray, "height width"]
+) -> Float[np.ndarray, " layer"]:
     """The sum of a map's values over each layer.
 
     >>> import jmlv

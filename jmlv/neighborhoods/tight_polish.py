@@ -14,6 +14,7 @@ from jmlv.oracles import Bounds
 
 Vector = Float[np.ndarray, " movable"]
 
+
 @dataclasses.dataclass(frozen=True)
 class TightPolish:
     """Steps to the best candidate under a ceiling, whose inner intervals a tight relaxation proves.

@@ -66,7 +66,9 @@ class Compact:
         """The part of every column; -1 for pixels that no unit reads."""
         size = self.pixels + self.units
         below = sparse.csr_array((self.pixels, size))
-        links = sparse.vstack([below, self.inputs]) if self.units else sparse.csr_array((size, size))
+        links = (
+            sparse.vstack([below, self.inputs]) if self.units else sparse.csr_array((size, size))
+        )
         _, found = connected_components(links, directed=False)
         parts, numbers = np.unique(found[self.pixels :], return_inverse=True)
         number = np.full(size, -1)
@@ -156,7 +158,9 @@ class _Builder:
         """``max(a, b) = a + max(b - a, 0)``, one candidate after the other."""
         order = np.lexsort((-maximum.upper, -maximum.lower))
         candidates = [
-            ({}, 0.0) if maximum.candidates[j] == FLOOR else inputs[place[int(maximum.candidates[j])]]
+            ({}, 0.0)
+            if maximum.candidates[j] == FLOOR
+            else inputs[place[int(maximum.candidates[j])]]
             for j in order
         ]
         bounds = [(maximum.lower[j], maximum.upper[j]) for j in order]

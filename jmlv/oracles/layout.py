@@ -97,9 +97,7 @@ def _loose(pixels: Int[np.ndarray, " pixel"], width: int) -> list[_Patch]:
     return [_Patch(pixels[i : i + width], none) for i in range(0, len(pixels), width)]
 
 
-def _patches(
-    network: Compact, first: Int[np.ndarray, " unit"]
-) -> Int[np.ndarray, " column"]:
+def _patches(network: Compact, first: Int[np.ndarray, " unit"]) -> Int[np.ndarray, " column"]:
     """A number for every column, the same where first units link them."""
     size = network.pixels + network.units
     rows = network.inputs[first].tocoo()

@@ -244,7 +244,9 @@ def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
     if proven:
         reason = evidence.reason or f"the margin is at least {lower:.4g} everywhere"
         return Verdict(Status.ROBUST, lower, exact, witness, reason, stats)
-    return Verdict(Status.UNKNOWN, lower, exact, witness, _why_unknown(evidence, exact, deployed), stats)
+    return Verdict(
+        Status.UNKNOWN, lower, exact, witness, _why_unknown(evidence, exact, deployed), stats
+    )
 
 
 def _replay(query: Query, point: Any) -> tuple[np.ndarray | None, float, float]:

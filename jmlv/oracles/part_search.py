@@ -176,7 +176,9 @@ class Problem:
         for i in range(0, len(units), half):
             group = np.array(units[i : i + half])
             least, most = self._range(group)
-            low[:, group] = np.where(open_[:, group], np.maximum(low[:, group], least), low[:, group])
+            low[:, group] = np.where(
+                open_[:, group], np.maximum(low[:, group], least), low[:, group]
+            )
             high[:, group] = np.where(
                 open_[:, group], np.minimum(high[:, group], most), high[:, group]
             )

@@ -264,7 +264,10 @@ def _step(parts, shape, aim, sides, sizes, state, rates) -> tuple:
     joint = mixture_rate > 0
     value = jnp.where(joint, together, found)
     better = value > best
-    kept = jax.tree.map(partial(_where, better), choice, kept[0]), _where(better[0], mixture, kept[1])
+    kept = (
+        jax.tree.map(partial(_where, better), choice, kept[0]),
+        _where(better[0], mixture, kept[1]),
+    )
     moves, memory = _ADAM.update(slopes, memory, point)
     choice = jax.tree.map(lambda c, m: jnp.maximum(c + _as(rate, m) * m, 0), choice, moves[0])
     choice = choice._replace(

@@ -108,7 +108,9 @@ def _relaxed(task: Task, splits: Splits) -> dict[int, tuple[Lines, Interval]]:
     found = {}
     for eqn, place in _places(task.graph, splits):
         relaxed = _relaxed_relu if is_relu(eqn) else _relaxed_pool
-        found[eqn.outvar.index] = relaxed(eqn, task.intervals[eqn.invars[0].index], place, (least, most))
+        found[eqn.outvar.index] = relaxed(
+            eqn, task.intervals[eqn.invars[0].index], place, (least, most)
+        )
     return found
 
 

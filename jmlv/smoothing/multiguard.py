@@ -158,7 +158,13 @@ def certified_radius(
 
 
 def _ranked(
-    counts: np.ndarray, n: int, labels: Labels, k: int, k_prime: int, alpha: float, joint_terms: bool
+    counts: np.ndarray,
+    n: int,
+    labels: Labels,
+    k: int,
+    k_prime: int,
+    alpha: float,
+    joint_terms: bool,
 ) -> tuple[np.ndarray, Ranked]:
     """The checked counts, and their bounds ranked for the theorem."""
     counts, n, k = require_theorem(counts, n, k, k_prime)

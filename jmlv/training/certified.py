@@ -86,7 +86,9 @@ class CertifiedTraining(Objective):
             )
         for name in ("kappa", "beta"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; expected a share in [0, 1].")
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)!r}; expected a share in [0, 1]."
+                )
 
     def grown(self, done: Float[ArrayLike, ""]) -> Float[Array, ""]:
         """The share of the radius in use, when that share of the training is over."""

@@ -274,7 +274,10 @@ def _check(
     early_stopping: EarlyStopping | None,
 ) -> None:
     kind = type(model).__name__
-    for name, images in (("data", data), ("early_stopping", early_stopping and early_stopping.data)):
+    for name, images in (
+        ("data", data),
+        ("early_stopping", early_stopping and early_stopping.data),
+    ):
         if images is None:
             continue
         if images.image_shape != model.input_shape:

@@ -145,7 +145,9 @@ class LabelAndInstanceRanking:
     ) -> Float[Array, " batch"]:
         scores = jax.nn.sigmoid(scores) if self.probabilities else scores
         instances = InstanceWiseRanking(self.penalty)(scores, labels)
-        return self.instances * instances + self.labels * LabelWiseRanking(self.penalty)(scores, labels)
+        return self.instances * instances + self.labels * LabelWiseRanking(self.penalty)(
+            scores, labels
+        )
 
 
 def _pairs(

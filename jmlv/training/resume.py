@@ -179,4 +179,6 @@ def _typed(found: np.ndarray, like: Array) -> Array:
     if found.shape != _bits(like).shape or found.dtype != _bits(like).dtype:
         raise ValueError(f"expected {like.shape} {like.dtype}, found {found.shape} {found.dtype}")
     value = jax.numpy.asarray(found)
-    return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like)) if _is_key(like) else value
+    return (
+        jax.random.wrap_key_data(value, impl=jax.random.key_impl(like)) if _is_key(like) else value
+    )

@@ -88,10 +88,14 @@ class OneCycle(Schedule):
 
     def __post_init__(self) -> None:
         if not 0 < self.rise < 1:
-            raise ValueError(f"rise: got {self.rise!r}; expected a share of the training in (0, 1).")
+            raise ValueError(
+                f"rise: got {self.rise!r}; expected a share of the training in (0, 1)."
+            )
         for name in ("start", "end"):
             if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; expected a share in (0, 1].")
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)!r}; expected a share in (0, 1]."
+                )
 
     def rates(self, peak: float, steps: int) -> optax.Schedule:
         if steps < 2:
