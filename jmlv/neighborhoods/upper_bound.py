@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from jmlv.graph import Classifier
-from jmlv.graph.reads import pixels_read
-from jmlv.neighborhoods.arguments import Weights, free_layers, layer_query, weights_of
+from jmlv.neighborhoods.arguments import Weights, layer_query, weights_of
+from jmlv.neighborhoods.counterexamples import Counterexamples, Vector
 from jmlv.neighborhoods.hitting_set import largest_uncut
-from jmlv.numerics import search_precision
-from jmlv.oracles import PGD, Deadline, Evidence, Query, judge
-from jmlv.oracles.falsify import descend
+from jmlv.oracles import PGD, Deadline, Query
 from jmlv.progress import Bar, NoProgress, Progress
 from jmlv.properties import Property
-from jmlv.regions import Box, Layers
-from jmlv.verdict import Status
+from jmlv.regions import Layers
 
-Image = Float[np.ndarray, "height width channel"]
-Vector = Float[np.ndarray, " layer"]
-
-ATTACK = PGD(restarts=4, steps=25)
+ATTACK = PGD(restarts=4, steps=20)
 """Looks for counterexamples unless another attack is asked for."""
 
-ROUNDING = 2.0**-22
-"""Added to how far a counterexample reaches: neighbourhoods are boxes of float32 numbers."""
-
-SCALES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.97])
-FINE_SCALES = np.array([0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99])
-SHARES = np.array([0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95])
 PATIENCE = 4
 """Attacks in a row that may fail."""
-
-TRIALS = 64
-"""Points evaluated at a time while a counterexample is pulled in."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,10 +68,12 @@ def size_upper_bound(
 
     A counterexample that reaches ``r_d`` on each layer lies in every neighbourhood with
     ``epsilon >= r``, so a robust one has ``epsilon_d < r_d`` for some ``d``. The largest epsilon that
-    respects all such cuts (:func:`jmlv.neighborhoods.hitting_set.largest_uncut`) bounds all sizes;
-    it is attacked, scaled down as far as the attack still succeeds, the counterexample is pulled in
-    layer by layer along its own sign pattern ``x + epsilon s`` (forward passes only) so that it binds
-    few layers, and cut off. Every counterexample is replayed in float64 and float32 before it counts.
+    respects all such cuts (:func:`jmlv.neighborhoods.hitting_set.largest_uncut`) bounds all sizes.
+    It is attacked; the counterexample is pulled in along its own sign pattern ``x + epsilon s``
+    (forward passes only) so that it binds few layers, attacked again in what is left, and so on; the
+    layers that it binds are closed, and the rest is attacked, as long as that succeeds (disjoint
+    cores: Davies and Bacchus, CP 2011). Every counterexample is replayed in float64 and float32
+    before it counts.
 
     Branch and bound over epsilon on a fixed pattern ``x + epsilon s`` cannot give more: robustness is
     inherited by smaller neighbourhoods, so a box of epsilons is ruled out by its lowest corner alone.
@@ -140,14 +125,8 @@ class _Cutting:
         deadline: Deadline,
         bar: Bar,
     ) -> None:
-        self.query, self.layers, self.weights = query, layers, weights
-        self.attack, self.deadline, self.bar = attack, deadline, bar
-        self.x, self.index = query.lower, np.asarray(layers.index)
-        self.form = jax.tree.map(np.float32, query.property.form(query.label_count))
-        self.random = np.random.default_rng(attack.seed)
-        self.key = jax.random.key(attack.seed)
-        self.pixels = pixels_read(query.graph)
-        self.free = free_layers(query.graph, layers)
+        self.counterexamples = Counterexamples(query, layers, attack, deadline)
+        self.layers, self.weights, self.deadline, self.bar = layers, weights, deadline, bar
         self.cuts: list[Vector] = []
         self.trace: list[tuple[float, float]] = []
         self.present = layers.counts() > 0
@@ -157,82 +136,36 @@ class _Cutting:
     def run(self) -> SizeUpperBound:
         failures, reason = 0, "the budget ended"
         while not self.deadline.passed:
-            found = self._counterexample(SCALES if len(self.cuts) < 24 else FINE_SCALES)
-            failures += 1
-            if failures > PATIENCE:
-                reason = "no counterexample was found in what the cuts leave"
-                break
-            if found is None:
-                continue
-            before = len(self.cuts)
-            self._cut(*found)
-            if len(self.cuts) > before:
+            if self._pack():
                 failures = 0
                 self._solve()
+            elif (failures := failures + 1) > PATIENCE:
+                reason = "no counterexample was found in what the cuts leave"
+                break
         return SizeUpperBound(
             self.bound, self.epsilon, np.array(self.cuts).reshape(-1, self.layers.count),
             self.weights, self.layers, tuple(self.trace), self.deadline.elapsed, reason,
         )  # fmt: skip
 
-    def _counterexample(self, scales: np.ndarray) -> tuple[Image, Vector] | None:
-        """The sign pattern of a counterexample at the smallest scale at which one is found."""
-        epsilons = scales[:, None] * self.epsilon
-        radius = epsilons[:, self.index][..., None]
-        lower, upper = np.clip(self.x - radius, 0, 1), np.clip(self.x + radius, 0, 1)
-        self.key, key = jax.random.split(self.key)
-        boxes = (jnp.asarray(side, jnp.float32) for side in (lower, upper))
-        with search_precision():
-            points, margins = descend(self.attack, self.query.graph, self.form, *boxes, key)
-        for point, margin, epsilon in zip(points, margins, epsilons):
-            if margin <= 0:
-                reach = epsilon[self.index][..., None]
-                moved = (point - self.x) * self.pixels
-                pattern = np.where(reach > 0, moved / np.maximum(reach, 1e-9), 0)
-                return np.clip(pattern, -1, 1).astype(np.float32), epsilon
-        return None
+    def _pack(self) -> bool:
+        """Cuts the largest uncut neighbourhood off, by counterexamples that share no layer.
 
-    def _cut(self, pattern: Image, epsilon: Vector) -> None:
-        """Adds the counterexample as it is and pulled in, three ways."""
-        for _ in range(3):
-            if not self.deadline.passed:
-                self._add(pattern, self._pulled_in(pattern, epsilon))
-        self._add(pattern, epsilon)
-
-    def _pulled_in(self, pattern: Image, epsilon: Vector) -> Vector:
-        """Lowers one layer after another while ``x + epsilon pattern`` stays a counterexample.
-
-        Of a batch of lowered layers the one that gives up most of its epsilon, with some noise, is
-        taken.
+        Each closes the layers that it binds; so each costs the master a layer of its own, and the
+        master is solved once for all.
         """
-        idle = 0
-        while idle < 2 and not self.deadline.passed:
-            tried = np.repeat(epsilon[None], TRIALS, 0)
-            layer = self.random.choice(np.flatnonzero(epsilon * ~self.free > 0), TRIALS)
-            share = self.random.choice(SHARES, TRIALS)
-            tried[np.arange(TRIALS), layer] *= share
-            gain = np.where(self._margins(pattern, tried) <= 0, 1 - share, 0.0)
-            best = int(np.argmax(gain * self.random.uniform(0.5, 1.0, TRIALS)))
-            idle = 0 if gain[best] > 0 else idle + 1
-            epsilon = tried[best] if gain[best] > 0 else epsilon
-        return epsilon
+        epsilon, packed = self.epsilon.copy(), False
+        while not self.deadline.passed:
+            cut = self.counterexamples.cut(epsilon)
+            if cut is None:
+                break
+            self._keep(cut)
+            epsilon[cut > 0], packed = 0, True
+        return packed
 
-    def _margins(self, pattern: Image, epsilons: Float[np.ndarray, "trial layer"]) -> np.ndarray:
-        with search_precision():
-            arguments = self.query.graph, self.form, self.x, self.index, pattern
-            return np.asarray(_margins_along(*arguments, epsilons.astype(np.float32)))
-
-    def _add(self, pattern: Image, epsilon: Vector) -> None:
-        """A cut, if the counterexample replays; what it reaches is measured at the replayed point."""
-        radius = epsilon[self.index][..., None]
-        point = np.clip(self.x + radius * pattern, 0, 1).astype(np.float32)
-        between = Box(np.minimum(self.x, point), np.maximum(self.x, point))
-        query = dataclasses.replace(self.query, lower=between.lower, upper=between.upper)
-        verdict = judge(query, Evidence(point=point), self.attack.name)
-        if verdict.status is Status.NOT_ROBUST:
-            distance = np.abs(verdict.witness.astype(float) - self.x).max(-1)
-            reach = np.zeros(self.layers.count)
-            np.maximum.at(reach, self.index, distance)
-            self.cuts.append(np.where(reach > 0, reach + ROUNDING, 0.0))
+    def _keep(self, cut: Vector) -> None:
+        """Remembers a cut, and forgets those that it makes needless."""
+        if not any(_implies(known, cut) for known in self.cuts):
+            self.cuts = [known for known in self.cuts if not _implies(cut, known)] + [cut]
 
     def _solve(self) -> None:
         seconds = min(5.0, max(0.05, self.deadline.remaining))
@@ -245,7 +178,6 @@ class _Cutting:
         self.bar.update(1, bound=self.bound)
 
 
-@jax.jit
-def _margins_along(graph, form, x, index, pattern, epsilons) -> Float[Array, " trial"]:
-    points = jnp.clip(x + epsilons[:, index][..., None] * pattern, 0, 1)
-    return form.margin(graph.scores(points))
+def _implies(cut: Vector, other: Vector) -> bool:
+    """Whether every neighbourhood that respects one cut respects the other."""
+    return bool(np.all((cut == 0) | (other >= cut)))

@@ -82,36 +82,33 @@ def descend(
     The steps are a Python loop over one compiled step: XLA runs convolutions inside its own loops
     on one CPU thread, many times slower.
     """
-    x = _starts(pgd, lower, upper, key)
-    best, least = x, jnp.full(x.shape[:2], jnp.inf)
-    for eta in pgd.step * np.linspace(1.0, 0.05, pgd.steps, dtype=np.float32):
-        x, best, least = _step(graph, form, lower, upper, x, best, least, eta)
-    _, best, least = _step(graph, form, lower, upper, x, best, least, np.float32(0))
-    winner = np.argmin(least, axis=1)
-    boxes = np.arange(len(winner))
-    return np.asarray(best)[boxes, winner], np.asarray(least)[boxes, winner]
+    etas = pgd.step * np.linspace(1.0, 0.05, pgd.steps)
+    return descend_from(graph, form, lower, upper, _starts(pgd, lower, upper, key), etas)
 
 
 def descend_from(
     graph: Graph,
     form: MarginForm,
-    lower: Float[Array, "*image"],
-    upper: Float[Array, "*image"],
-    points: Float[Array, "start *image"],
-    steps: int,
-    step: float = 0.2,
-) -> tuple[Float[np.ndarray, "*image"], float]:
-    """A few steps from given starts in one box: the point of least margin, and its margin."""
-    x, lower, upper = (jnp.asarray(v)[None] for v in (points, lower, upper))
+    lower: Float[Array, "box *image"],
+    upper: Float[Array, "box *image"],
+    points: Float[Array, "box start *image"],
+    etas: Float[np.ndarray, " step"],
+) -> tuple[Float[np.ndarray, "box *image"], Float[np.ndarray, " box"]]:
+    """As :func:`descend`, from given starts in each box, with given steps ``eta``."""
+    x = points
     best, least = x, jnp.full(x.shape[:2], jnp.inf)
-    for eta in (*(step * np.linspace(1.0, 0.1, steps, dtype=np.float32)), np.float32(0)):
+    for eta in (*etas, 0.0):
         x, best, least = _step(graph, form, lower, upper, x, best, least, np.float32(eta))
-    winner = int(np.argmin(least[0]))
-    return np.asarray(best[0, winner]), float(least[0, winner])
+    winner = np.argmin(least, axis=1)
+    boxes = np.arange(len(winner))
+    return np.asarray(best)[boxes, winner], np.asarray(least)[boxes, winner]
 
 
 DESCENTS = 4
 """How many points :class:`Weakest` descends from at a time."""
+
+STEPS = 0.2 * np.linspace(1.0, 0.1, 6)
+"""Its steps, as shares of each entry's radius."""
 
 
 class Weakest:
@@ -130,13 +127,12 @@ class Weakest:
         """Descends on the margin from the first `DESCENTS` points, clipped into the box."""
         query = self.query
         points = np.resize(np.asarray(points, np.float32), (DESCENTS, *query.lower.shape))
-        box = query.lower, query.upper
+        points = np.clip(points, query.lower, query.upper)
+        boxes = (jnp.asarray(v)[None] for v in (query.lower, query.upper, points))
         with search_precision():
-            found, margin = descend_from(
-                query.graph, self.form, *box, np.clip(points, *box), steps=6
-            )
-        if margin < self.margin:
-            self.keep(found)
+            found, margins = descend_from(query.graph, self.form, *boxes, STEPS)
+        if margins[0] < self.margin:
+            self.keep(found[0])
 
     def keep(self, point: Float[np.ndarray, "*image"]) -> None:
         """Remembers a point of the box if none was weaker. A NaN in a margin is no reason to."""

@@ -1,0 +1,172 @@
+"""Counterexamples that reach no further than they must, in as few layers as they can."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jmlv.graph.reads import pixels_read
+from jmlv.neighborhoods.arguments import free_layers
+from jmlv.numerics import search_precision
+from jmlv.oracles import PGD, Deadline, Evidence, Query, judge
+from jmlv.oracles.falsify import descend, descend_from
+from jmlv.regions import Box, Layers
+from jmlv.verdict import Status
+
+Image = Float[np.ndarray, "height width channel"]
+Vector = Float[np.ndarray, " layer"]
+
+ROUNDING = 2.0**-22
+"""Added to how far a counterexample reaches: neighbourhoods are boxes of float32 numbers."""
+
+INSIDE = 0.99
+"""The share of a neighbourhood that is attacked: known counterexamples lie on its boundary."""
+
+SMALLER = np.array([0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99])
+"""The scales at which a smaller counterexample is looked for."""
+
+SHARES = np.array([0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95])
+"""What may be left of a layer's epsilon in one trial."""
+
+TRIALS = 64
+"""Points evaluated at a time while a counterexample is pulled in."""
+
+STEPS = 0.5 * np.linspace(1.0, 0.05, 12)
+"""From a counterexample to one in a smaller neighbourhood; shares of each pixel's radius."""
+
+
+class Counterexample(NamedTuple):
+    """The point ``x + epsilon pattern``, with entries of the pattern in [-1, 1]."""
+
+    pattern: Image
+    epsilon: Vector
+
+
+class Counterexamples:
+    """Looks for counterexamples in layered neighbourhoods of one image, and makes them smaller.
+
+    Args:
+        query: of the whole image, ``lower`` is ``x`` itself.
+        layers: the layers around the perturbed object, or bands of them.
+        attack: finds the first ones.
+        deadline: when to leave them as they are.
+    """
+
+    def __init__(self, query: Query, layers: Layers, attack: PGD, deadline: Deadline) -> None:
+        self.query, self.layers, self.attack, self.deadline = query, layers, attack, deadline
+        self.x, self.index = query.lower, np.asarray(layers.index)
+        self.form = jax.tree.map(np.float32, query.property.form(query.label_count))
+        self.pixels = pixels_read(query.graph)
+        self.free = free_layers(query.graph, layers)
+        self.random = np.random.default_rng(attack.seed)
+        self.key = jax.random.key(attack.seed)
+
+    def cut(self, epsilon: Vector) -> Vector | None:
+        """How far a counterexample in a neighbourhood reaches on each layer, if the attack finds one.
+
+        It is pulled in, another is looked for in what is left, and so on. The last that replays in
+        both precisions counts.
+        """
+        chain, found = [], self._within(epsilon)
+        while found is not None:
+            chain += [found, self._pulled_in(found)]
+            found = None if self.deadline.passed else self._smaller(chain[-1])
+        reached = (self._reach(known) for known in reversed(chain))
+        return next((reach for reach in reached if reach is not None), None)
+
+    def _within(self, epsilon: Vector) -> Counterexample | None:
+        """One well inside a neighbourhood.
+
+        The attack starts from the whole of it: in a small neighbourhood every layer has a part in
+        a counterexample, and it can't be pulled in to a few.
+        """
+        epsilons = INSIDE * epsilon[None]
+        lower, upper, _ = self._boxes(epsilons)
+        self.key, key = jax.random.split(self.key)
+        with search_precision():
+            found = descend(self.attack, self.query.graph, self.form, lower, upper, key)
+        return self._first(epsilons, *found)
+
+    def _reach(self, known: Counterexample) -> Vector | None:
+        """How far its point is from ``x`` on each layer; None unless it replays."""
+        radius = known.epsilon[self.index][..., None]
+        point = np.clip(self.x + radius * known.pattern, 0, 1).astype(np.float32)
+        between = Box(np.minimum(self.x, point), np.maximum(self.x, point))
+        query = dataclasses.replace(self.query, lower=between.lower, upper=between.upper)
+        verdict = judge(query, Evidence(point=point), self.attack.name)
+        if verdict.status is not Status.NOT_ROBUST:
+            return None
+        distance = np.abs(verdict.witness.astype(float) - self.x).max(-1)
+        reach = np.zeros(self.layers.count)
+        np.maximum.at(reach, self.index, distance)
+        return np.where(reach > 0, reach + ROUNDING, 0.0)
+
+    def _smaller(self, known: Counterexample) -> Counterexample | None:
+        """One at the smallest scale at which a few steps from this one, or from ``x``, find one."""
+        epsilons = SMALLER[:, None] * known.epsilon
+        lower, upper, radius = self._boxes(epsilons)
+        starts = jnp.clip(self.x + radius * known.pattern, lower, upper), (lower + upper) / 2
+        starts = jnp.stack(starts, 1)
+        with search_precision():
+            found = descend_from(self.query.graph, self.form, lower, upper, starts, STEPS)
+        return self._first(epsilons, *found)
+
+    def _boxes(self, epsilons: Float[np.ndarray, "box layer"]) -> tuple[Array, Array, Array]:
+        radius = jnp.asarray(epsilons[:, self.index][..., None], jnp.float32)
+        return jnp.clip(self.x - radius, 0, 1), jnp.clip(self.x + radius, 0, 1), radius
+
+    def _first(
+        self, epsilons: np.ndarray, points: np.ndarray, margins: np.ndarray
+    ) -> Counterexample | None:
+        """The first of these points that is a counterexample."""
+        broken = np.flatnonzero(margins <= 0)
+        if not len(broken):
+            return None
+        point, epsilon = points[broken[0]], epsilons[broken[0]]
+        radius = epsilon[self.index][..., None]
+        moved = (point - self.x) * self.pixels
+        pattern = np.where(radius > 0, moved / np.maximum(radius, 1e-9), 0)
+        return Counterexample(np.clip(pattern, -1, 1).astype(np.float32), epsilon)
+
+    def _pulled_in(self, known: Counterexample) -> Counterexample:
+        """Lowers layers, again and again, while ``x + epsilon pattern`` stays a counterexample.
+
+        Of a batch of trials the one that gives up most of its epsilons is taken, with some noise and
+        a premium on layers that are given up altogether.
+        """
+        epsilon, idle = known.epsilon, 0
+        while idle < 2 and not self.deadline.passed:
+            shares = self._shares(epsilon)
+            tried = epsilon * shares
+            broken = self._margins(known.pattern, tried) <= 0
+            gain = broken * np.sum(1 - shares + (shares == 0), axis=1)
+            best = int(np.argmax(gain * self.random.uniform(0.5, 1.0, TRIALS)))
+            idle = 0 if gain[best] > 0 else idle + 1
+            epsilon = tried[best] if gain[best] > 0 else epsilon
+        return Counterexample(known.pattern, epsilon)
+
+    def _shares(self, epsilon: Vector) -> Float[np.ndarray, "trial layer"]:
+        """What to keep of each layer's epsilon: several layers closed, or one of them lowered."""
+        live = np.flatnonzero(epsilon * ~self.free > 0)
+        shares, several = np.ones((TRIALS, len(epsilon))), TRIALS // 2
+        rate = self.random.choice([0.5, 0.25, 0.1], (several, 1))
+        shares[:several, live] = self.random.random((several, len(live))) >= rate
+        one = np.arange(several, TRIALS), self.random.choice(live, TRIALS - several)
+        shares[one] = self.random.choice(SHARES, TRIALS - several)
+        return shares
+
+    def _margins(self, pattern: Image, epsilons: Float[np.ndarray, "trial layer"]) -> np.ndarray:
+        with search_precision():
+            arguments = self.query.graph, self.form, self.x, self.index, pattern
+            return np.asarray(_margins_along(*arguments, epsilons.astype(np.float32)))
+
+
+@jax.jit
+def _margins_along(graph, form, x, index, pattern, epsilons) -> Float[Array, " trial"]:
+    points = jnp.clip(x + epsilons[:, index][..., None] * pattern, 0, 1)
+    return form.margin(graph.scores(points))
