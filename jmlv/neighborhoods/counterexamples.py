@@ -24,8 +24,12 @@ Vector = Float[np.ndarray, " layer"]
 ROUNDING = 2.0**-22
 """Added to how far a counterexample reaches: neighbourhoods are boxes of float32 numbers."""
 
-INSIDE = 0.99
-"""The share of a neighbourhood that is attacked: known counterexamples lie on its boundary."""
+WHOLE = np.array([0.99])
+"""Scales of the neighbourhood that is attacked: all of it, but for the boundary, on which known
+counterexamples lie. Of those in the whole many can be pulled in to a few layers."""
+
+EVEN = np.array([0.3, 0.5, 0.7, 0.9])
+"""Scales at which counterexamples have a part in every layer."""
 
 SMALLER = np.array([0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99])
 """The scales at which a smaller counterexample is looked for."""
@@ -66,26 +70,24 @@ class Counterexamples:
         self.random = np.random.default_rng(attack.seed)
         self.key = jax.random.key(attack.seed)
 
-    def cut(self, epsilon: Vector) -> Vector | None:
+    def cut(self, epsilon: Vector, scales: Float[np.ndarray, " scale"] = WHOLE) -> Vector | None:
         """How far a counterexample in a neighbourhood reaches on each layer, if the attack finds one.
 
         It is pulled in, another is looked for in what is left, and so on. The last that replays in
         both precisions counts.
+
+        Args:
+            epsilon: of the neighbourhood.
+            scales: of it that are attacked; it begins with the first that gives a counterexample.
         """
-        chain, found = [], self._within(epsilon)
+        chain, found = [], self._attacked(scales[:, None] * epsilon)
         while found is not None:
             chain += [found, self._pulled_in(found)]
             found = None if self.deadline.passed else self._smaller(chain[-1])
         reached = (self._reach(known) for known in reversed(chain))
         return next((reach for reach in reached if reach is not None), None)
 
-    def _within(self, epsilon: Vector) -> Counterexample | None:
-        """One well inside a neighbourhood.
-
-        The attack starts from the whole of it: in a small neighbourhood every layer has a part in
-        a counterexample, and it can't be pulled in to a few.
-        """
-        epsilons = INSIDE * epsilon[None]
+    def _attacked(self, epsilons: Float[np.ndarray, "box layer"]) -> Counterexample | None:
         lower, upper, _ = self._boxes(epsilons)
         self.key, key = jax.random.split(self.key)
         with search_precision():

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jmlv.graph import Classifier
 from jmlv.neighborhoods.arguments import Weights, layer_query, weights_of
-from jmlv.neighborhoods.counterexamples import Counterexamples, Vector
+from jmlv.neighborhoods.counterexamples import EVEN, WHOLE, Counterexamples, Vector
 from jmlv.neighborhoods.hitting_set import largest_uncut
 from jmlv.oracles import PGD, Deadline, Query
 from jmlv.progress import Bar, NoProgress, Progress
@@ -151,16 +151,22 @@ class _Cutting:
         """Cuts the largest uncut neighbourhood off, by counterexamples that share no layer.
 
         Each closes the layers that it binds; so each costs the master a layer of its own, and the
-        master is solved once for all.
+        master is solved once for all. One more is spread over the layers evenly: where there are
+        few layers, the best neighbourhood is no corner.
         """
-        epsilon, packed = self.epsilon.copy(), False
-        while not self.deadline.passed:
-            cut = self.counterexamples.cut(epsilon)
-            if cut is None:
-                break
-            self._keep(cut)
+        epsilon, packed = self.epsilon.copy(), self._cut(self.epsilon, EVEN) is not None
+        while (cut := self._cut(epsilon, WHOLE)) is not None:
             epsilon[cut > 0], packed = 0, True
         return packed
+
+    def _cut(self, epsilon: Vector, scales: Float[np.ndarray, " scale"]) -> Vector | None:
+        """The cut of a counterexample in a neighbourhood, which is remembered; None without one."""
+        if self.deadline.passed:
+            return None
+        cut = self.counterexamples.cut(epsilon, scales)
+        if cut is not None:
+            self._keep(cut)
+        return cut
 
     def _keep(self, cut: Vector) -> None:
         """Remembers a cut, and forgets those that it makes needless."""
