@@ -13,15 +13,18 @@ from jmlv.oracles import MILP, PGD, Bounds, Cascade, Oracle
 
 Vector = Float[np.ndarray, " movable"]
 
+SHARE = 0.005
+"""A step is worth a question if it adds so much to the size, relatively."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CompletePhase:
     """Scales the certified neighbourhood up, then widens it layer by layer with adaptive steps.
 
     Each candidate is checked against the counterexamples already known, then by CROWN, PGD and the
-    complete solver on alpha-CROWN's intervals (it gives up at once on models that are beyond it; some
-    it proves by these bounds alone). Steps double on success and are quartered on failure, until every layer's step is under a grey level or the time
-    is spent.
+    complete solver on alpha-CROWN's intervals (it gives up at once on models that are beyond it;
+    some it proves by these bounds alone). Steps double on success and are quartered on failure,
+    until none would add a two-hundredth to the size or the time is spent.
 
     Attributes:
         seconds: for the whole phase; 0 leaves it out.
@@ -32,7 +35,7 @@ class CompletePhase:
 
     seconds: float = 20.0
     oracle: Oracle = Cascade((Bounds(), PGD(), MILP(time_limit=10.0, largest=1000)))
-    factors: tuple[float, ...] = (1.05, 1.15, 1.3, 1.6, 2.0)
+    factors: tuple[float, ...] = (1.02, 1.05, 1.15, 1.3, 1.6, 2.0)
     step: float = 0.05
 
     def __post_init__(self) -> None:
@@ -73,9 +76,10 @@ class Widening:
     def widen(self, first_step: float) -> None:
         weights = self.problem.weights[self.problem.movable]
         step = np.where((self.epsilon < 1) & (weights > 0), first_step, 0.0)
-        while step.max() >= GREY_LEVEL:
+        worth = SHARE * max(float(weights @ self.epsilon), GREY_LEVEL)
+        while np.max(weights * step, initial=0.0) >= worth:
             for d in np.argsort(-weights * step, kind="stable"):
-                if step[d] >= GREY_LEVEL:
+                if weights[d] * step[d] >= worth:
                     candidate = self.epsilon.copy()
                     candidate[d] = min(1.0, candidate[d] + step[d])
                     step[d] *= 2.0 if self.proves(candidate) else 0.25

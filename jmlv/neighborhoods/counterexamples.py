@@ -78,7 +78,7 @@ class Counterexamples:
 
         Args:
             epsilon: of the neighbourhood.
-            scales: of it that are attacked; it begins with the first that gives a counterexample.
+            scales: which boxes in it are attacked; the first in which one is found is taken.
         """
         chain, found = [], self._attacked(scales[:, None] * epsilon)
         while found is not None:

@@ -31,7 +31,7 @@ class SizeUpperBound:
         value: the bound on ``weights . epsilon``.
         epsilon: (layer,) the largest neighbourhood that no counterexample found rules out.
         cuts: (cut, layer) how far each counterexample reaches on each layer; a robust neighbourhood
-            is smaller on some layer of every cut.
+            is smaller on some layer of every cut. Cuts that another one implies are left out.
         weights: (layer,) what sizes are weighed with.
         layers: the layers, or bands of them.
         trace: ``(seconds, bound)`` after every round.
