@@ -75,15 +75,7 @@ def report(records: list[dict], out: Path) -> None:
             (network, len(members), sizes.mean(), uppers.mean(), uppers.mean() / sizes.mean(),
              gaps.min(), gaps.max())
         )  # fmt: skip
-    header = (
-        "network",
-        "cases",
-        "certified",
-        "upper",
-        "ratio of means",
-        "least gap",
-        "largest gap",
-    )
+    header = "network", "cases", "certified", "upper", "ratio of means", "least gap", "largest gap"
     text = table(header, rows)
     (out / "table.txt").write_text(text + "\n")
     print(text)

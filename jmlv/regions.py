@@ -177,6 +177,23 @@ class Layers:
         """One value per layer as one value per pixel; differentiable and vmappable."""
         return jnp.asarray(epsilon)[jnp.asarray(self.index)][..., None]
 
+    def reach(
+        self,
+        x: Float[np.ndarray, "height width channel"],
+        point: Float[np.ndarray, "height width channel"],
+    ) -> Float[np.ndarray, " layer"]:
+        """How far a point is from ``x`` on each layer: neighbourhoods that reach so far hold it.
+
+        >>> import numpy as np, jmlv
+        >>> layers = jmlv.Layers.around(np.eye(1, 3, dtype=bool))
+        >>> layers.reach(np.zeros((1, 3, 1)), np.array([[[0.5], [-0.25], [0.0]]]))
+        array([0.5 , 0.25, 0.  ])
+        """
+        distance = np.abs(np.asarray(point, float) - np.asarray(x, float)).max(-1)
+        farthest = np.zeros(self.count)
+        np.maximum.at(farthest, np.asarray(self.index), distance)
+        return farthest
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Layers) and np.array_equal(self.index, other.index)
 

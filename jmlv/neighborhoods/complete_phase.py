@@ -76,7 +76,7 @@ class Widening:
     def widen(self, first_step: float) -> None:
         weights = self.problem.weights[self.problem.movable]
         step = np.where((self.epsilon < 1) & (weights > 0), first_step, 0.0)
-        worth = SHARE * max(float(weights @ self.epsilon), GREY_LEVEL)
+        worth = SHARE * max(float(weights @ self.epsilon), GREY_LEVEL)  # a size can be 0
         while np.max(weights * step, initial=0.0) >= worth:
             for d in np.argsort(-weights * step, kind="stable"):
                 if weights[d] * step[d] >= worth:

@@ -15,7 +15,7 @@ from jmlv.neighborhoods.arguments import free_layers
 from jmlv.numerics import search_precision
 from jmlv.oracles import PGD, Deadline, Evidence, Query, judge
 from jmlv.oracles.falsify import descend, descend_from
-from jmlv.regions import Box, Layers
+from jmlv.regions import Box, LayeredNeighborhood, Layers
 from jmlv.verdict import Status
 
 Image = Float[np.ndarray, "height width channel"]
@@ -103,9 +103,7 @@ class Counterexamples:
         verdict = judge(query, Evidence(point=point), self.attack.name)
         if verdict.status is not Status.NOT_ROBUST:
             return None
-        distance = np.abs(verdict.witness.astype(float) - self.x).max(-1)
-        reach = np.zeros(self.layers.count)
-        np.maximum.at(reach, self.index, distance)
+        reach = self.layers.reach(self.x, verdict.witness)
         return np.where(reach > 0, reach + ROUNDING, 0.0)
 
     def _smaller(self, known: Counterexample) -> Counterexample | None:
@@ -119,8 +117,7 @@ class Counterexamples:
         return self._first(epsilons, *found)
 
     def _boxes(self, epsilons: Float[np.ndarray, "box layer"]) -> tuple[Array, Array, Array]:
-        radius = jnp.asarray(epsilons[:, self.index][..., None], jnp.float32)
-        return jnp.clip(self.x - radius, 0, 1), jnp.clip(self.x + radius, 0, 1), radius
+        return _boxes(self.x, self.layers, epsilons.astype(np.float32))
 
     def _first(
         self, epsilons: np.ndarray, points: np.ndarray, margins: np.ndarray
@@ -166,6 +163,13 @@ class Counterexamples:
         with search_precision():
             arguments = self.query.graph, self.form, self.x, self.index, pattern
             return np.asarray(_margins_along(*arguments, epsilons.astype(np.float32)))
+
+
+@jax.jit
+def _boxes(x: Array, layers: Layers, epsilons: Array) -> tuple[Array, Array, Array]:
+    """Both ends of each neighbourhood, and the radius of every pixel."""
+    box = jax.vmap(lambda epsilon: LayeredNeighborhood(x, layers, epsilon).box())(epsilons)
+    return box.lower, box.upper, jax.vmap(layers.spread)(epsilons)
 
 
 @jax.jit

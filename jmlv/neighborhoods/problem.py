@@ -177,10 +177,7 @@ class Problem:
     ) -> Float[np.ndarray, " movable"]:
         """How far a point is from the image on each movable layer: it lies in every neighbourhood
         with at least these epsilons."""
-        distance = np.abs(np.asarray(point) - self.x).max(-1)
-        farthest = np.zeros(self.layers.count)
-        np.maximum.at(farthest, np.asarray(self.layers.index), distance)
-        return farthest[self.movable]
+        return self.layers.reach(self.x, point)[self.movable]
 
     def improves(self, epsilon: Float[Array, " movable"]) -> bool:
         return self.best is None or self.size(epsilon) > float(self.weights @ self.best)
