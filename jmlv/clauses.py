@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from jmlv.properties import Row, Tree, leaves
 
@@ -36,6 +36,42 @@ def open_clauses(tree: Tree, proven: Set[int], limit: int = 1024) -> list[Clause
     except _TooMany:
         return None
     return sorted(_minimal(found), key=sorted)
+
+
+def weakest_clause(tree: Tree, rows: Sequence[float]) -> list[int]:
+    """The clause whose largest row is least, where the rows have these values.
+
+    That row's value is the margin, so the property is lost iff no row of the clause is positive.
+
+    >>> import jmlv
+    >>> weakest_clause(jmlv.InTopK(0, k=2).tree(4), [0.5, -1.0, 0.25])
+    [1, 2]
+    """
+    return _weakest(tree, rows, 0)[1]
+
+
+def width(tree: Tree) -> int:
+    """The largest number of rows in a clause.
+
+    >>> import jmlv
+    >>> width((jmlv.InTopK(0, k=2) & jmlv.AboveThreshold(0, 0.5)).tree(4))
+    2
+    """
+    if isinstance(tree, Row):
+        return 1
+    return sum(sorted(map(width, tree.children))[-tree.k :])
+
+
+def _weakest(tree: Tree, rows: Sequence[float], start: int) -> tuple[float, list[int]]:
+    """Margin and weakest clause of a tree whose rows begin at ``start``."""
+    if isinstance(tree, Row):
+        return rows[start], [start]
+    found = []
+    for child in tree.children:
+        found.append(_weakest(child, rows, start))
+        start += len(leaves(child))
+    chosen = sorted(found)[: tree.k]
+    return chosen[-1][0], [row for _, clause in chosen for row in clause]
 
 
 class _TooMany(Exception):

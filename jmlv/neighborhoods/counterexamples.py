@@ -88,11 +88,7 @@ class Counterexamples:
         return next((reach for reach in reached if reach is not None), None)
 
     def _attacked(self, epsilons: Float[np.ndarray, "box layer"]) -> Counterexample | None:
-        lower, upper, _ = self._boxes(epsilons)
-        self.key, key = jax.random.split(self.key)
-        with search_precision():
-            found = descend(self.attack, self.query.graph, self.form, lower, upper, key)
-        return self._first(epsilons, *found)
+        return self._first(epsilons, *self.attacked(self.attack, epsilons))
 
     def _reach(self, known: Counterexample) -> Vector | None:
         """How far its point is from ``x`` on each layer; None unless it replays."""
@@ -106,15 +102,46 @@ class Counterexamples:
         reach = self.layers.reach(self.x, verdict.witness)
         return np.where(reach > 0, reach + ROUNDING, 0.0)
 
+    def weakened(
+        self,
+        epsilons: Float[np.ndarray, "box layer"],
+        patterns: Float[np.ndarray, "box start *image"],
+    ) -> tuple[Float[np.ndarray, "box *image"], Float[np.ndarray, " box"]]:
+        """The weakest points that a few steps from given patterns, or from ``x``, reach in each box.
+
+        Returns:
+            The points, and their margins.
+        """
+        lower, upper, radius = (side[:, None] for side in self._boxes(epsilons))
+        starts = jnp.clip(self.x + radius * patterns, lower, upper), (lower + upper) / 2
+        starts = jnp.concatenate(starts, 1)
+        with search_precision():
+            graph, form = self.query.graph, self.form
+            return descend_from(graph, form, lower[:, 0], upper[:, 0], starts, STEPS)
+
+    def attacked(
+        self, attack: PGD, epsilons: Float[np.ndarray, "box layer"]
+    ) -> tuple[Float[np.ndarray, "box *image"], Float[np.ndarray, " box"]]:
+        """The weakest points that an attack finds in each box, and their margins."""
+        lower, upper, _ = self._boxes(epsilons)
+        self.key, key = jax.random.split(self.key)
+        with search_precision():
+            return descend(attack, self.query.graph, self.form, lower, upper, key)
+
+    def patterns(
+        self, points: Float[np.ndarray, "box *image"], epsilons: Float[np.ndarray, "box layer"]
+    ) -> Float[np.ndarray, "box *image"]:
+        """Points as patterns of neighbourhoods; NaN in layers that those do not reach."""
+        radius = epsilons[:, self.index][..., None]
+        moved = (points - self.x) * self.pixels
+        share = np.where(radius > 0, moved / np.maximum(radius, 1e-9), np.nan)
+        return np.clip(share, -1, 1).astype(np.float32)
+
     def _smaller(self, known: Counterexample) -> Counterexample | None:
         """One at the smallest scale at which a few steps from this one, or from ``x``, find one."""
         epsilons = SMALLER[:, None] * known.epsilon
-        lower, upper, radius = self._boxes(epsilons)
-        starts = jnp.clip(self.x + radius * known.pattern, lower, upper), (lower + upper) / 2
-        starts = jnp.stack(starts, 1)
-        with search_precision():
-            found = descend_from(self.query.graph, self.form, lower, upper, starts, STEPS)
-        return self._first(epsilons, *found)
+        starts = np.repeat(known.pattern[None, None], len(epsilons), 0)
+        return self._first(epsilons, *self.weakened(epsilons, starts))
 
     def _boxes(self, epsilons: Float[np.ndarray, "box layer"]) -> tuple[Array, Array, Array]:
         return _boxes(self.x, self.layers, epsilons.astype(np.float32))
@@ -126,11 +153,9 @@ class Counterexamples:
         broken = np.flatnonzero(margins <= 0)
         if not len(broken):
             return None
-        point, epsilon = points[broken[0]], epsilons[broken[0]]
-        radius = epsilon[self.index][..., None]
-        moved = (point - self.x) * self.pixels
-        pattern = np.where(radius > 0, moved / np.maximum(radius, 1e-9), 0)
-        return Counterexample(np.clip(pattern, -1, 1).astype(np.float32), epsilon)
+        first = broken[:1]
+        (pattern,) = np.nan_to_num(self.patterns(points[first], epsilons[first]))
+        return Counterexample(pattern, epsilons[first[0]])
 
     def _pulled_in(self, known: Counterexample) -> Counterexample:
         """Lowers layers, again and again, while ``x + epsilon pattern`` stays a counterexample.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+TINY = 1e-300
+"""Only division by zero is avoided: a cost that is rounded up would make a bound too small."""
+
 
 def knapsack_step(
     gain: Float[np.ndarray, " n"],
@@ -28,13 +31,13 @@ def knapsack_step(
     >>> print(knapsack_step(np.ones(3), np.array([1.0, 2.0, 4.0]), 2.0, np.zeros(3), np.ones(3)))
     [1.  0.5 0. ]
     """
-    cost = np.maximum(cost, 0.0)
+    cost = np.maximum(np.asarray(cost, float), 0.0)
     room = high - low
     left = budget - cost @ low
-    order = np.argsort(-gain / np.maximum(cost, 1e-12), kind="stable")
+    order = np.argsort(-gain / np.maximum(cost, TINY), kind="stable")
     price = (cost * room)[order]
     before = np.concatenate([[0.0], np.cumsum(price)[:-1]])
-    share = np.clip((left - before) / np.maximum(price, 1e-12), 0.0, 1.0)
+    share = np.clip((left - before) / np.maximum(price, TINY), 0.0, 1.0)
     share[price <= 0] = 1.0
     step = low.astype(float).copy()
     step[order] += share * room[order]

@@ -1,4 +1,4 @@
-"""How large can any robust layered neighbourhood be? Counterexamples give a proven upper bound."""
+"""How large can any robust layered neighbourhood be? A proven upper bound, from counterexamples."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jmlv.graph import Classifier
-from jmlv.neighborhoods.arguments import Weights, layer_query, weights_of
+from jmlv.neighborhoods.arguments import Weights, free_layers, layer_query, weights_of
 from jmlv.neighborhoods.counterexamples import EVEN, WHOLE, Counterexamples, Vector
+from jmlv.neighborhoods.fixed_patterns import FixedPatterns
 from jmlv.neighborhoods.hitting_set import largest_uncut
 from jmlv.oracles import PGD, Deadline, Query
 from jmlv.progress import Bar, NoProgress, Progress
@@ -22,6 +23,12 @@ ATTACK = PGD(restarts=4, steps=20)
 PATIENCE = 4
 """Attacks in a row that may fail."""
 
+FEW = 8
+"""Layers, at most, whose epsilons are worth branching on."""
+
+SHARE = 1 / 4
+"""Of the budget for counterexamples where epsilons are branched on afterwards."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SizeUpperBound:
@@ -29,9 +36,10 @@ class SizeUpperBound:
 
     Attributes:
         value: the bound on ``weights . epsilon``.
-        epsilon: (layer,) the largest neighbourhood that no counterexample found rules out.
+        epsilon: (layer,) the largest neighbourhood that is not ruled out.
         cuts: (cut, layer) how far each counterexample reaches on each layer; a robust neighbourhood
             is smaller on some layer of every cut. Cuts that another one implies are left out.
+        boxes: boxes of epsilons that branch and bound looked at; 0 where there are many layers.
         weights: (layer,) what sizes are weighed with.
         layers: the layers, or bands of them.
         trace: ``(seconds, bound)`` after every round.
@@ -42,6 +50,7 @@ class SizeUpperBound:
     value: float
     epsilon: Vector
     cuts: Float[np.ndarray, "cut layer"]
+    boxes: int
     weights: Vector
     layers: Layers
     trace: tuple[tuple[float, float], ...]
@@ -49,7 +58,8 @@ class SizeUpperBound:
     reason: str
 
     def __repr__(self) -> str:
-        return f"SizeUpperBound({self.value:.4g}, {len(self.cuts)} cuts, {self.seconds:.1f} s)"
+        how = f"{len(self.cuts)} cuts, {self.boxes} boxes"
+        return f"SizeUpperBound({self.value:.4g}, {how}, {self.seconds:.1f} s)"
 
 
 def size_upper_bound(
@@ -75,8 +85,10 @@ def size_upper_bound(
     cores: Davies and Bacchus, CP 2011). Every counterexample is replayed in float64 and float32
     before it counts.
 
-    Branch and bound over epsilon on a fixed pattern ``x + epsilon s`` cannot give more: robustness is
-    inherited by smaller neighbourhoods, so a box of epsilons is ruled out by its lowest corner alone.
+    With at most `FEW` layers, or bands, two thirds of the budget go to branch and bound over epsilon:
+    on a fixed pattern the network is a function of epsilon, of which linear bounds rule out a
+    half-space of a box at a time (:class:`jmlv.neighborhoods.fixed_patterns.FixedPatterns`). The
+    better of both bounds counts. With many layers such bounds are too loose to rule anything out.
 
     Args:
         f, x, layers, property, weights: as for :func:`jmlv.grow`.
@@ -110,10 +122,11 @@ def bound_sizes(
     query: Query, layers: Layers, weights: Vector, attack: PGD, deadline: Deadline, bar: Bar
 ) -> SizeUpperBound:
     """:func:`size_upper_bound` for a query that has been traced and checked already."""
-    return _Cutting(query, layers, weights, attack, deadline, bar).run()
+    bounding = _Bounding(query, layers, weights, attack, deadline, bar)
+    return bounding.run()
 
 
-class _Cutting:
+class _Bounding:
     """The cuts so far, and the neighbourhood that they leave."""
 
     def __init__(
@@ -125,27 +138,51 @@ class _Cutting:
         deadline: Deadline,
         bar: Bar,
     ) -> None:
-        self.counterexamples = Counterexamples(query, layers, attack, deadline)
-        self.layers, self.weights, self.deadline, self.bar = layers, weights, deadline, bar
+        free, self.present = free_layers(query.graph, layers), layers.counts() > 0
+        self.few = np.count_nonzero(self.present & (weights > 0) & ~free) <= FEW
+        cutting = deadline.within(SHARE * deadline.remaining) if self.few else deadline
+        self.counterexamples = Counterexamples(query, layers, attack, cutting)
+        self.layers, self.weights, self.bar = layers, weights, bar
+        self.deadline, self.cutting = deadline, cutting
         self.cuts: list[Vector] = []
         self.trace: list[tuple[float, float]] = []
-        self.present = layers.counts() > 0
         self.epsilon = self.present.astype(float)
         self.bound = float(weights @ self.epsilon)
+        self.boxes = 0
 
     def run(self) -> SizeUpperBound:
-        failures, reason = 0, "the budget ended"
-        while not self.deadline.passed:
+        reason = self._cut_off()
+        if self.few and not self.deadline.passed:
+            reason = self._branch()
+        return SizeUpperBound(
+            self.bound, self.epsilon, self._all_cuts(), self.boxes, self.weights, self.layers,
+            tuple(self.trace), self.deadline.elapsed, reason,
+        )  # fmt: skip
+
+    def _cut_off(self) -> str:
+        """Lowers the bound by counterexamples; returns why it stopped."""
+        failures = 0
+        while not self.cutting.passed:
             if self._pack():
                 failures = 0
                 self._solve()
             elif (failures := failures + 1) > PATIENCE:
-                reason = "no counterexample was found in what the cuts leave"
-                break
-        return SizeUpperBound(
-            self.bound, self.epsilon, np.array(self.cuts).reshape(-1, self.layers.count),
-            self.weights, self.layers, tuple(self.trace), self.deadline.elapsed, reason,
-        )  # fmt: skip
+                return "no counterexample was found in what the cuts leave"
+        return "the budget ended"
+
+    def _branch(self) -> str:
+        """Lowers the bound by branching on epsilon; returns why it stopped."""
+        patterns = FixedPatterns(self.counterexamples, self.weights, self._all_cuts())
+        while not self.deadline.passed:
+            patterns.split()
+            self.boxes = patterns.nodes
+            self._lower(patterns.largest, patterns.bound)
+            if patterns.exhausted():
+                return "no counterexample was found in the largest neighbourhood that is left"
+        return "the budget ended"
+
+    def _all_cuts(self) -> Float[np.ndarray, "cut layer"]:
+        return np.array(self.cuts).reshape(-1, self.layers.count)
 
     def _pack(self) -> bool:
         """Cuts the largest uncut neighbourhood off, by counterexamples that share no layer.
@@ -161,7 +198,7 @@ class _Cutting:
 
     def _cut(self, epsilon: Vector, scales: Float[np.ndarray, " scale"]) -> Vector | None:
         """The cut of a counterexample in a neighbourhood, which is remembered; None without one."""
-        if self.deadline.passed:
+        if self.cutting.passed:
             return None
         cut = self.counterexamples.cut(epsilon, scales)
         if cut is not None:
@@ -174,12 +211,13 @@ class _Cutting:
             self.cuts = [known for known in self.cuts if not _implies(cut, known)] + [cut]
 
     def _solve(self) -> None:
-        seconds = min(5.0, max(0.05, self.deadline.remaining))
+        seconds = min(5.0, max(0.05, self.cutting.remaining))
         found = largest_uncut(np.array(self.cuts), self.weights * self.present, seconds)
-        if found is None:
-            return
-        self.epsilon = found[0] * self.present
-        self.bound = min(self.bound, found[1])
+        if found is not None:
+            self._lower(found[0] * self.present, found[1])
+
+    def _lower(self, epsilon: Vector, bound: float) -> None:
+        self.epsilon, self.bound = epsilon, min(self.bound, bound)
         self.trace.append((self.deadline.elapsed, self.bound))
         self.bar.update(1, bound=self.bound)
 
