@@ -28,17 +28,26 @@ def _body(rng, edges):
     return origin, (rng.random((edges, *zoo.SHAPE)) - origin) / edges
 
 
-@pytest.mark.parametrize("name", zoo.NETS)
+SMOOTH = {
+    act.__name__: lambda w, act=act: (
+        lambda x, a=w(72, 8), head=w.head(8): head(act(x.reshape(x.shape[0], -1) @ a))
+    )
+    for act in (jax.nn.gelu, jax.nn.silu, jax.nn.sigmoid, jnp.tanh, jax.nn.softplus)
+}
+NETS = zoo.NETS | SMOOTH
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_a_network_along_edges_is_the_network_and_lies_above_its_minorants(name):
     rng = np.random.default_rng(0)
-    graph = jmlv.trace(zoo.NETS[name](zoo.Weights(1)), zoo.SHAPE)
+    graph = jmlv.trace(NETS[name](zoo.Weights(1)), zoo.SHAPE)
     origin, edges = _body(rng, 3)
     coefficients, offsets = zoo.rows_of(rng)
     shares = np.concatenate([rng.random((40, 3)), list(itertools.product((0.0, 1.0), repeat=3))])
     with certificate_precision():
         graph = graph.astype("float64")
         images = jnp.asarray(origin + np.tensordot(shares, edges, 1))
-        body = along(graph, jnp.asarray(origin), jnp.asarray(edges))
+        body = jax.jit(along)(graph, jnp.asarray(origin), jnp.asarray(edges))
         scores = np.asarray(graph.scores(images))
         np.testing.assert_allclose(body.scores(jnp.asarray(shares)), scores, atol=1e-9)
         found = jax.jit(minorants)(body, jnp.asarray(coefficients), jnp.asarray(offsets))
@@ -138,10 +147,12 @@ def test_what_is_ruled_out_is_broken(seed, monkeypatch):
     def checking(self, nodes, patterns, rows):
         found = cuts(self, nodes, patterns, rows)
         for node, pattern, half in zip(nodes, patterns, found):
-            shares = np.concatenate([rng.random((6, 4)), [np.zeros(4), np.ones(4)]])
-            for epsilon in node.lower + shares * (node.upper - node.lower):
+            start, end = self._points(np.stack([node.lower, node.upper]), np.stack([pattern] * 2))
+            for t in [*rng.random((6, 4)), np.zeros(4), np.ones(4)]:
+                epsilon = node.lower + t * (node.upper - node.lower)
                 if (half.constants + half.slopes @ epsilon < 0).all():
-                    point = np.clip(x + epsilon[index][..., None] * pattern, 0, 1)
+                    point = start + t[index][..., None] * (end - start)
+                    assert np.all(np.abs(point - x) <= epsilon[index][..., None] + 1e-12)
                     checked.append(query.margin_exact(point))
         return found
 
@@ -168,6 +179,16 @@ def test_its_bound_closes_on_a_known_optimum():
         splitting.split()
     assert 1.375 <= splitting.bound < 1.375 + 1e-4
     np.testing.assert_allclose(splitting.largest, [1, 0, 0.125, 0], atol=1e-4)
+
+
+def test_large_networks_get_small_batches():
+    def f(images):
+        hidden = jnp.maximum(jnp.repeat(images.reshape(-1, 36), 2**16, 1) - 0.5, 0)
+        return jnp.stack([hidden[:, 0] + 1, hidden[:, 1]], -1)
+
+    x, layers = np.zeros((6, 6, 1), np.float32), jmlv.Layers.around(np.eye(6, dtype=bool))
+    splitting = _splitting(f, x, layers, jmlv.InTopK(0, 1), np.ones(layers.count))
+    assert (splitting.batch, splitting.chunk) == (1, 14)
 
 
 def test_counterexamples_bound_boxes_too():

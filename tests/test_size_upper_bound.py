@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -116,6 +117,24 @@ def test_a_witness_that_does_not_replay_is_no_cut(monkeypatch):
     monkeypatch.setattr(module, "descend", lying)
     found = jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), budget=5)
     assert found.value == 2.0 and not len(found.cuts)
+
+
+@pytest.mark.parametrize("budget", [1e-4, 0.3])
+def test_a_budget_that_ends_at_once_leaves_a_valid_bound(budget):
+    f, x, layers = _linear([1.0, 2.0, 4.0], 1.5)
+    found = jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), budget=budget)
+    assert 1.25 - 1e-6 <= found.value <= 3.0
+
+
+def test_a_smooth_network_is_branched_on_too():
+    g = lambda x: jax.nn.gelu(x.reshape(-1, 3) * jnp.array([1.0, 2.0, 4.0])).sum(-1)  # noqa: E731
+    f = lambda x: jnp.stack([1.5 - g(x), 0 * g(x)], -1)  # noqa: E731
+    _, x, layers = _linear([1.0, 1.0, 1.0], 1.0)
+    found = jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), budget=15)
+    assert found.boxes > 0
+    grid = np.array(list(itertools.product(np.linspace(0, 1, 21), repeat=3)), np.float32)
+    robust = np.asarray(g(grid)) < 1.5  # the score falls with every pixel
+    assert grid[robust].sum(1).max() <= found.value < grid.sum(1).max()
 
 
 def test_bad_arguments_name_the_argument():

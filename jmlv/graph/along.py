@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jmlv.graph.ir import Graph, Variable, read
+from jmlv.graph.builder import Builder
+from jmlv.graph.ir import Equation, Graph, Variable
+from jmlv.graph.normalise import interpret
 from jmlv.graph.operations import is_affine
-from jmlv.graph.trace import read_function
 
 
 def along(
@@ -33,22 +37,17 @@ def along(
     >>> print(line(jnp.array([[3.0]])))
     [[3.   0.75]]
     """
-    count = len(edges)
     affine = _affine(graph)
+    others = [eqn for eqn in graph.eqns if eqn.outvar not in affine]
+    read = affine & {graph.output, *(v for eqn in others for v in eqn.invars)}
     corners = jnp.concatenate([origin[None], origin + edges])
-    values = jax.vmap(lambda x: _values(graph, x[None], affine))(corners)
-    start = {v: at[0] for v, at in values.items()}
-    slopes = {v: (at[1:] - at[0]).reshape(count, -1) for v, at in values.items()}
-
-    def function(t: Float[Array, "1 edge"]) -> Float[Array, "1 label"]:
-        env = graph.constants()
-        env |= {v: start[v] + (t @ slopes[v]).reshape(v.shape) for v in affine}
-        for eqn in graph.eqns:
-            if eqn.outvar not in affine:
-                env[eqn.outvar] = eqn.bind(*(read(env, v) for v in eqn.invars))
-        return env[graph.output]
-
-    return read_function(function, (1, count), graph.dtype)
+    values = jax.vmap(lambda x: _values(graph, x[None], read))(corners)
+    builder = Builder()
+    t = builder.variable((1, len(edges)), graph.dtype)
+    found = graph.constants() | {v: _dense(builder, t, values[v]) for v in sorted(read)}
+    for eqn in others:
+        found[eqn.outvar] = _copy(builder, eqn, found)
+    return builder.finish(t, found[graph.output])
 
 
 def _affine(graph: Graph) -> set[Variable]:
@@ -63,4 +62,19 @@ def _affine(graph: Graph) -> set[Variable]:
 def _values(
     graph: Graph, x: Float[Array, "1 *image"], wanted: set[Variable]
 ) -> dict[Variable, Array]:
-    return {v: value for v, value in graph.environment(x).items() if v in wanted}
+    env = graph.environment(x)
+    return {v: env[v] for v in wanted}
+
+
+def _dense(builder: Builder, t: Variable, corners: Float[Array, "corner 1 ..."]) -> Variable:
+    """The affine function of ``t`` with these values at the origin and at the ends of the edges."""
+    start, slopes = corners[0], (corners[1:] - corners[0]).reshape(len(corners) - 1, -1)
+    closed = jax.make_jaxpr(lambda t: start + (t @ slopes).reshape(start.shape))(t.aval)
+    return interpret(builder, closed.jaxpr, closed.consts, [t])[0]
+
+
+def _copy(builder: Builder, eqn: Equation, values: Mapping[Variable, Any]) -> Variable:
+    """The same operation on what its operands have become."""
+    operands = [values[v] if isinstance(v, Variable) else v for v in eqn.invars]
+    out = eqn.outvar
+    return builder.record(eqn.primitive, operands, eqn.params, out.shape, out.dtype)

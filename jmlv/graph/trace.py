@@ -89,21 +89,10 @@ def _read(f: Classifier, image_shape: Sequence[int]) -> Graph:
         if f.input.shape != shape:
             raise ValueError(f"x: the graph takes images {f.input_shape}, got {shape[1:]}.")
         return f
-    return read_function(as_function(f), shape)
-
-
-def read_function(
-    function: Callable[[Any], Any], shape: tuple[int, ...], dtype: str = "float32"
-) -> Graph:
-    """The normalised graph of a function of one array, with whatever operations it has.
-
-    Raises:
-        ValueError: it does not map a batch of one to one row of scores, which depend on it.
-    """
-    closed = jax.make_jaxpr(function)(jax.ShapeDtypeStruct(shape, dtype))
+    closed = jax.make_jaxpr(as_function(f))(jax.ShapeDtypeStruct(shape, jnp.float32))
     _check_signature(closed, shape)
     builder = Builder()
-    source = builder.variable(shape, dtype)
+    source = builder.variable(shape, jnp.float32)
     (target,) = interpret(builder, closed.jaxpr, closed.consts, [source])
     if not isinstance(target, Variable):
         raise ValueError("f: its scores do not depend on its input; nothing to verify.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import itertools
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jmlv.bounds import CROWN
 from jmlv.bounds.minorant import minorants
 from jmlv.clauses import weakest_clause, width
 from jmlv.graph import Graph
@@ -21,7 +23,13 @@ from jmlv.neighborhoods.half_spaces import HalfSpaces
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision, search_precision
 
 BATCH = 16
-"""Boxes of epsilons that are bounded at a time."""
+"""Boxes of epsilons that are bounded at a time, at most."""
+
+CHUNK = 64
+"""Neurons of each that are pulled back at a time, at most."""
+
+ENTRIES = 2**25
+"""Of all neurons' coefficients together; they decide the memory, 16 bytes each."""
 
 NARROW = 1e-3
 """Sizes in a box that differ by so little, relatively, are as good as equal."""
@@ -50,12 +58,14 @@ class Node(NamedTuple):
 class FixedPatterns:
     """Halves boxes of epsilons, the one with the largest bound first, and bounds the sizes in each.
 
-    The points ``x + epsilon s`` of a pattern ``s`` with entries in [-1, 1] lie in the neighbourhood,
-    so a robust one has a positive margin there. On a box of epsilons these points are a
-    parallelepiped, and CROWN (:func:`jmlv.bounds.minorant.minorants`) bounds the rows of a clause of
-    the property from above by linear functions of epsilon. One of them is positive at a robust
-    epsilon; the largest size in the box at which one is positive is a fractional knapsack. The
-    pattern is what an attack finds at the largest epsilon not ruled out so far.
+    The points ``x + epsilon s`` of a pattern ``s`` with entries in [-1, 1], clipped, lie in the
+    neighbourhood, and so does what lies between two of them, layer by layer. So from the points at
+    the lower to those at the upper end of a box of epsilons there is a parallelepiped with a point in
+    each neighbourhood, at which a robust one has a positive margin. On it CROWN
+    (:func:`jmlv.bounds.minorant.minorants`) bounds the rows of a clause of the property from above by
+    linear functions of epsilon. One of them is positive at a robust epsilon; the largest size in the
+    box at which one is positive is a fractional knapsack. The pattern is what an attack finds at the
+    largest epsilon not ruled out so far.
 
     Where a counterexample's cut rules an orthant of epsilons out, this rules a half-space of the box
     out: with few layers that is far more. With many the relaxations are too loose.
@@ -76,6 +86,9 @@ class FixedPatterns:
         with certificate_precision():
             self.graph = graph.astype("float64")
             self.edges = jnp.asarray(_one_hot(known.index, known.layers.count))
+        largest = max(eqn.outvar.size for eqn in graph.eqns)
+        self.chunk = max(1, min(CHUNK, ENTRIES // largest))
+        self.batch = max(1, min(BATCH, ENTRIES // (largest * self.chunk)))
         attack = known.attack
         self.strong = dataclasses.replace(
             attack, restarts=8 * attack.restarts, steps=3 * attack.steps
@@ -104,11 +117,11 @@ class FixedPatterns:
         epsilons = INSIDE * node.largest[None]
         points, margins = self.known.attacked(self.strong, epsilons)
         self._push(self._next()._replace(pattern=self._patterns([node], points, epsilons)[0]))
-        return bool(margins[0] > 0)
+        return bool(margins[0] > -PROOF_TOLERANCE)
 
     def split(self) -> None:
         """Bounds the boxes with the largest bounds, and halves them."""
-        nodes = [self._next() for _ in range(min(BATCH, len(self.heap)))]
+        nodes = [self._next() for _ in range(min(self.batch, len(self.heap)))]
         patterns, rows = self._attacked(nodes)
         for node, pattern, cut in zip(nodes, patterns, self._cuts(nodes, patterns, rows)):
             for half in self._halves(node._replace(pattern=pattern), cut):
@@ -130,7 +143,7 @@ class FixedPatterns:
 
     def _attacked(self, nodes: list[Node]) -> tuple[list[Image], list[np.ndarray]]:
         """For each box a pattern that is weak at its largest epsilon, and the rows' values there."""
-        several = [nodes[i % len(nodes)] for i in range(BATCH)]
+        several = [nodes[i % len(nodes)] for i in range(self.batch)]
         epsilons = INSIDE * np.stack([node.largest for node in several])
         points, _ = self.known.weakened(epsilons, self._starts(several))
         with search_precision():
@@ -141,7 +154,7 @@ class FixedPatterns:
     def _starts(self, nodes: list[Node]) -> Float[np.ndarray, "node start *image"]:
         """Each box's own pattern, those of two others, and random signs."""
         own = np.stack([node.pattern for node in nodes])
-        others = [np.roll(own, shift, 0) for shift in self.known.random.choice(BATCH, 2)]
+        others = [np.roll(own, shift, 0) for shift in self.known.random.choice(self.batch, 2)]
         return np.stack([own, *others, self._signs(len(nodes))], 1)
 
     def _signs(self, count: int) -> Float[np.ndarray, "pattern *image"]:
@@ -159,17 +172,21 @@ class FixedPatterns:
         self, nodes: list[Node], patterns: list[Image], rows: list[np.ndarray]
     ) -> list[HalfSpaces]:
         """For each box the cut of its pattern, proven in float64."""
-        clauses = np.stack(
-            [np.resize(weakest_clause(self.tree, r), width(self.tree)) for r in rows]
-        )
+        clauses = np.array([self._clause(values) for values in rows])
         lower, upper = np.stack([n.lower for n in nodes]), np.stack([n.upper for n in nodes])
         ends = (self._points(epsilons, np.stack(patterns)) for epsilons in (lower, upper))
         arguments = *ends, self.coefficients[clauses], self.offsets[clauses]
         with certificate_precision():
-            found = _majorants(self.graph, self.edges, *(_padded(a) for a in arguments))
+            arguments = (_padded(a, self.batch) for a in arguments)
+            found = _majorants(CROWN(self.chunk), self.graph, self.edges, *arguments)
         constants, slopes = (np.asarray(a)[: len(nodes)] for a in found)
         constants = constants + PROOF_TOLERANCE
         return [HalfSpaces.of_shares(*one) for one in zip(constants, slopes, lower, upper)]
+
+    def _clause(self, rows: np.ndarray) -> list[int]:
+        """The weakest clause, with its first row repeated up to a static size."""
+        clause = weakest_clause(self.tree, rows)
+        return clause + clause[:1] * (width(self.tree) - len(clause))
 
     def _points(self, epsilons: np.ndarray, patterns: np.ndarray) -> np.ndarray:
         radius = epsilons[:, self.known.index][..., None]
@@ -185,7 +202,8 @@ class FixedPatterns:
         middle = (node.lower[layer] + upper[layer]) / 2
         lower_end, upper_end = node.lower.copy(), upper.copy()
         lower_end[layer] = upper_end[layer] = middle
-        halves = (node.lower, upper_end), (lower_end, upper)
+        halves = [(node.lower, upper_end), (lower_end, upper)]
+        halves = halves if node.lower[layer] < upper[layer] else halves[:1]
         nodes = (self._bounded(node, cut, *half) for half in halves)
         return [node for node in nodes if node is not None]
 
@@ -216,9 +234,9 @@ class FixedPatterns:
         return np.minimum(upper, np.where(single, self.cuts, np.inf).min(0))
 
 
-def _padded(array: np.ndarray) -> Array:
-    """With its first entries repeated up to the batch's static size."""
-    return jnp.asarray(array[np.arange(BATCH) % len(array)], jnp.float64)
+def _padded(array: np.ndarray, size: int) -> Array:
+    """With its first entries repeated up to a static size."""
+    return jnp.asarray(array[np.arange(size) % len(array)], jnp.float64)
 
 
 def _one_hot(index: np.ndarray, layers: int) -> Float[np.ndarray, "layer height width 1"]:
@@ -230,8 +248,9 @@ def _scores(graph: Graph, points: Float[Array, "point *image"]) -> Float[Array, 
     return graph.scores(points)
 
 
-@jax.jit
+@partial(jax.jit, static_argnums=0)
 def _majorants(
+    method: CROWN,
     graph: Graph,
     edges: Float[Array, "layer height width 1"],
     start: Float[Array, "box *image"],
@@ -243,7 +262,7 @@ def _majorants(
 
     def one(start, end, coefficients, offsets):
         body = along(graph, start, edges * (end - start))
-        constants, slopes = minorants(body, -coefficients, -offsets)
+        constants, slopes = minorants(body, -coefficients, -offsets, method)
         return -constants, -slopes
 
     return jax.vmap(one)(start, end, coefficients, offsets)

@@ -1,4 +1,4 @@
-"""Half-spaces of epsilons, one of which holds every robust neighbourhood in a box."""
+"""Half-spaces of epsilons that together hold every robust neighbourhood in a box."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class HalfSpaces(NamedTuple):
         return max(candidates, key=partial(np.dot, weights), default=None)
 
     def reach(self, lower: Vector, upper: Vector) -> Vector:
-        """How large each epsilon of a box can be in one half-space at least, each on its own."""
+        """How large each epsilon of a box can be in any of the half-spaces, each on its own."""
         cost = np.maximum(-self.slopes, 0)
         room = (self.constants + np.maximum(self.slopes, 0) @ upper - cost @ lower)[:, None]
         ends = np.where(cost > 0, lower + room / np.where(cost > 0, cost, 1), np.inf)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-TINY = 1e-300
-"""Only division by zero is avoided: a cost that is rounded up would make a bound too small."""
-
 
 def knapsack_step(
     gain: Float[np.ndarray, " n"],
@@ -19,7 +16,7 @@ def knapsack_step(
     """Maximises ``gain . z`` over ``low <= z <= high`` with ``cost . z <= budget``.
 
     Greedy by gain per cost, which is optimal (Dantzig 1957). If even ``low`` exceeds the budget,
-    ``low`` is returned.
+    whatever has a cost stays there.
 
     Args:
         gain: not negative.
@@ -34,11 +31,16 @@ def knapsack_step(
     cost = np.maximum(np.asarray(cost, float), 0.0)
     room = high - low
     left = budget - cost @ low
-    order = np.argsort(-gain / np.maximum(cost, TINY), kind="stable")
+    order = np.argsort(-_ratio(gain, cost), kind="stable")
     price = (cost * room)[order]
     before = np.concatenate([[0.0], np.cumsum(price)[:-1]])
-    share = np.clip((left - before) / np.maximum(price, TINY), 0.0, 1.0)
-    share[price <= 0] = 1.0
+    share = np.clip(_ratio(left - before, price), 0.0, 1.0)
     step = low.astype(float).copy()
     step[order] += share * room[order]
     return step
+
+
+def _ratio(numerator: Float[np.ndarray, " n"], cost: Float[np.ndarray, " n"]) -> np.ndarray:
+    """Infinite where nothing is to pay; a cost that is rounded up would make a bound too small."""
+    with np.errstate(over="ignore"):
+        return np.where(cost > 0, numerator / np.where(cost > 0, cost, 1.0), np.inf)

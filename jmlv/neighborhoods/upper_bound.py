@@ -1,4 +1,4 @@
-"""How large can any robust layered neighbourhood be? A proven upper bound, from counterexamples."""
+"""How large can any robust layered neighbourhood be? A proven upper bound."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def size_upper_bound(
     cores: Davies and Bacchus, CP 2011). Every counterexample is replayed in float64 and float32
     before it counts.
 
-    With at most `FEW` layers, or bands, two thirds of the budget go to branch and bound over epsilon:
+    With at most `FEW` layers, or bands, most of the budget goes to branch and bound over epsilon:
     on a fixed pattern the network is a function of epsilon, of which linear bounds rule out a
     half-space of a box at a time (:class:`jmlv.neighborhoods.fixed_patterns.FixedPatterns`). The
     better of both bounds counts. With many layers such bounds are too loose to rule anything out.
@@ -140,7 +140,7 @@ class _Bounding:
     ) -> None:
         free, self.present = free_layers(query.graph, layers), layers.counts() > 0
         self.few = np.count_nonzero(self.present & (weights > 0) & ~free) <= FEW
-        cutting = deadline.within(SHARE * deadline.remaining) if self.few else deadline
+        cutting = deadline.within(max(1e-9, SHARE * deadline.remaining)) if self.few else deadline
         self.counterexamples = Counterexamples(query, layers, attack, cutting)
         self.layers, self.weights, self.bar = layers, weights, bar
         self.deadline, self.cutting = deadline, cutting
@@ -176,7 +176,8 @@ class _Bounding:
         while not self.deadline.passed:
             patterns.split()
             self.boxes = patterns.nodes
-            self._lower(patterns.largest, patterns.bound)
+            better = patterns.bound < self.bound
+            self._lower(patterns.largest if better else self.epsilon, patterns.bound)
             if patterns.exhausted():
                 return "no counterexample was found in the largest neighbourhood that is left"
         return "the budget ended"
