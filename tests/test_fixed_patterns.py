@@ -32,9 +32,10 @@ SMOOTH = {
     act.__name__: lambda w, act=act: (
         lambda x, a=w(72, 8), head=w.head(8): head(act(x.reshape(x.shape[0], -1) @ a))
     )
-    for act in (jax.nn.gelu, jax.nn.silu, jax.nn.sigmoid, jnp.tanh, jax.nn.softplus)
+    for act in (jax.nn.gelu, jax.nn.silu, jnp.tanh)
 }
-NETS = zoo.NETS | SMOOTH
+KINDS = "dense", "conv", "pool", "residual", "odds_and_ends", "nnx"
+NETS = {name: zoo.NETS[name] for name in KINDS} | SMOOTH
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -125,16 +126,16 @@ def _splitting(f, x, layers, prop, weights, cuts=()):
 
 def _task(seed):
     rng = np.random.default_rng(seed)
-    f = zoo.NETS[("conv", "pool", "residual", "dense")[seed]](zoo.Weights(2 * seed))
+    f = zoo.NETS[("conv", "pool", "residual")[seed]](zoo.Weights(2 * seed))
     x = rng.random(zoo.SHAPE).astype(np.float32)
     mask = np.zeros(zoo.SHAPE[:2], bool)
     mask[2, 2] = True
     best = int(np.argmax(f(x[None])[0]))
-    props = jmlv.InTopK(best, 1), jmlv.InTopK(best, 2), jmlv.KeepsLabels((best,), 1)
-    return f, x, jmlv.Layers.around(mask), props[(0, 0, 1, 2)[seed]]
+    props = jmlv.InTopK(best, 1), jmlv.KeepsLabels((best,), 1), jmlv.InTopK(best, 2)
+    return f, x, jmlv.Layers.around(mask), props[seed]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_what_is_ruled_out_is_broken(seed, monkeypatch):
     """Every epsilon sampled that half-spaces rule out has a counterexample on the box's pattern."""
     f, x, layers, prop = _task(seed)

@@ -122,8 +122,7 @@ def bound_sizes(
     query: Query, layers: Layers, weights: Vector, attack: PGD, deadline: Deadline, bar: Bar
 ) -> SizeUpperBound:
     """:func:`size_upper_bound` for a query that has been traced and checked already."""
-    bounding = _Bounding(query, layers, weights, attack, deadline, bar)
-    return bounding.run()
+    return _Bounding(query, layers, weights, attack, deadline, bar).run()
 
 
 class _Bounding:
