@@ -5,14 +5,13 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import problem_of
 
 import jmlv
 from jmlv.neighborhoods.complete_phase import SHARE, Widening
-from jmlv.neighborhoods.evaluation import Direct
 from jmlv.neighborhoods.problem import Problem
 from jmlv.numerics import GREY_LEVEL
-from jmlv.oracles import Deadline, Oracle, Query
-from jmlv.progress import NoProgress
+from jmlv.oracles import Oracle
 
 SHAPE = (1, 4, 1)
 SLOPES = np.array([4.0, 1.0, 3.0, 2.0])
@@ -40,17 +39,7 @@ def begun(scale: float, share: float) -> Problem:
 
     x = np.full(SHAPE, 0.5, np.float32)
     layers = jmlv.Layers.around(np.eye(1, 4, dtype=bool))
-    problem = Problem(
-        query=Query.of(f, jmlv.Box(x, x), jmlv.InTopK(0, 1)),
-        layers=layers,
-        weights=np.ones(layers.count),
-        bound=jmlv.CROWN(),
-        deadline=Deadline(None),
-        clock=Deadline(None),
-        bar=NoProgress().bar(""),
-        free=np.zeros(layers.count, bool),
-        evaluator=Direct(),
-    )
+    problem = problem_of(f, x, layers, jmlv.InTopK(0, 1))
     problem.offer(np.full(layers.count, share / (scale * SLOPES.sum())))
     return problem
 

@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import problem_of
 
 import jmlv
 from jmlv.neighborhoods.cutting import shrink
 from jmlv.neighborhoods.oracle_guided import level_slopes
 from jmlv.neighborhoods.problem import Problem
 from jmlv.neighborhoods.sensitivity import layer_sensitivity
-from jmlv.oracles import Deadline, Query
-from jmlv.progress import NoProgress
 from jmlv.verdict import Status
 
 SHAPE = (4, 4, 1)
@@ -167,19 +166,6 @@ def test_weakest_points_reach_the_known_optimum():
     assert grown.size == pytest.approx(0.6, abs=0.02)
     np.testing.assert_allclose(grown.epsilon, [0.0, 0.6], atol=0.02)
     assert grown.complete_queries > 3
-
-
-def problem_of(graph, x, layers, prop):
-    return Problem(
-        query=Query.of(graph, jmlv.Box(x, x), prop),
-        layers=layers,
-        weights=np.ones(layers.count),
-        bound=jmlv.CROWN(),
-        deadline=Deadline(None),
-        clock=Deadline(None),
-        bar=NoProgress().bar(""),
-        free=np.zeros(layers.count, bool),
-    )
 
 
 def test_level_slopes_match_finite_differences(task):

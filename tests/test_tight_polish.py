@@ -5,12 +5,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from problems import problem_of
 
 import jmlv
-from jmlv.neighborhoods.evaluation import Direct
 from jmlv.neighborhoods.problem import Problem
-from jmlv.oracles import Bounds, Deadline, Query
-from jmlv.progress import NoProgress
+from jmlv.oracles import Bounds
 from jmlv.verdict import Status, Verdict
 
 SHAPE = (7, 7, 1)
@@ -35,18 +34,7 @@ def problem():
     mask[2:4, 2:4] = True
     layers = jmlv.Layers.around(mask)
     prop = jmlv.InTopK(int(np.argmax(net(x[None])[0])), 2)
-    query = Query.of(net, jmlv.Box(x, x), prop)
-    return Problem(
-        query=query,
-        layers=layers,
-        weights=np.ones(layers.count),
-        bound=jmlv.CROWN(),
-        deadline=Deadline(None),
-        clock=Deadline(None),
-        bar=NoProgress().bar(""),
-        free=np.zeros(layers.count, bool),
-        evaluator=Direct(),
-    )
+    return problem_of(net, x, layers, prop)
 
 
 def test_margins_below_a_ceiling_are_tighter_bounds(problem):
