@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import jmlv
+from jmlv.neighborhoods import upper_bound
 from jmlv.neighborhoods.hitting_set import largest_uncut
 from jmlv.neighborhoods.upper_bound import _implies
+from jmlv.oracles import SoundnessError, oracle
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -54,12 +56,15 @@ def _linear(slopes, threshold):
     return f, x, jmlv.Layers.around(mask)
 
 
-def test_bound_encloses_a_known_optimum():
+@pytest.mark.parametrize("few", [0, upper_bound.FEW])
+def test_bound_encloses_a_known_optimum(few, monkeypatch):
     """A fractional knapsack: the optimum spends the threshold where slopes are small."""
+    monkeypatch.setattr(upper_bound, "FEW", few)
     f, x, layers = _linear([1.0, 2.0, 4.0], 1.5)
     found = jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), budget=6)
     assert 1.25 - 1e-6 <= found.value < 1.5
     assert found.trace[-1][1] == found.value <= found.trace[0][1]
+    assert (found.boxes > 0) == (few > 0) and (few > 0 or len(found.cuts))
     assert all(np.array([1.0, 2.0, 4.0]) @ cut >= 1.5 - 1e-5 for cut in found.cuts)
 
 
@@ -78,7 +83,7 @@ def test_every_cut_is_a_counterexample_and_sizes_stay_below():
     )  # fmt: skip
     assert grown.size <= grown.upper_bound.value + 1e-9 and grown.gap >= 1
     assert grown.as_dict()["gap"] == grown.gap
-    for cut in grown.upper_bound.cuts[:8]:
+    for cut in grown.upper_bound.cuts[:20]:
         region = jmlv.LayeredNeighborhood(x, layers, np.minimum(cut, 1).astype(np.float32))
         assert not jmlv.verify(f, region, prop, budget=20).robust
 
@@ -117,6 +122,17 @@ def test_a_witness_that_does_not_replay_is_no_cut(monkeypatch):
     monkeypatch.setattr(module, "descend", lying)
     found = jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), budget=2)
     assert found.value == 2.0 and not len(found.cuts)
+
+
+def test_a_graph_that_is_the_network_at_the_image_only_is_noticed(monkeypatch):
+    """The rule broken on purpose: a reader that forgets what a network does away from the image."""
+    f, x, layers = _linear([1.0, 2.0], 1.0)
+    wrong = jmlv.trace(lambda y: f(y * 0.5), x.shape)
+    monkeypatch.setattr(oracle, "trace", lambda *a: wrong)
+    with pytest.raises(SoundnessError):
+        jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), budget=2)
+    with pytest.raises(SoundnessError):
+        jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), jmlv.Uniform())
 
 
 @pytest.mark.parametrize("budget", [1e-4, 0.3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Union
 
@@ -32,12 +33,14 @@ def layer_query(
 
     Raises:
         UnsupportedOperation: ``f`` has operations without a sound rule.
+        SoundnessError: ``f`` and the graph read from it differ somewhere.
         TypeError, ValueError: arguments do not fit, or the property does not hold at ``x`` itself.
     """
     require_image(x, "x")
     x = np.asarray(x, np.float32)
     require_layers(layers, x)
-    query = Query.of(f, Box(x, x), property, graph)
+    whole = Box(np.zeros_like(x), np.ones_like(x))  # f and its graph are compared all over it
+    query = dataclasses.replace(Query.of(f, whole, property, graph), lower=x, upper=x)
     margin = query.margin_exact(x)
     if not margin > 0:
         raise ValueError(f"property: does not hold at x itself (margin {margin:.4g}).")
