@@ -92,8 +92,7 @@ class Counterexamples:
 
     def _reach(self, known: Counterexample) -> Vector | None:
         """How far its point is from ``x`` on each layer; None unless it replays."""
-        radius = known.epsilon[self.index][..., None]
-        point = np.clip(self.x + radius * known.pattern, 0, 1).astype(np.float32)
+        point = self.points(known.epsilon, known.pattern).astype(np.float32)
         between = Box(np.minimum(self.x, point), np.maximum(self.x, point))
         query = dataclasses.replace(self.query, lower=between.lower, upper=between.upper)
         verdict = judge(query, Evidence(point=point), self.attack.name)
@@ -127,6 +126,12 @@ class Counterexamples:
         self.key, key = jax.random.split(self.key)
         with search_precision():
             return descend(attack, self.query.graph, self.form, lower, upper, key)
+
+    def points(
+        self, epsilons: Float[np.ndarray, "*box layer"], patterns: Float[np.ndarray, "*box_image"]
+    ) -> Float[np.ndarray, "*box_image"]:
+        """The points ``x + epsilon pattern``, clipped into [0, 1]."""
+        return np.clip(self.x + epsilons[..., self.index][..., None] * patterns, 0, 1)
 
     def patterns(
         self, points: Float[np.ndarray, "box *image"], epsilons: Float[np.ndarray, "box layer"]

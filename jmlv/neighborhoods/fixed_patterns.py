@@ -108,25 +108,36 @@ class FixedPatterns:
         """The largest neighbourhood that is not ruled out."""
         return self.heap[0][2].largest
 
-    def exhausted(self) -> bool:
-        """Whether nothing more can be ruled out: sizes in the box with the largest bound are as good
-        as equal, and a strong attack finds no counterexample there. What it finds is used otherwise."""
-        node = self.heap[0][2]
-        if self.weights @ (node.upper - node.lower) > NARROW * node.bound:
-            return False
-        epsilons = INSIDE * node.largest[None]
-        points, margins = self.known.attacked(self.strong, epsilons)
-        self._push(self._next()._replace(pattern=self._patterns([node], points, epsilons)[0]))
-        return bool(margins[0] > -PROOF_TOLERANCE)
+    def split(self) -> bool:
+        """Bounds the boxes with the largest bounds, and halves them.
 
-    def split(self) -> None:
-        """Bounds the boxes with the largest bounds, and halves them."""
+        Returns:
+            False where nothing more can be ruled out: sizes in the box with the largest bound are as
+            good as equal, and a strong attack finds no counterexample there.
+        """
+        if self._narrow() and not self._pierced():
+            return False
         nodes = [self._next() for _ in range(min(self.batch, len(self.heap)))]
-        patterns, rows = self._attacked(nodes)
-        for node, pattern, cut in zip(nodes, patterns, self._cuts(nodes, patterns, rows)):
+        several = [nodes[i % len(nodes)] for i in range(self.batch)]  # a static size
+        patterns, rows = self._attacked(several)
+        for node, pattern, cut in zip(nodes, patterns, self._cuts(several, patterns, rows)):
             for half in self._halves(node._replace(pattern=pattern), cut):
                 self._push(half)
         self.nodes += len(nodes)
+        return True
+
+    def _narrow(self) -> bool:
+        node = self.heap[0][2]
+        return self.weights @ (node.upper - node.lower) <= NARROW * node.bound
+
+    def _pierced(self) -> bool:
+        """Whether a strong attack finds a counterexample in the largest neighbourhood that is left;
+        its pattern is the one tried next."""
+        node = self._next()
+        epsilons = INSIDE * node.largest[None]
+        points, margins = self.known.attacked(self.strong, epsilons)
+        self._push(node._replace(pattern=self._patterns([node], points, epsilons)[0]))
+        return bool(margins[0] <= -PROOF_TOLERANCE)
 
     def _root(self) -> Node:
         """All neighbourhoods, but that layers which count for nothing are closed, free ones open."""
@@ -143,13 +154,12 @@ class FixedPatterns:
 
     def _attacked(self, nodes: list[Node]) -> tuple[list[Image], list[np.ndarray]]:
         """For each box a pattern that is weak at its largest epsilon, and the rows' values there."""
-        several = [nodes[i % len(nodes)] for i in range(self.batch)]
-        epsilons = INSIDE * np.stack([node.largest for node in several])
-        points, _ = self.known.weakened(epsilons, self._starts(several))
+        epsilons = INSIDE * np.stack([node.largest for node in nodes])
+        points, _ = self.known.weakened(epsilons, self._starts(nodes))
         with search_precision():
             scores = _scores(self.known.query.graph, points)
         rows = np.asarray(scores, float) @ self.coefficients.T + self.offsets
-        return self._patterns(nodes, points, epsilons), list(rows[: len(nodes)])
+        return self._patterns(nodes, points, epsilons), list(rows)
 
     def _starts(self, nodes: list[Node]) -> Float[np.ndarray, "node start *image"]:
         """Each box's own pattern, those of two others, and random signs."""
@@ -174,12 +184,12 @@ class FixedPatterns:
         """For each box the cut of its pattern, proven in float64."""
         clauses = np.array([self._clause(values) for values in rows])
         lower, upper = np.stack([n.lower for n in nodes]), np.stack([n.upper for n in nodes])
-        ends = (self._points(epsilons, np.stack(patterns)) for epsilons in (lower, upper))
+        ends = (self.known.points(epsilons, np.stack(patterns)) for epsilons in (lower, upper))
         arguments = *ends, self.coefficients[clauses], self.offsets[clauses]
         with certificate_precision():
-            arguments = (_padded(a, self.batch) for a in arguments)
+            arguments = (jnp.asarray(a, jnp.float64) for a in arguments)
             found = _majorants(CROWN(self.chunk), self.graph, self.edges, *arguments)
-        constants, slopes = (np.asarray(a)[: len(nodes)] for a in found)
+        constants, slopes = map(np.asarray, found)
         constants = constants + PROOF_TOLERANCE
         return [HalfSpaces.of_shares(*one) for one in zip(constants, slopes, lower, upper)]
 
@@ -187,10 +197,6 @@ class FixedPatterns:
         """The weakest clause, with its first row repeated up to a static size."""
         clause = weakest_clause(self.tree, rows)
         return clause + clause[:1] * (width(self.tree) - len(clause))
-
-    def _points(self, epsilons: np.ndarray, patterns: np.ndarray) -> np.ndarray:
-        radius = epsilons[:, self.known.index][..., None]
-        return np.clip(self.known.x + radius * patterns, 0, 1)
 
     def _halves(self, node: Node, cut: HalfSpaces) -> list[Node]:
         """What is left of both halves of a box, where anything is."""
@@ -232,11 +238,6 @@ class FixedPatterns:
             return np.full_like(upper, -1.0)
         single = below & (count == 1)[:, None]
         return np.minimum(upper, np.where(single, self.cuts, np.inf).min(0))
-
-
-def _padded(array: np.ndarray, size: int) -> Array:
-    """With its first entries repeated up to a static size."""
-    return jnp.asarray(array[np.arange(size) % len(array)], jnp.float64)
 
 
 def _one_hot(index: np.ndarray, layers: int) -> Float[np.ndarray, "layer height width 1"]:

@@ -173,12 +173,11 @@ class _Bounding:
         """Lowers the bound by branching on epsilon; returns why it stopped."""
         patterns = FixedPatterns(self.counterexamples, self.weights, self._all_cuts())
         while not self.deadline.passed:
-            patterns.split()
+            if not patterns.split():
+                return "no counterexample was found in the largest neighbourhood that is left"
             self.boxes = patterns.nodes
             better = patterns.bound < self.bound
             self._lower(patterns.largest if better else self.epsilon, patterns.bound)
-            if patterns.exhausted():
-                return "no counterexample was found in the largest neighbourhood that is left"
         return "the budget ended"
 
     def _all_cuts(self) -> Float[np.ndarray, "cut layer"]:
