@@ -6,7 +6,7 @@ Every round times all contestants in turn, so a drift of the machine's speed hit
 the median and the range over the rounds, and the processor's own time, which other work on the machine
 does not lengthen. ``--large`` adds the program of a 448x448x3 image with 80
 labels (it needs 2 GB). The programs written out, for GLOP and PDLP, are what the column generation of
-:mod:`jmlv.attacks.linear_program` replaces.
+:mod:`jmlv.attacks.methods.linear_program` replaces.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flax import nnx
 
 from jmlv.attacks import MIFGSM, FlipAll, attack
 from jmlv.attacks.decisions import Threshold
-from jmlv.attacks.linear_program import least_distortion, least_distortion_written_out
+from jmlv.attacks.methods.linear_program import least_distortion, least_distortion_written_out
 from jmlv.attacks.network import margins_and_jacobian, split
 from jmlv.cli.report import table
 from jmlv.models import CNNConfig, MultiLabelCNN

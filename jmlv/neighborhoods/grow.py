@@ -11,10 +11,10 @@ from jmlv.graph import Classifier
 from jmlv.neighborhoods.arguments import Weights, layer_query, weights_of
 from jmlv.neighborhoods.evaluation import Direct
 from jmlv.neighborhoods.grown import GrownNeighborhood
-from jmlv.neighborhoods.layer_search import LayerSearch
+from jmlv.neighborhoods.optimum.upper_bound import ATTACK, bound_sizes
 from jmlv.neighborhoods.run import Run
-from jmlv.neighborhoods.strategy import Strategy
-from jmlv.neighborhoods.upper_bound import ATTACK, bound_sizes
+from jmlv.neighborhoods.strategies.layer_search import LayerSearch
+from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.oracles import PGD, Deadline, Oracle
 from jmlv.progress import NoProgress, Progress
 from jmlv.properties import Property

@@ -14,9 +14,9 @@ from jmlv.bounds import CROWN, BoundMethod
 from jmlv.graph import Classifier
 from jmlv.neighborhoods.arguments import Weights, layer_query, weights_of
 from jmlv.neighborhoods.grown import GrownNeighborhood
-from jmlv.neighborhoods.layer_search import LayerSearch
 from jmlv.neighborhoods.run import Run
-from jmlv.neighborhoods.strategy import Strategy
+from jmlv.neighborhoods.strategies.layer_search import LayerSearch
+from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.neighborhoods.together import Together
 from jmlv.oracles import PGD, Deadline, Oracle, Query
 from jmlv.progress import Bar, NoProgress, Progress

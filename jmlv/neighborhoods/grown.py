@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jmlv.neighborhoods.maximality import LayerStatus
-from jmlv.neighborhoods.upper_bound import SizeUpperBound
+from jmlv.neighborhoods.optimum.upper_bound import SizeUpperBound
 from jmlv.properties import Property
 from jmlv.regions import LayeredNeighborhood, Layers
 from jmlv.verdict import Verdict

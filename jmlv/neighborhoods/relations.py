@@ -13,7 +13,7 @@ from jmlv.bounds import CROWN, BoundMethod
 from jmlv.graph import Classifier
 from jmlv.neighborhoods.grow import Weights, grow
 from jmlv.neighborhoods.grown import GrownNeighborhood
-from jmlv.neighborhoods.strategy import Strategy
+from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.oracles import Query
 from jmlv.progress import NoProgress, Progress
 from jmlv.properties import InTopK, Property

@@ -13,7 +13,7 @@ from jmlv.neighborhoods.evaluation import Evaluator
 from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.maximality import LayerStatus, layer_statuses
 from jmlv.neighborhoods.problem import OutOfTime, Problem
-from jmlv.neighborhoods.strategy import Strategy
+from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.oracles import MILP, PGD, Bounds, Cascade, Deadline, Oracle, Query, SoundnessError
 from jmlv.progress import Bar
 from jmlv.regions import Layers

@@ -1,10 +1,9 @@
 """Oracles: what decides, or helps to decide, whether a property holds in a region."""
 
 from jmlv.oracles.bounds import Bounds
-from jmlv.oracles.branch_and_bound import BranchAndBound
+from jmlv.oracles.branching import BranchAndBound, InputSplitting
 from jmlv.oracles.cascade import Cascade
 from jmlv.oracles.falsify import PGD
-from jmlv.oracles.input_splitting import InputSplitting
 from jmlv.oracles.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, SoundnessError, judge
 from jmlv.oracles.verify import ask, verify

@@ -8,10 +8,10 @@ from typing import Any
 
 from jmlv.bounds import CROWN
 from jmlv.oracles.bounds import Bounds
-from jmlv.oracles.branch_and_bound import BranchAndBound
+from jmlv.oracles.branching.branch_and_bound import BranchAndBound
+from jmlv.oracles.branching.input_splitting import InputSplitting
 from jmlv.oracles.falsify import PGD
-from jmlv.oracles.input_splitting import InputSplitting
-from jmlv.oracles.milp import MILP
+from jmlv.oracles.milp.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, judge, refusal
 from jmlv.verdict import Status
 

@@ -1,0 +1,3 @@
+"""How large a robust neighbourhood can be at most: upper bounds on sizes, proven."""
+
+from jmlv.neighborhoods.optimum.upper_bound import SizeUpperBound, size_upper_bound

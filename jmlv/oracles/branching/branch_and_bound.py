@@ -1,0 +1,114 @@
+"""Branch and bound on linear relaxations: the complete oracle for what is too large for a MILP."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from jmlv.bounds import AlphaCROWN, Relaxation
+from jmlv.clauses import open_clauses
+from jmlv.numerics import PROOF_TOLERANCE, certificate_precision
+from jmlv.oracles.branching.parts.part_search import Settings
+from jmlv.oracles.branching.parts.separable import PartRows, problem_of
+from jmlv.oracles.branching.whole_search import WholeSearch
+from jmlv.oracles.milp.milp import MILP
+from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, require_encodable
+
+
+@dataclasses.dataclass(frozen=True)
+class BranchAndBound(Oracle):
+    """Splits the box on ReLUs and max pools, many subdomains in one batch, until all are proven.
+
+    The property is taken apart into clauses (:mod:`jmlv.clauses`), each with a linear bound
+    of its own. The subdomain with the lowest bound is split on the neuron that loses most
+    (:mod:`jmlv.oracles.branching.subdomains`); its halves are bounded by gradient steps in float32 on lines,
+    mixture and multipliers, and closed by a bound in float64. Every point at which a bound is
+    reached in the first subdomains of a batch is descended from: counterexamples turn up on the way.
+
+    A network that falls apart over the box, into parts that share no pixel, is searched part by part
+    first (:mod:`jmlv.oracles.branching.parts.part_search`), and as a whole only where that proves too little.
+
+    Source: Wang et al., *Beta-CROWN*, NeurIPS 2021, arXiv:2103.06624; Bunel et al., *Branch and
+    Bound for Piecewise Linear Neural Network Verification*, JMLR 2020.
+
+    Attributes:
+        relaxation: gives the neurons' intervals, in float64, once for the whole box.
+        batch: subdomains bounded at a time.
+        steps: gradient steps on a subdomain's bound.
+        learning_rate: the first of them.
+        depth: splits on one path, at most.
+        subdomains: open at a time, at most; a memory cap, of about a kilobyte each.
+        time_limit: seconds for one query, or None for the caller's budget alone.
+        parts: how a network that falls apart is searched part by part; None searches it as a whole.
+        whole: whether to search as a whole what its parts leave open. Without that a network that
+            does not fall apart is left alone at once.
+        few: subdomains of the whole with at most this many open units are handed to ``solver``.
+        solver: what they are handed to, each with the solver's own time limit.
+
+    >>> import jax.numpy as jnp, jmlv
+    >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) @ jnp.array([[1.0, 1.0], [-1.0, 2.0]]))
+    >>> box = jmlv.Box.between(jnp.array([[[0.1], [0.3]]]), jnp.array([[[0.4], [0.5]]]))
+    >>> jmlv.verify(f, box, jmlv.InTopK(1, k=1), jmlv.BranchAndBound()).status.name
+    'ROBUST'
+    """
+
+    piecewise_linear: ClassVar[bool] = True
+
+    relaxation: Relaxation = AlphaCROWN()
+    batch: int = 16
+    steps: int = 4
+    learning_rate: float = 0.5
+    depth: int = 48
+    subdomains: int = 200_000
+    time_limit: float | None = None
+    parts: Settings | None = Settings()
+    whole: bool = True
+    few: int = 100
+    solver: MILP = MILP(time_limit=10.0)
+
+    def __post_init__(self) -> None:
+        for field in ("batch", "depth", "subdomains"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}: must be at least 1, got {getattr(self, field)}.")
+        if self.few < 0:
+            raise ValueError(f"few: must not be negative, got {self.few}.")
+        if self.steps < 0 or not self.learning_rate > 0:
+            raise ValueError("steps must not be negative and learning_rate must be positive.")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit: must be a positive number, got {self.time_limit}.")
+        if self.parts is None and not self.whole:
+            raise ValueError("whole: without parts there is nothing else to search.")
+
+    @property
+    def name(self) -> str:
+        return "branch and bound" if self.whole else "branch and bound by parts"
+
+    def search(self, query: Query, deadline: Deadline) -> Evidence:
+        require_encodable(self, query)
+        deadline = deadline.within(self.time_limit)
+        search = WholeSearch(self, query)
+        problem = None if self.parts is None else problem_of(query, self.relaxation, self.parts)
+        if problem is None and not self.whole:
+            return Evidence(reason=f"{self.name}: the network does not fall apart over the box")
+        parts = None if problem is None else PartRows(problem, query, search.exact)
+        rows = search.row_bounds() if parts is None else parts.bounds(search.look)
+        with certificate_precision():  # in float32 a bound would be rounded, perhaps upward
+            finite = np.where(rows == np.inf, -np.inf, rows)  # an overflow proves nothing
+            known = float(query.property.combine(finite, query.label_count))
+        if known > PROOF_TOLERANCE or not np.isfinite(rows).all():
+            return Evidence(
+                known, search.weakest.point, f"bounds of single rows: at least {known:.4g}"
+            )
+        proven = frozenset(np.flatnonzero(rows > PROOF_TOLERANCE).tolist())
+        clauses = open_clauses(query.property.tree(query.label_count), proven)
+        if clauses is None:
+            reason = "branch and bound: too many clauses are open"
+            return Evidence(known, search.weakest.point, reason)
+        search.known = known
+        search.closed = float(min((rows[i] for i in proven), default=np.inf))
+        if parts is not None and search.weakest.margin > 0:
+            outcome = parts.prove(clauses, search.look, deadline, self.subdomains)
+            clauses = search.learn(outcome)
+        return search.run(clauses, deadline)

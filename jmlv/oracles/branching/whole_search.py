@@ -1,0 +1,306 @@
+"""Branch and bound over the units of the whole network: the pool of subdomains, best bound first."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jmlv.bounds import Interval, Relaxation
+from jmlv.clauses import Clause
+from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
+from jmlv.oracles.branching.hand_over import solve_subdomain
+from jmlv.oracles.branching.parts.separable import Outcome
+from jmlv.oracles.branching.subdomains import (
+    Choice,
+    Scores,
+    Splits,
+    Task,
+    ascend,
+    certify,
+    score,
+    unit_count,
+)
+from jmlv.oracles.falsify import Weakest
+from jmlv.oracles.milp.milp import MILP
+from jmlv.oracles.oracle import Deadline, Evidence, Query
+from jmlv.oracles.per_box import inner_intervals
+
+
+class Options(Protocol):
+    """What the search reads of :class:`jmlv.oracles.BranchAndBound`, where it is explained."""
+
+    relaxation: Relaxation
+    batch: int
+    steps: int
+    learning_rate: float
+    depth: int
+    subdomains: int
+    whole: bool
+    few: int
+    solver: MILP
+
+
+PATIENCE = 256
+"""So many subdomains are bounded before any is handed to a solver: most queries need fewer, and a
+solver's process alone takes as long as bounding them."""
+
+
+class Domain(NamedTuple):
+    """An open subdomain; the heap takes the lowest bound first.
+
+    Attributes:
+        lower: its bound.
+        number: counts through, so that nothing further is compared.
+        clause: whose largest row is bounded.
+        splits: what makes it a part of the box.
+        beta: the multipliers of its splits.
+        cut: unit, threshold, scale and expected gain of its next split.
+        open: how many units are open in it.
+        few: with so many or fewer of them it is handed to the solver; -1 is never.
+        asked: whether the solver has been asked about it.
+    """
+
+    lower: float
+    number: int
+    clause: int
+    splits: Splits
+    beta: np.ndarray
+    cut: tuple[int, float, float, float] = (0, 0.0, 0.0, -1.0)
+    open: int = 0
+    few: int = -1
+    asked: bool = False
+
+
+class WholeSearch:
+    """The pool of open subdomains of one query, and what has been found."""
+
+    def __init__(self, options: Options, query: Query) -> None:
+        self.options, self.query = options, query
+        self.exact = _task(query, options.relaxation)
+        fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
+        self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph))
+        self.known, self.closed, self.stuck = -np.inf, np.inf, np.inf
+        self.masks = np.eye(len(self.exact.offsets), dtype=np.float32)
+        self.starts: list[Choice] = []
+        self.heap: list[Domain] = []
+        self.numbers = itertools.count()
+        self.bounded = self.handed_over = self.retired = 0
+        self.weakest = Weakest(query)
+
+    def row_bounds(self) -> Float[np.ndarray, " row"]:
+        """A bound on each row over the whole box, NaN where there is none."""
+        found = [exact[: len(rows)] for rows, _, exact, _ in self._whole_box()]
+        return np.concatenate(found)
+
+    def look(self, points: Float[np.ndarray, "point *image"]) -> bool:
+        """Descends from some points; whether a counterexample is known."""
+        self.weakest.descend(points)
+        return self.weakest.margin <= 0
+
+    def learn(self, outcome: Outcome) -> list[Clause]:
+        """Takes over what the search by parts has proven; the clauses that are left."""
+        self.closed = min(self.closed, outcome.closed)
+        self.known = max(self.known, min(self.closed, outcome.lower))
+        self.bounded += outcome.bounded
+        return outcome.left
+
+    def run(self, clauses: list[Clause], deadline: Deadline) -> Evidence:
+        """Splits until all is proven, a counterexample is found, or the deadline passes.
+
+        Args:
+            clauses: what is to be proven.
+            deadline: when to stop.
+        """
+        if not clauses or deadline.passed or self.weakest.margin <= 0 or not self.options.whole:
+            self.stuck = self.known if clauses else np.inf
+            return self._evidence(deadline)
+        self.clauses, self.deadline = clauses, deadline
+        self.masks = np.zeros((len(clauses), self.masks.shape[1]), np.float32)
+        for i, clause in enumerate(clauses):
+            self.masks[i, sorted(clause)] = 1.0
+        self._roots(deadline)
+        if self.options.few:
+            roots = list(self.heap)
+            self._split_until(deadline, self.bounded + PATIENCE)
+            self._begin_again(roots)
+        self._split_until(deadline, np.inf)
+        return self._evidence(deadline)
+
+    def _split_until(self, deadline: Deadline, bounded: float) -> None:
+        """Goes on until nothing is open, so many are bounded, or the search has to end."""
+        while self.heap and self.weakest.margin > 0 and self.bounded < bounded:
+            if deadline.passed or len(self.heap) >= self.options.subdomains:
+                return
+            self._round()
+
+    def _begin_again(self, roots: list[Domain]) -> None:
+        """From the whole box once more, now with the solver: it wants subdomains few and large."""
+        if (not self.heap and not self.retired) or not self._may_ask():
+            return
+        self.known = max(self.known, self._lower())
+        self.heap, self.stuck, self.retired = [], np.inf, 0
+        for root in roots:
+            self._open(root._replace(few=self.options.few))
+
+    def _roots(self, deadline: Deadline) -> None:
+        """One subdomain per clause; the choice found for it is where its halves begin."""
+        none = _no_splits(self.options.depth, unit_count(self.fast.graph))
+        for clauses, choice, exact, scores in self._whole_box():
+            for i, clause in enumerate(clauses):
+                self.starts.append(jax.tree.map(partial(_entry, i), choice))
+                root = Domain(self.known, next(self.numbers), clause, none, none.side)
+                self._place(root, exact[i], scores, none.side, i)
+            if deadline.passed and len(self.starts) < len(self.masks):
+                self.stuck = self.known
+                return
+
+    def _whole_box(self) -> Iterator[tuple[range, Choice, np.ndarray, Scores]]:
+        """Bounds of the clauses without splits, in batches."""
+        batch, count = self.options.batch, len(self.masks)
+        none = _no_splits(self.options.depth, unit_count(self.fast.graph))
+        splits = Splits(*(np.stack([array] * batch) for array in none))
+        for start in range(0, count, batch):
+            clauses = range(start, min(start + batch, count))
+            masks = self.masks[_padded(clauses, batch)]
+            yield clauses, *self._bound(masks, splits, 2 * self.options.steps + 4, None)
+
+    def _round(self) -> None:
+        """Splits the subdomains with the lowest bounds in two and bounds the halves."""
+        count = max(1, self.options.batch // 2)
+        parents = [heapq.heappop(self.heap) for _ in range(min(count, len(self.heap)))]
+        halves = [half for domain in parents for half in self._halves(domain)]
+        if halves:
+            padded = _padded(halves, max(2, self.options.batch))
+            splits = Splits(*map(np.stack, zip(*(d.splits for d in padded))))
+            masks = self.masks[[d.clause for d in padded]]
+            choice, exact, scores = self._bound(
+                masks, splits, self.options.steps, self._start(padded)
+            )
+            for i, half in enumerate(halves):
+                self._place(half, exact[i], scores, np.asarray(choice.beta[i]), i)
+
+    def _halves(self, domain: Domain) -> list[Domain]:
+        place = int(np.sum(domain.splits.side != 0))
+        unit, threshold, scale, gain = domain.cut
+        if not gain > 0 or place == self.options.depth:
+            self._retire(domain)
+            return []
+        found = []
+        for side in (1.0, -1.0):
+            new = Splits(*(array.copy() for array in domain.splits))
+            for array, value in zip(new, (unit, threshold, side, scale)):
+                array[place] = value
+            found.append(domain._replace(number=next(self.numbers), splits=new, asked=False))
+        return found
+
+    def _retire(self, domain: Domain) -> None:
+        """What cannot be split further stays open for good, unless the solver closes it."""
+        if domain.few >= 0 and not domain.asked and self._may_ask():
+            domain = self._asked(domain)
+        if domain.lower > PROOF_TOLERANCE:
+            self.closed = min(self.closed, domain.lower)
+        else:
+            self.stuck, self.retired = min(self.stuck, domain.lower), self.retired + 1
+
+    def _bound(
+        self, masks: np.ndarray, splits: Splits, steps: int, start: Choice | None
+    ) -> tuple[Choice, np.ndarray, Scores]:
+        """Searches for good choices in float32, bounds with them in float64, and descends."""
+        with search_precision():
+            rate = self.options.learning_rate
+            choice, _ = ascend(self.fast, masks, splits, steps, rate, start)
+            scores = jax.tree.map(np.asarray, score(self.fast, masks, splits, choice))
+        self.weakest.descend(scores.point)
+        with certificate_precision():
+            exact = np.asarray(certify(self.exact, masks, splits, choice))
+        return choice, exact, scores
+
+    def _place(
+        self, domain: Domain, bound: float, scores: Scores, beta: np.ndarray, i: int
+    ) -> None:
+        """Closes a subdomain that is proven, else puts it on the heap. NaN proves nothing."""
+        self.bounded += 1
+        lower = max(domain.lower, float(bound)) if np.isfinite(bound) else domain.lower
+        cut = (v[i].item() for v in (scores.unit, scores.threshold, scores.scale, scores.gain))
+        left = int(scores.open[i])
+        self._open(domain._replace(lower=lower, beta=beta, cut=tuple(cut), open=left))
+
+    def _open(self, domain: Domain) -> None:
+        """Puts a subdomain on the heap, unless it is small and the solver closes it."""
+        if domain.lower <= PROOF_TOLERANCE and domain.open <= domain.few and self._may_ask():
+            domain = self._asked(domain)
+        if domain.lower > PROOF_TOLERANCE:
+            self.closed = min(self.closed, domain.lower)
+        else:
+            heapq.heappush(self.heap, domain)
+
+    def _may_ask(self) -> bool:
+        return self.weakest.margin > 0 and not self.deadline.passed
+
+    def _asked(self, domain: Domain) -> Domain:
+        """The subdomain with what the solver proves of it; remembers the point that it finds."""
+        found = solve_subdomain(
+            self.query, self.exact, self.clauses[domain.clause], domain.splits,
+            self.options.solver, self.deadline,
+        )  # fmt: skip
+        self.handed_over += 1
+        if found.point is not None:
+            self.weakest.keep(found.point)
+        lower = max(domain.lower, found.lower)
+        return domain._replace(lower=lower, few=domain.open // 2, asked=True)
+
+    def _start(self, domains: list[Domain]) -> Choice:
+        """The root's choice of each subdomain's clause, with the parent's multipliers."""
+        chosen = [self.starts[d.clause]._replace(beta=d.beta) for d in domains]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *chosen)
+
+    def _lower(self) -> float:
+        """Of all that is closed, open or stuck: together the whole box."""
+        return min([self.closed, self.stuck, *(d.lower for d in self.heap)])
+
+    def _evidence(self, deadline: Deadline) -> Evidence:
+        lower, left = self._lower(), len(self.heap) + self.retired
+        stats = {"subdomains": self.bounded, "open": left, "clauses": len(self.masks)}
+        stats["handed_over"] = self.handed_over
+        if not self.heap and np.isinf(self.stuck):
+            reason = f"{self.bounded} subdomains are proven: the margin is at least {lower:.4g}"
+        else:
+            why = "the budget ended" if deadline.passed else "it came to its limits"
+            why = "a counterexample was found" if self.weakest.margin <= 0 else why
+            reason = f"branch and bound: {why} with {left} subdomains open, at least {lower:.4g}"
+        return Evidence(max(lower, self.known), self.weakest.point, reason, stats)
+
+
+def _padded(items: Sequence[Any], size: int) -> list[Any]:
+    """The first repeated until there are ``size``: one shape, so that all is compiled once."""
+    return [*items, *[items[0]] * (size - len(items))]
+
+
+def _entry(i: int, array: Any) -> np.ndarray:
+    return np.asarray(array[i])
+
+
+def _no_splits(depth: int, units: int) -> Splits:
+    zeros = np.zeros(depth, np.float32)
+    return Splits(np.full(depth, units, np.int32), zeros, zeros, zeros)
+
+
+def _task(query: Query, relaxation: Relaxation) -> Task:
+    """The query in float64, with the neurons' intervals."""
+    with certificate_precision():
+        graph = fuse_relu_max_pool(query.graph64)
+        box = Interval(
+            *(jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
+        )
+        coefficients, offsets = map(jnp.asarray, query.property.rows(query.label_count))
+        intervals = {v.index: i for v, i in inner_intervals(query, relaxation).items()}
+        return Task(graph, box, intervals, coefficients, offsets)
