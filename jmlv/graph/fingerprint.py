@@ -1,0 +1,92 @@
+"""A network's name by its content: equal for the same function and weights, in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jmlv.errors import UnsupportedOperation
+from jmlv.graph.ir import Graph
+from jmlv.graph.trace import Classifier, as_function, trace
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def fingerprint(f: Classifier, image_shape: Sequence[int] | None = None) -> str:
+    """SHA-256 of a network: structure, settings and constants of its traced graph.
+
+    Networks that have no such graph (some can be smoothed and attacked, not verified) are told apart
+    by the text of their jaxpr and by their weights. Constants are computed on the CPU, so that the
+    answer does not depend on the accelerator at hand. Another release of JAX may name the same network
+    differently.
+
+    Args:
+        f: as for :func:`jmlv.trace`; a graph has the fingerprint of the function it was read from.
+        image_shape: (height, width, channel) of one image; a graph knows it.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: ``f`` is no graph and there is no shape.
+
+    >>> import jax.numpy as jnp
+    >>> f = lambda x: x.reshape(-1, 4) @ jnp.eye(4)
+    >>> fingerprint(f, (2, 2, 1)) == fingerprint(trace(f, (2, 2, 1)))
+    True
+    >>> fingerprint(f, (2, 2, 1)) == fingerprint(lambda x: f(2 * x), (2, 2, 1))
+    False
+    """
+    if isinstance(f, Graph):
+        return _digest("graph", _structure(f), f.consts)
+    if image_shape is None:
+        raise ValueError(
+            "image_shape: got None; expected the shape of one image beside a function."
+        )
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        try:
+            return fingerprint(trace(f, image_shape))
+        except UnsupportedOperation:
+            return _of_jaxpr(f, image_shape)
+
+
+def _structure(graph: Graph) -> Iterator[Any]:
+    yield from (graph.invars, graph.constvars, graph.outvars)
+    for eqn in graph.eqns:
+        yield eqn, eqn.settings
+
+
+def _of_jaxpr(f: Classifier, image_shape: Sequence[int]) -> str:
+    image = jax.ShapeDtypeStruct((1, *map(int, image_shape)), jnp.float32)
+    closed = jax.make_jaxpr(as_function(f))(image)
+    return _digest("jaxpr", [str(closed)], list(_constants(closed)))
+
+
+def _constants(closed: Any) -> Iterator[Any]:
+    """The constants of a jaxpr and of all that it calls."""
+    yield from closed.consts
+    for eqn in closed.jaxpr.eqns:
+        for inner in jax.tree.leaves(tuple(eqn.params.values()), is_leaf=_is_closed):
+            if _is_closed(inner):
+                yield from _constants(inner)
+
+
+def _is_closed(value: Any) -> bool:
+    return hasattr(value, "jaxpr") and hasattr(value, "consts")
+
+
+def _digest(kind: str, parts: Iterator[Any] | list[Any], arrays: Sequence[Any]) -> str:
+    digest = hashlib.sha256(f"jmlv network {kind}\n".encode())
+    for part in parts:
+        text = part if isinstance(part, str) else repr(part)
+        digest.update(f"{_ADDRESS.sub('', text)}\n".encode())
+    for array in map(np.asarray, arrays):
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,83 @@
+"""A network's fingerprint: the same in every process, another for another network."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jmlv
+from jmlv.graph.fingerprint import fingerprint
+
+SHAPE = (2, 2, 1)
+WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def dense(weights, activation=jax.nn.relu):
+    return lambda x: activation(x.reshape(x.shape[0], 4) @ weights)
+
+
+def softmaxed(weights):
+    """Has no sound rule, so that there is no graph of it."""
+    return lambda x: jax.nn.softmax(jnp.exp(x.reshape(x.shape[0], 4)) @ weights)
+
+
+@pytest.mark.parametrize("make", [dense, softmaxed])
+def test_the_same_network_has_one_name_and_another_network_another(make):
+    nudged = WEIGHTS.copy()
+    nudged[3, 2] = np.nextafter(nudged[3, 2], np.float32(np.inf))
+    name = fingerprint(make(WEIGHTS), SHAPE)
+    assert name == fingerprint(make(WEIGHTS.copy()), SHAPE)
+    assert name != fingerprint(make(nudged), SHAPE)
+    assert name != fingerprint(lambda x: make(WEIGHTS)(1 - x), SHAPE)
+
+
+def test_weights_of_inner_calls_count():
+    def f(weights):
+        inner = jax.jit(lambda x: jnp.exp(x.reshape(x.shape[0], 4)) @ weights)
+        return lambda x: jax.nn.softmax(inner(x))
+
+    assert fingerprint(f(WEIGHTS), SHAPE) != fingerprint(f(WEIGHTS + 1), SHAPE)
+
+
+def test_settings_count():
+    def pooled(width):
+        def f(x):
+            h = jax.lax.reduce_window(
+                x, -np.inf, jax.lax.max, (1, width, 1, 1), (1, 1, 1, 1), "SAME"
+            )
+            return h.reshape(x.shape[0], 4)
+
+        return f
+
+    assert fingerprint(pooled(1), SHAPE) != fingerprint(pooled(2), SHAPE)
+
+
+def test_a_graph_is_named_as_its_function():
+    f = dense(WEIGHTS)
+    assert fingerprint(jmlv.trace(f, SHAPE)) == fingerprint(f, SHAPE)
+
+
+def test_a_function_needs_a_shape():
+    with pytest.raises(ValueError, match="image_shape"):
+        fingerprint(dense(WEIGHTS))
+
+
+CODE = """
+import jax, jax.numpy as jnp, numpy as np
+from jmlv.graph.fingerprint import fingerprint
+weights = np.arange(12, dtype=np.float32).reshape(4, 3)
+f = lambda x: jax.nn.relu(x.reshape(x.shape[0], 4) @ weights)
+g = lambda x: jax.nn.softmax(jax.nn.relu(jnp.exp(x.reshape(x.shape[0], 4)) @ weights))
+print(fingerprint(f, (2, 2, 1)), fingerprint(g, (2, 2, 1)))
+"""
+
+
+def test_another_process_gives_the_same_names():
+    def g(x):
+        return jax.nn.softmax(jax.nn.relu(jnp.exp(x.reshape(x.shape[0], 4)) @ WEIGHTS))
+
+    ran = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [fingerprint(dense(WEIGHTS), SHAPE), fingerprint(g, SHAPE)]
