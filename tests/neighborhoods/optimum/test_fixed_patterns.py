@@ -13,8 +13,8 @@ from jmlv.bounds import CROWN, IBP
 from jmlv.bounds.minorant import minorants
 from jmlv.clauses import weakest_clause, width
 from jmlv.graph.along import along
-from jmlv.neighborhoods import fixed_patterns
 from jmlv.neighborhoods.arguments import layer_query
+from jmlv.neighborhoods.optimum import fixed_patterns
 from jmlv.neighborhoods.optimum.counterexamples import Counterexamples
 from jmlv.neighborhoods.optimum.fixed_patterns import FixedPatterns
 from jmlv.neighborhoods.optimum.half_spaces import HalfSpaces

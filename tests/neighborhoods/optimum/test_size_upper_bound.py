@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jmlv
-from jmlv.neighborhoods import upper_bound
+from jmlv.neighborhoods.optimum import upper_bound
 from jmlv.neighborhoods.optimum.hitting_set import largest_uncut
 from jmlv.neighborhoods.optimum.upper_bound import _implies
 from jmlv.oracles import SoundnessError, oracle
@@ -112,7 +112,7 @@ def test_a_property_that_nothing_breaks_has_no_cuts():
 
 def test_a_witness_that_does_not_replay_is_no_cut(monkeypatch):
     """The rule broken on purpose: an attack that claims success everywhere changes nothing."""
-    from jmlv.neighborhoods import counterexamples as module
+    from jmlv.neighborhoods.optimum import counterexamples as module
 
     f, x, layers = _linear([1.0, 1.0], 9.0)
 

@@ -12,19 +12,11 @@ import jmlv
 from jmlv.bounds import CROWN, backward
 from jmlv.clauses import open_clauses
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision, search_precision
-from jmlv.oracles import (
-    BranchAndBound,
-    Deadline,
-    Query,
-    SoundnessError,
-    hand_over,
-    judge,
-    milp,
-    subdomains,
-    whole_search,
-)
+from jmlv.oracles import BranchAndBound, Deadline, Query, SoundnessError, judge
+from jmlv.oracles.branching import hand_over, subdomains, whole_search
 from jmlv.oracles.branching.whole_search import WholeSearch, _task
 from jmlv.oracles.falsify import Weakest
+from jmlv.oracles.milp import milp
 from jmlv.oracles.milp.solvers import Outcome
 from jmlv.properties import leaves
 from jmlv.verdict import Status

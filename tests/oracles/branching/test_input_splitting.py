@@ -9,7 +9,8 @@ import pytest
 
 import jmlv
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision
-from jmlv.oracles import Deadline, InputSplitting, Query, input_splitting
+from jmlv.oracles import Deadline, InputSplitting, Query
+from jmlv.oracles.branching import input_splitting
 from jmlv.oracles.falsify import Weakest
 from jmlv.properties import Excludes, Row
 from jmlv.verdict import Status

@@ -12,7 +12,8 @@ import jmlv
 from jmlv.bounds import CROWN
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import certificate_precision
-from jmlv.oracles import BranchAndBound, Deadline, Query, layout, part_search, parts, separable
+from jmlv.oracles import BranchAndBound, Deadline, Query
+from jmlv.oracles.branching.parts import layout, part_search, parts, separable
 from jmlv.oracles.branching.parts.compact import compact
 from jmlv.oracles.branching.parts.part_search import Problem, Settings, Tree, roots
 from jmlv.oracles.per_box import inner_intervals
