@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 
 from jmlv.smoothing.arguments import Labels, multi_hot, require_alpha
 from jmlv.smoothing.multiguard import Ranked, by_radius, require_theorem
+from jmlv.smoothing.noise import Noise
 from jmlv.smoothing.probability import (
     ProbabilityBounds,
     clopper_pearson_lower,
@@ -21,7 +22,7 @@ def jia_certified_intersection_size(
     *,
     k: int,
     k_prime: int,
-    sigma: float,
+    sigma: Noise,
     radius: float | Float[np.ndarray, "*radius"],
     alpha: float,
     single_terms: bool = False,

@@ -59,9 +59,9 @@ from jmlv.smoothing.arguments import (
     Labels,
     require_count,
     require_counts,
-    require_positive,
     require_radius,
 )
+from jmlv.smoothing.noise import Noise, unit_of
 from jmlv.smoothing.probability import OUTWARD, ProbabilityBounds, probability_bounds
 
 BLOCK = 1 << 21
@@ -81,7 +81,7 @@ def certified_intersection_size(
     *,
     k: int,
     k_prime: int,
-    sigma: float,
+    sigma: Noise,
     radius: float | Float[np.ndarray, "*radius"],
     alpha: float,
     joint_terms: bool = True,
@@ -97,8 +97,10 @@ def certified_intersection_size(
         labels: true labels: numbers, a list of such lists for several images, or multi-hot booleans.
         k: number of labels that the smoothed classifier predicts.
         k_prime: number of labels that the base classifier predicts.
-        sigma: standard deviation of the noise, in units of the input.
-        radius: l2 radius R, or an array of radii: the whole curve in one call.
+        sigma: standard deviation of the noise, in units of the input; or
+            :class:`jmlv.smoothing.LayeredNoise`.
+        radius: l2 radius R, or an array of radii: the whole curve in one call. Under layered noise
+            it is counted in standard deviations.
         alpha: failure probability.
         joint_terms: ``False`` leaves out the terms of label sets (the paper's ablation).
 
@@ -128,7 +130,7 @@ def certified_radius(
     *,
     k: int,
     k_prime: int,
-    sigma: float,
+    sigma: Noise,
     alpha: float,
     e: int,
     joint_terms: bool = True,
@@ -136,7 +138,8 @@ def certified_radius(
     """The largest l2 radius within which at least ``e`` true labels provably stay in the top k.
 
     Found by bisection and rounded down. ``-inf`` if ``e`` is not certified even at radius 0 (or the
-    image has fewer true labels), ``inf`` if nothing can push a label out.
+    image has fewer true labels), ``inf`` if nothing can push a label out. Under layered noise it is
+    counted in standard deviations.
 
     Args:
         e: how many true labels must stay, in 1..k.
@@ -152,8 +155,8 @@ def certified_radius(
     0.342
     """
     counts, ranked = _ranked(counts, n, labels, k, k_prime, alpha, joint_terms)
-    sigma, e = require_positive("sigma", sigma), require_count("e", e, most=k)
-    radii = (sigma * ranked.largest_shift(e)).reshape(counts.shape[:-1])
+    unit, e = unit_of(sigma), require_count("e", e, most=k)
+    radii = (unit * ranked.largest_shift(e)).reshape(counts.shape[:-1])
     return float(radii) if radii.ndim == 0 else radii
 
 
@@ -184,7 +187,7 @@ def require_theorem(
 def by_radius(
     sizes: Callable[[Float[np.ndarray, " radius"]], Int[np.ndarray, "image radius"]],
     counts: Int[np.ndarray, "*image label"],
-    sigma: float,
+    sigma: Noise,
     radius: float | Float[np.ndarray, "*radius"],
 ) -> int | Int[np.ndarray, "*image *radius"]:
     """The sizes at every radius, in the shape of images and radii as they were passed.
@@ -194,7 +197,7 @@ def by_radius(
         counts: one image's or several images'.
     """
     radius = require_radius(radius)
-    shifts = radius.ravel() / require_positive("sigma", sigma)
+    shifts = radius.ravel() / unit_of(sigma)
     values = sizes(shifts).reshape(counts.shape[:-1] + radius.shape)
     return int(values) if values.ndim == 0 else values
 

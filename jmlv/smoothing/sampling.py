@@ -21,7 +21,8 @@ from jmlv.errors import DamagedFile
 from jmlv.graph import Classifier
 from jmlv.graph.split import scores_of, split_network
 from jmlv.progress import NoProgress, Progress
-from jmlv.smoothing.arguments import finite_input, require_count, require_positive, threefry_key
+from jmlv.smoothing.arguments import finite_input, require_count, threefry_key
+from jmlv.smoothing.noise import Noise, scale_of
 
 NEAR_TIE = 1e-4
 """Two scores at the border of the top k' that differ by less than this share of the largest score are
@@ -37,7 +38,7 @@ def sample_counts(
     f: Classifier,
     x: Float[Array | np.ndarray, "..."],
     *,
-    sigma: float,
+    sigma: Noise,
     n: int,
     k_prime: int,
     key: Key[Array, ""],
@@ -60,7 +61,8 @@ def sample_counts(
         f: maps a batch of inputs to raw scores (batch, label); a function or a Flax NNX module.
             Passing the same object again reuses the compiled code.
         x: one input, (height, width, channel) or any other shape that ``f`` takes in batches.
-        sigma: standard deviation of the noise, in units of ``x``.
+        sigma: standard deviation of the noise, in units of ``x``; or, for an image,
+            :class:`jmlv.smoothing.LayeredNoise`.
         n: number of noisy inputs.
         k_prime: number of labels that the base classifier outputs.
         key: a threefry key, ``jax.random.key(seed)``.
@@ -90,7 +92,6 @@ def sample_counts(
     """
     n, first = require_count("n", n, most=MOST_SAMPLES), require_count("first", first, least=0)
     batch_size = require_count("batch_size", batch_size)
-    require_positive("sigma", sigma)
     sampler = _Sampler.of(f, finite_input(x), sigma, threefry_key(key), k_prime)
     tally = _Tally(np.zeros(sampler.labels, np.int64), first)
     if resume is not None:
@@ -118,13 +119,14 @@ class _Sampler:
     network: Any
     weights: PyTree
     x: Array
-    sigma: float
+    sigma: Float[np.ndarray, "..."]
     key: Key[Array, ""]
     k_prime: int
     labels: int
 
     @staticmethod
-    def of(f: Classifier, x: Array, sigma: float, key: Key[Array, ""], k_prime: int) -> _Sampler:
+    def of(f: Classifier, x: Array, sigma: Noise, key: Key[Array, ""], k_prime: int) -> _Sampler:
+        scale = scale_of(sigma, x.shape)
         network, weights = split_network(f)
         shape = jax.eval_shape(partial(scores_of, network), weights, x[None])
         if getattr(shape, "ndim", 0) != 2 or shape.shape[0] != 1:
@@ -132,7 +134,7 @@ class _Sampler:
                 f"f: expected scores (1, labels) for an input of shape {(1, *x.shape)}, got {shape}."
             )
         k_prime = require_count("k_prime", k_prime, most=shape.shape[1])
-        return _Sampler(network, weights, x, float(sigma), key, k_prime, shape.shape[1])
+        return _Sampler(network, weights, x, scale, key, k_prime, shape.shape[1])
 
     def count(self, indices: Int[Array, " batch"], stop: int) -> tuple[Array, Array, Array]:
         """Counts of the clear samples below ``stop``; which are unclear; which are not finite."""
@@ -150,7 +152,7 @@ class _Sampler:
         """What a partial result must share with the call that goes on from it."""
         x = np.ascontiguousarray(self.x)
         return {
-            "sigma": np.float64(self.sigma),
+            "sigma": np.asarray(self.sigma),
             "k_prime": np.int64(self.k_prime),
             "key": np.asarray(jax.random.key_data(self.key)),
             "x": np.array(hashlib.sha256(f"{x.shape}".encode() + x.tobytes()).hexdigest()),
@@ -219,7 +221,7 @@ def _count(
     network: Any,
     weights: PyTree,
     x: Float[Array, "..."],
-    sigma: Float[Array, ""],
+    sigma: Float[Array, "..."],
     key: Key[Array, ""],
     indices: Int[Array, " batch"],
     stop: Int[Array, ""],
@@ -229,7 +231,7 @@ def _count(
 ) -> tuple[Int[Array, " label"], Array, Array]:
     keys = jax.vmap(partial(jax.random.fold_in, key))(indices)
     noise = jax.vmap(lambda k: jax.random.normal(k, x.shape, jnp.float32))(keys)
-    scores = scores_of(network, weights, x + jnp.float32(sigma) * noise)
+    scores = scores_of(network, weights, x + sigma * noise)
     used = indices < stop
     broken = used & ~jnp.isfinite(scores).all(axis=1)
     top, chosen = jax.lax.top_k(scores, min(k_prime + 1, scores.shape[1]))
