@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from jaxtyping import Float64
 
 PROOF_TOLERANCE = 1e-6
 """A bound proves a property when its float64 lower bound on the margin exceeds this."""
@@ -45,3 +46,46 @@ def search_precision() -> Iterator[None]:
 def as_float64(value) -> np.ndarray:
     """A NumPy float64 copy of any array, whatever JAX's precision is now."""
     return np.asarray(value, dtype=np.float64)
+
+
+def outward(
+    lower: Float64[np.ndarray, "*shape"], upper: Float64[np.ndarray, "*shape"], dtype: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The least box of a precision's numbers around one of float64 numbers.
+
+    >>> import numpy as np
+    >>> low, high = outward(np.float64([0.1]), np.float64([0.1]), "float32")
+    >>> print(low < np.float64(0.1), high > np.float64(0.1))
+    [ True] [ True]
+    """
+    return _rounded(lower, -np.inf, dtype), _rounded(upper, np.inf, dtype)
+
+
+def inward(
+    lower: Float64[np.ndarray, "*shape"], upper: Float64[np.ndarray, "*shape"], dtype: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The greatest box of a precision's numbers inside of one of float64 numbers.
+
+    Where an interval has no such number, its float64 ends stay as they are, and so the result is
+    float64: a network of lower precision is then fed the number nearest to the input, as anybody
+    who asks it about that input would.
+
+    >>> import numpy as np
+    >>> inward(np.float64([0.1]), np.float64([0.2]), "float32")[0].dtype
+    dtype('float32')
+    >>> inward(np.float64([0.1, 0.1]), np.float64([0.2, 0.1]), "float32")[1]
+    array([0.19999999, 0.1       ])
+    """
+    low, high = _rounded(lower, np.inf, dtype), _rounded(upper, -np.inf, dtype)
+    empty = low > high
+    if not empty.any():
+        return low, high
+    return np.where(empty, lower, low), np.where(empty, upper, high)
+
+
+def _rounded(end: np.ndarray, toward: float, dtype: str) -> np.ndarray:
+    """The nearest numbers of a precision that are not short of ``end`` in that direction."""
+    with np.errstate(over="ignore"):
+        found = end.astype(dtype)
+    short = found < end if toward > 0 else found > end
+    return np.where(short, np.nextafter(found, found.dtype.type(toward)), found)

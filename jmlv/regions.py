@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,62 +14,85 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy import ndimage
 
+Domain = Any
+"""Which values an input may have: None for any, or a (least, greatest) pair of numbers or arrays."""
+
+IMAGES = (0.0, 1.0)
+"""The domain of an image, and the default everywhere."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Box:
-    """All inputs ``x'`` with ``lower <= x' <= upper`` in every entry, inside [0, 1].
+    """All inputs ``x'`` with ``lower <= x' <= upper`` in every entry.
 
-    ``lower`` and ``upper`` are (height, width, channel), or carry leading batch axes. The
-    constructor takes them as they are (it runs under ``jit`` and ``vmap``); :func:`Box.between`
-    and :func:`Box.around` check their arguments and are the one place that intersects with [0, 1].
+    ``lower`` and ``upper`` have the shape of one input, whatever it is, or carry leading batch
+    axes. The constructor takes them as they are (it runs under ``jit`` and ``vmap``);
+    :func:`Box.between` and :func:`Box.around` check their arguments, convert them to floating
+    point before they compute, and are the one place that intersects with the *domain*, which is
+    [0, 1] unless said. Ends are kept in the precision of the arguments: arrays of float64 stay so.
 
     >>> import jax.numpy as jnp, jmlv
     >>> box = jmlv.Box.around(jnp.full((2, 2, 1), 0.05), 0.1)
     >>> print(f"{float(box.lower.min()):.2f} {float(box.upper.max()):.2f}")
     0.00 0.15
+    >>> table = jmlv.Box.around(jnp.array([-3.0, 0.5]), 0.25, domain=None)
+    >>> print(table.lower, table.upper)
+    [-3.25  0.25] [-2.75  0.75]
     """
 
-    lower: Float[Array, "*batch height width channel"]
-    upper: Float[Array, "*batch height width channel"]
+    lower: Float[Array, "*shape"]
+    upper: Float[Array, "*shape"]
 
     @staticmethod
-    def between(lower: Any, upper: Any) -> Box:
-        """The box between two arrays, intersected with [0, 1].
-
-        Raises:
-            ValueError: shapes differ, an entry is not finite, or ``lower > upper`` somewhere.
-        """
-        _require_finite(lower, "lower")
-        _require_finite(upper, "upper")
-        if jnp.shape(lower) != jnp.shape(upper):
-            raise ValueError(
-                f"upper: shape {jnp.shape(upper)} differs from lower's {jnp.shape(lower)}."
-            )
-        if _is_concrete(lower, upper):
-            low, high = np.asarray(lower), np.asarray(upper)
-            empty = int(np.sum((low > high) | (low > 1) | (high < 0)))
-            if empty:
-                raise ValueError(f"lower, upper: no value in [0, 1] is left in {empty} entries.")
-        return Box(_clip(lower), _clip(upper))
-
-    @staticmethod
-    def around(x: Any, epsilon: Any) -> Box:
-        """All images that differ from ``x`` by at most ``epsilon`` in each entry.
+    def between(lower: Any, upper: Any, domain: Domain = IMAGES) -> Box:
+        """The box between two arrays, intersected with a domain.
 
         Args:
-            x: (height, width, channel) in [0, 1], batch axes allowed.
-            epsilon: a scalar, or an array that broadcasts against ``x``: one radius per entry.
+            lower, upper: its ends, of one shape.
+            domain: None, or a pair of numbers or arrays between which every input lies.
 
         Raises:
-            ValueError: ``x`` leaves [0, 1] or is not finite, or ``epsilon`` is negative.
+            ValueError: shapes differ, an entry is not finite, or no value is left in some entry.
         """
-        require_image(x, "x")
+        lower, upper = _as_floats(lower, upper, names=("lower", "upper"))
+        require_finite(lower, "lower")
+        require_finite(upper, "upper")
+        if lower.shape != upper.shape:
+            raise ValueError(f"upper: shape {upper.shape} differs from lower's {lower.shape}.")
+        least, greatest = domain_ends(domain, lower)
+        if is_concrete(lower, upper, least, greatest):
+            empty = int(np.sum((lower > upper) | (lower > greatest) | (upper < least)))
+            if empty:
+                raise ValueError(
+                    f"lower, upper: no value in {_shown(domain)} is left in {empty} entries."
+                )
+        return Box(_within(lower, least, greatest), _within(upper, least, greatest))
+
+    @staticmethod
+    def around(x: Any, epsilon: Any, domain: Domain = IMAGES) -> Box:
+        """All inputs that differ from ``x`` by at most ``epsilon`` in each entry.
+
+        Args:
+            x: one input in the domain, batch axes allowed.
+            epsilon: a scalar, or an array that broadcasts against ``x``: one radius per entry.
+            domain: None, or a pair of numbers or arrays between which every input lies; for images
+                that are normalised, ``((0 - mean) / std, (1 - mean) / std)``.
+
+        Raises:
+            ValueError: ``x`` leaves the domain or is not finite, or ``epsilon`` is negative.
+
+        Warns:
+            UserWarning: ``epsilon`` is so large that the box is the whole domain.
+        """
+        x, epsilon = _as_floats(x, epsilon, names=("x", "epsilon"))
+        require_input(x, "x", domain)
         require_epsilon(epsilon, "epsilon")
-        x, epsilon = jnp.asarray(x), jnp.asarray(epsilon)
         if jnp.broadcast_shapes(x.shape, epsilon.shape) != x.shape:
             raise ValueError(f"epsilon: shape {epsilon.shape} does not broadcast to x's {x.shape}.")
-        return Box(_clip(x - epsilon), _clip(x + epsilon))
+        least, greatest = domain_ends(domain, x)
+        _warn_of_everything(epsilon, domain, least, greatest)
+        return Box(_within(x - epsilon, least, greatest), _within(x + epsilon, least, greatest))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -82,7 +108,7 @@ class Box:
 
     def clip(self, x: Any) -> Array:
         """The nearest point of the box, entry by entry."""
-        return jnp.clip(x, self.lower, self.upper)
+        return _within(x, self.lower, self.upper)
 
     def contains(self, x: Any) -> bool:
         """Whether a point lies in the box, exactly."""
@@ -99,7 +125,7 @@ class Box:
     __hash__ = None
 
     def __repr__(self) -> str:
-        if not _is_concrete(self.lower, self.upper):
+        if not is_concrete(self.lower, self.upper):
             return f"Box(shape={self.shape})"
         return f"Box(shape={self.shape}, mean width {float(np.mean(self.upper - self.lower)):.4g})"
 
@@ -110,7 +136,8 @@ class Layers:
     """The Chebyshev distance of every pixel from the perturbed object's pixels.
 
     Layer ``d`` is the pixels at distance ``d``; layer 0 is the object. Layers may be empty (an
-    object in a corner of a cropped mask), and their count is the largest distance plus one.
+    object in a corner of a cropped mask), and their count is the largest distance plus one. Inputs
+    are (height, width, channel) unless :meth:`on` says otherwise.
 
     >>> import numpy as np, jmlv
     >>> mask = np.zeros((5, 5), bool); mask[0, 0] = True
@@ -120,6 +147,9 @@ class Layers:
 
     index: Int[Array, "height width"]
     count: int = dataclasses.field(metadata={"static": True})
+    layout: tuple[int, ...] | None = dataclasses.field(default=None, metadata={"static": True})
+    axes: tuple[int, int] = dataclasses.field(default=(0, 1), metadata={"static": True})
+    flat: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @staticmethod
     def around(mask: Any) -> Layers:
@@ -139,6 +169,33 @@ class Layers:
             raise ValueError("mask: no pixel is set, so there is no object to perturb.")
         distance = ndimage.distance_transform_cdt(~mask, metric="chessboard").astype(np.int32)
         return Layers(distance, int(distance.max()) + 1)
+
+    def on(self, layout: Sequence[int], axes: tuple[int, int], *, flat: bool = False) -> Layers:
+        """The same layers for inputs that are not (height, width, channel).
+
+        Args:
+            layout: the axes of an input, such as (channel, height, width).
+            axes: which of them are height and width.
+            flat: whether inputs come as vectors, with their entries in that order.
+
+        Raises:
+            ValueError: these axes of the layout are not of the mask's height and width.
+
+        >>> import numpy as np, jmlv
+        >>> layers = jmlv.Layers.around(np.eye(2, dtype=bool))
+        >>> layers.on((3, 2, 2), axes=(1, 2)).places.shape
+        (1, 2, 2)
+        >>> layers.on((2, 2, 2), axes=(1, 2), flat=True).places
+        array([0, 1, 1, 0, 0, 1, 1, 0], dtype=int32)
+        """
+        layout, axes = tuple(map(int, layout)), tuple(map(int, axes))
+        if len(axes) != 2 or not all(0 <= axis < len(layout) for axis in axes):
+            raise ValueError(f"axes: expected two of 0..{len(layout) - 1}, got {axes}.")
+        if axes[0] == axes[1] or tuple(layout[axis] for axis in axes) != self.shape:
+            raise ValueError(
+                f"axes: the mask is {self.shape}, axes {axes} of the layout {layout} are not."
+            )
+        return dataclasses.replace(self, layout=layout, axes=axes, flat=flat)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -171,16 +228,47 @@ class Layers:
         >>> jmlv.Layers.around(np.eye(1, 6, dtype=bool)).banded(3).index
         array([[0, 0, 1, 1, 2, 2]])
         """
-        return Layers(self.bands(count)[np.asarray(self.index)], count)
+        index = self.bands(count)[np.asarray(self.index)]
+        return dataclasses.replace(self, index=index, count=count)
 
-    def spread(self, epsilon: Float[Array, " layer"]) -> Float[Array, "height width 1"]:
-        """One value per layer as one value per pixel; differentiable and vmappable."""
-        return jnp.asarray(epsilon)[jnp.asarray(self.index)][..., None]
+    @property
+    def places(self) -> Int[Array, "..."]:
+        """The layer of every entry of an input, of a shape that broadcasts to the input's."""
+        if self.layout is None:
+            return self.index[..., None]
+        index = self.index if self.axes[0] < self.axes[1] else self.index.T
+        kept = [size if axis in self.axes else 1 for axis, size in enumerate(self.layout)]
+        index, xp = index.reshape(kept), np if is_concrete(index) else jnp
+        return xp.broadcast_to(index, self.layout).reshape(-1) if self.flat else index
+
+    def require_fits(self, shape: Sequence[int]) -> None:
+        """Raises ValueError unless inputs of that shape have these layers."""
+        made_for = self.layout
+        if made_for is None:
+            fits = len(shape) == 3 and tuple(shape[:2]) == self.shape
+            made_for = (*self.shape, "channel")
+        else:
+            made_for = (math.prod(made_for),) if self.flat else made_for
+            fits = tuple(shape) == made_for
+        if not fits:
+            raise ValueError(
+                f"layers: made for inputs of {made_for}, x has {tuple(shape)}. "
+                "Say how an input is laid out with layers.on(layout, axes)."
+            )
+
+    def spread(self, epsilon: Float[Array, " layer"]) -> Float[Array, "..."]:
+        """One value per layer as one value per entry; differentiable and vmappable.
+
+        Its shape, (height, width, 1) unless :meth:`on` said otherwise, broadcasts to an input's.
+        """
+        return jnp.asarray(epsilon)[jnp.asarray(self.places)]
+
+    def picture(self, values: Float[Array, " layer"]) -> Float[np.ndarray, "height width"]:
+        """One value per layer as an image, however inputs are laid out."""
+        return np.asarray(values)[np.asarray(self.index)]
 
     def reach(
-        self,
-        x: Float[np.ndarray, "height width channel"],
-        point: Float[np.ndarray, "height width channel"],
+        self, x: Float[np.ndarray, "*shape"], point: Float[np.ndarray, "*shape"]
     ) -> Float[np.ndarray, " layer"]:
         """How far a point is from ``x`` on each layer: neighbourhoods that reach so far hold it.
 
@@ -189,13 +277,13 @@ class Layers:
         >>> layers.reach(np.zeros((1, 3, 1)), np.array([[[0.5], [-0.25], [0.0]]]))
         array([0.5 , 0.25, 0.  ])
         """
-        distance = np.abs(np.asarray(point, float) - np.asarray(x, float)).max(-1)
+        distance = np.abs(np.asarray(point, float) - np.asarray(x, float))
         farthest = np.zeros(self.count)
-        np.maximum.at(farthest, np.asarray(self.index), distance)
+        np.maximum.at(farthest, np.broadcast_to(self.places, distance.shape), distance)
         return farthest
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Layers) and np.array_equal(self.index, other.index)
+        return isinstance(other, Layers) and _same(self, other)
 
     __hash__ = None
 
@@ -206,7 +294,9 @@ class Layers:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayeredNeighborhood:
-    """All images that differ from ``x`` by at most ``epsilon[d]`` on layer ``d``, inside [0, 1].
+    """All inputs that differ from ``x`` by at most ``epsilon[d]`` on layer ``d``, in the domain.
+
+    The domain is [0, 1] unless said, as for :func:`Box.around`.
 
     >>> import jax.numpy as jnp, numpy as np, jmlv
     >>> layers = jmlv.Layers.around(np.eye(3, dtype=bool))
@@ -215,34 +305,35 @@ class LayeredNeighborhood:
     0.4 1.5
     """
 
-    x: Float[Array, "height width channel"]
+    x: Float[Array, "*shape"]
     layers: Layers
     epsilon: Float[Array, " layer"]
+    domain: Domain = IMAGES
 
     def __post_init__(self) -> None:
-        if not _is_concrete(self.x, self.layers, self.epsilon) or self.x is None:
+        if not is_concrete(self.x, self.layers, self.epsilon, self.domain) or self.x is None:
             return
-        if np.shape(self.x)[:2] != self.layers.shape:
-            raise ValueError(f"layers: made for {self.layers.shape}, x has {np.shape(self.x)}.")
+        self.layers.require_fits(np.shape(self.x))
         if np.shape(self.epsilon) != (self.layers.count,):
             raise ValueError(
                 f"epsilon: expected one value per layer ({self.layers.count},), "
                 f"got shape {np.shape(self.epsilon)}."
             )
-        require_image(self.x, "x")
+        require_input(self.x, "x", self.domain)
         require_epsilon(self.epsilon, "epsilon")
 
     def box(self) -> Box:
         radius = self.layers.spread(self.epsilon)
-        x = jnp.asarray(self.x)
-        return Box(_clip(x - radius), _clip(x + radius))
+        x = _as_float(self.x)
+        least, greatest = domain_ends(self.domain, x)
+        return Box(_within(x - radius, least, greatest), _within(x + radius, least, greatest))
 
     @property
-    def lower(self) -> Float[Array, "height width channel"]:
+    def lower(self) -> Float[Array, "*shape"]:
         return self.box().lower
 
     @property
-    def upper(self) -> Float[Array, "height width channel"]:
+    def upper(self) -> Float[Array, "*shape"]:
         return self.box().upper
 
     @property
@@ -272,33 +363,135 @@ class LayeredNeighborhood:
 Region = Box | LayeredNeighborhood
 
 
+def box_of(region: Any) -> Box:
+    """The region's box.
+
+    Raises:
+        TypeError: it is not a region.
+    """
+    if not isinstance(region, Region):
+        raise TypeError(
+            f"region: expected a Box or a LayeredNeighborhood, got {type(region).__name__}. "
+            "Make one with Box.around(x, epsilon)."
+        )
+    return region.box()
+
+
 def require_image(x: Any, name: str) -> None:
     """Raises ValueError unless every entry is finite and in [0, 1]; traced values pass."""
-    _require_finite(x, name)
-    if _is_concrete(x) and np.size(x) and (np.min(x) < 0 or np.max(x) > 1):
+    require_input(x, name, IMAGES)
+
+
+def require_input(x: Any, name: str, domain: Domain) -> None:
+    """Raises ValueError unless every entry is finite and in the domain; traced values pass."""
+    require_finite(x, name)
+    if not is_concrete(x, domain) or not np.size(x):
+        return
+    values = np.asarray(x)
+    least, greatest = domain_ends(domain, values)
+    if np.any(values < least) or np.any(values > greatest):
         raise ValueError(
-            f"{name}: values must lie in [0, 1], got [{np.min(x):.4g}, {np.max(x):.4g}]. "
-            "Divide eight-bit images by 255."
+            f"{name}: values must lie in {_shown(domain)}, got [{np.min(values):.4g}, "
+            f"{np.max(values):.4g}]. Divide eight-bit images by 255; for inputs of another range "
+            "say which with domain=(least, greatest), or domain=None."
         )
 
 
 def require_epsilon(epsilon: Any, name: str) -> None:
     """Raises ValueError if an entry is negative or not a number; traced values pass."""
-    _require_finite(epsilon, name)
-    if _is_concrete(epsilon) and np.any(np.asarray(epsilon) < 0):
+    require_finite(epsilon, name)
+    if is_concrete(epsilon) and np.any(np.asarray(epsilon) < 0):
         raise ValueError(f"{name}: must not be negative, got {np.min(epsilon):.4g}.")
 
 
-def _clip(x: Any) -> Array:
-    return jnp.clip(x, 0.0, 1.0)
-
-
-def _require_finite(x: Any, name: str) -> None:
-    if _is_concrete(x) and not np.all(np.isfinite(np.asarray(x, dtype=float))):
+def require_finite(x: Any, name: str) -> None:
+    """Raises ValueError if an entry is NaN or infinite; traced values pass."""
+    if is_concrete(x) and not np.all(np.isfinite(np.asarray(x, dtype=float))):
         raise ValueError(f"{name}: holds NaN or infinite values.")
 
 
-def _is_concrete(*trees: Any) -> bool:
+def domain_ends(domain: Domain, like: Any) -> tuple[Array, Array]:
+    """The domain's two ends in the precision of an input, to which they broadcast.
+
+    Raises:
+        ValueError: it is not None or a pair, its ends cross, or they do not fit the input.
+
+    >>> import numpy as np
+    >>> domain_ends(None, np.zeros(2, np.float32))
+    (array(-inf, dtype=float32), array(inf, dtype=float32))
+    """
+    try:
+        least, greatest = (-np.inf, np.inf) if domain is None else domain
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"domain: expected None or a pair (least, greatest), got {domain!r}."
+        ) from None
+    known = is_concrete(least, greatest)
+    kind = like.dtype if jnp.issubdtype(like.dtype, jnp.floating) else np.float32
+    ends = tuple((np if known else jnp).asarray(end, kind) for end in (least, greatest))
+    if any(jnp.broadcast_shapes(end.shape, like.shape) != like.shape for end in ends):
+        raise ValueError(f"domain: its ends do not broadcast to the input's shape {like.shape}.")
+    if known and not np.all(ends[0] <= ends[1]):
+        raise ValueError(f"domain: its least value exceeds its greatest, got {_shown(domain)}.")
+    return ends
+
+
+def _shown(domain: Domain) -> str:
+    """The domain's whole range."""
+    least, greatest = (-np.inf, np.inf) if domain is None else domain
+    return f"[{np.min(least):.4g}, {np.max(greatest):.4g}]"
+
+
+def _warn_of_everything(epsilon: Any, domain: Domain, least: Any, greatest: Any) -> None:
+    """An epsilon of 8 where 8/255 was meant is not an error, but it is hardly what was meant."""
+    if not is_concrete(epsilon, least, greatest):
+        return
+    width = np.asarray(greatest) - np.asarray(least)
+    if np.all(epsilon >= width) or np.any(epsilon > width):
+        warnings.warn(
+            f"epsilon: {np.max(epsilon):.4g} reaches all of {_shown(domain)}. "
+            "Divide grey levels by 255.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _as_floats(*values: Any, names: tuple[str, ...]) -> list[Any]:
+    """Arrays of one floating-point type, so that nothing wraps or is cut off afterwards.
+
+    float64 where an array is, or holds integers that float32 cannot; else float32. Plain numbers
+    follow the arrays.
+    """
+    if not is_concrete(*values):
+        kind = jnp.result_type(*values, jnp.float32)
+        return [jnp.asarray(value, kind) for value in values]
+    arrays = [np.asarray(value) for value in values]
+    for array, name in zip(arrays, names):
+        if array.dtype.itemsize > 8 or not (
+            jnp.issubdtype(array.dtype, jnp.floating) or array.dtype.kind in "iub"
+        ):
+            raise ValueError(f"{name}: expected real numbers, got {array.dtype}.")
+    decisive = [a for a, v in zip(arrays, values) if not isinstance(v, (int, float))]
+    wide = any(_wide(array.dtype) for array in decisive)
+    return [array.astype(np.float64 if wide else np.float32) for array in arrays]
+
+
+def _as_float(value: Any) -> Any:
+    return _as_floats(value, names=("x",))[0]
+
+
+def _wide(kind: np.dtype) -> bool:
+    if jnp.issubdtype(kind, jnp.floating):
+        return kind.itemsize > 4
+    return np.promote_types(kind, np.float32) == np.float64
+
+
+def _within(x: Any, least: Any, greatest: Any) -> Array:
+    """``x`` clipped entry by entry, in NumPy where all values are known."""
+    return (np if is_concrete(x, least, greatest) else jnp).clip(x, least, greatest)
+
+
+def is_concrete(*trees: Any) -> bool:
     """Whether values are known now: false under jit, and for a pytree's placeholder leaves."""
     leaves = jax.tree.leaves(trees)
     return all(

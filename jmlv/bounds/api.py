@@ -13,8 +13,9 @@ from jaxtyping import Array, Float
 from jmlv.bounds.joint import JointBounds
 from jmlv.bounds.method import BoundMethod, Interval
 from jmlv.graph import Classifier, Graph, trace
+from jmlv.numerics import as_float64, outward
 from jmlv.properties import Property
-from jmlv.regions import Region
+from jmlv.regions import Box, Region, box_of, is_concrete
 
 
 @jax.tree_util.register_dataclass
@@ -46,7 +47,9 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
 
     Args:
         f: the network, or its graph (which saves the tracing).
-        region: a box or layered neighbourhood; a box may carry leading batch axes.
+        region: a box or layered neighbourhood; a box may carry leading batch axes (for inputs that
+            do not have three axes, give the graph). Ends that the graph's precision cannot hold
+            are rounded outward.
         property: what the margin is of.
         method: ``IBP()``, ``CROWNIBP()``, ``CROWN()``, ``AlphaCROWN()`` or ``JointBounds()``.
 
@@ -60,13 +63,13 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
     >>> print(f"{float(jmlv.bound(f, box, jmlv.InTopK(0, k=1), jmlv.IBP()).lower):.2f}")
     0.30
     """
-    box = region.box()
+    box = box_of(region)
     image_shape = f.input_shape if isinstance(f, Graph) else box.shape[-3:]
     graph = trace(f, image_shape)
     if box.shape[-len(image_shape) :] != image_shape:
         raise ValueError(f"region: f takes {image_shape}, the region has {box.shape}.")
     coefficients, offsets = property.rows(graph.label_count)
-    lower, upper = (jnp.asarray(side, graph.dtype) for side in (box.lower, box.upper))
+    lower, upper = _sides(box, graph.dtype)
     joint = isinstance(method, JointBounds)
     masks = method.masks(property, graph.label_count) if joint else None
     with jax.default_matmul_precision("highest"):
@@ -78,6 +81,13 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
     if clauses is not None:
         least = jnp.maximum(least, _nothing_from_overflow(clauses).min(-1))
     return MarginBounds(least, most, *rows)
+
+
+def _sides(box: Box, dtype: str) -> tuple[Array, Array]:
+    """The box's ends in a precision; rounded outward where they are known."""
+    if not is_concrete(box.lower, box.upper):
+        return jnp.asarray(box.lower, dtype), jnp.asarray(box.upper, dtype)
+    return outward(as_float64(box.lower), as_float64(box.upper), dtype)
 
 
 def _nothing_from_overflow(lower: Float[Array, "*n"]) -> Float[Array, "*n"]:

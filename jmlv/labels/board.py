@@ -127,7 +127,7 @@ class Board:
         """Gives a question evidence of a method, and judges what that may decide."""
         query, margin = question.query, np.inf
         if evidence.point is not None:
-            point = np.clip(np.asarray(evidence.point, np.float32), query.lower, query.upper)
+            point = query.settle(evidence.point)
             margin = float(np.fmax(query.margin_exact(point), query.margin_deployed(point)))
             evidence = dataclasses.replace(evidence, point=point)
         question.learn(evidence, margin)
@@ -140,7 +140,7 @@ class Board:
         Raises:
             SoundnessError: a point breaks what was proven.
         """
-        points = np.clip(np.asarray(points, np.float32), self.query.lower, self.query.upper)
+        points = self.query.settle(points)
         for side, margins in zip((self.always, self.never), self._margins(points)):
             for question, values in zip(side, margins):
                 best = int(values.argmin())

@@ -136,6 +136,7 @@ class Weakest:
 
     def keep(self, point: Float[np.ndarray, "*image"]) -> None:
         """Remembers a point of the box if none was weaker. A NaN in a margin is no reason to."""
+        point = self.query.settle(point)
         margin = float(np.max([self.query.margin_exact(point), self.query.margin_deployed(point)]))
         if margin < self.margin:
             self.point, self.margin = point, margin

@@ -16,9 +16,16 @@ import numpy as np
 from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, trace
 from jmlv.graph.operations import is_smooth
-from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
+from jmlv.numerics import (
+    PROOF_TOLERANCE,
+    as_float64,
+    certificate_precision,
+    inward,
+    outward,
+    search_precision,
+)
 from jmlv.properties import Property
-from jmlv.regions import Region
+from jmlv.regions import Region, box_of
 from jmlv.verdict import Status, Verdict
 
 
@@ -33,9 +40,10 @@ class Query:
     Attributes:
         f: the deployed network, run as its user runs it.
         graph: its normalised graph in float32; :attr:`graph64` the same in float64.
-        lower, upper: the box, float32 (height, width, channel): the inputs meant are the reals
-            between these numbers.
+        lower, upper: the box that is proven, in the graph's precision: the inputs meant are the
+            reals between these numbers. Ends that it cannot hold are rounded outward.
         property: the property.
+        inner: the ends of the box that witnesses lie in, where these are others: rounded inward.
     """
 
     f: Classifier
@@ -43,6 +51,7 @@ class Query:
     lower: np.ndarray
     upper: np.ndarray
     property: Property
+    inner: tuple[np.ndarray, np.ndarray] | None = None
 
     @staticmethod
     def of(f: Classifier, region: Region, property: Property, graph: Graph | None = None) -> Query:
@@ -51,17 +60,24 @@ class Query:
         Raises:
             UnsupportedOperation: ``f`` has operations without a sound rule.
             ValueError: the region's or the property's shape does not fit ``f``, or the region is
-                empty, leaves [0, 1] or has ends that float32 cannot hold.
+                empty or not finite.
             SoundnessError: the graph read from ``f`` does not compute what ``f`` does.
         """
-        lower, upper = _float32_ends(region)
+        ends = _ends(region)
+        traced = trace(f, ends[0].shape) if graph is None else graph
+        if traced.input_shape != ends[0].shape:
+            raise ValueError(
+                f"region: f takes {traced.input_shape}, the region has {ends[0].shape}."
+            )
+        lower, upper = outward(*ends, traced.dtype)
+        if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+            raise ValueError(f"region: its ends are beyond the range of {traced.dtype}.")
         if graph is None:
-            graph = trace(f, lower.shape)
-            _require_same_function(f, graph, lower, upper)
-        if graph.input_shape != lower.shape:
-            raise ValueError(f"region: f takes {graph.input_shape}, the region has {lower.shape}.")
-        property.tree(graph.label_count)
-        return Query(as_function(f), graph, lower, upper, property)
+            _require_same_function(f, traced, lower, upper)
+        property.tree(traced.label_count)
+        exact = np.array_equal(lower, ends[0]) and np.array_equal(upper, ends[1])
+        within = None if exact else inward(*ends, traced.dtype)
+        return Query(as_function(f), traced, lower, upper, property, within)
 
     def about(self, property: Property) -> Query:
         """The same network and box, another property; nothing is traced or converted again.
@@ -83,6 +99,12 @@ class Query:
     def label_count(self) -> int:
         return self.graph.label_count
 
+    def settle(self, points: np.ndarray) -> np.ndarray:
+        """The nearest inputs that may be witnesses: inside the region as it was asked, not only
+        inside of the box that is proven."""
+        lower, upper = (self.lower, self.upper) if self.inner is None else self.inner
+        return np.clip(np.asarray(points, lower.dtype), lower, upper)
+
     def margin_exact(self, x: np.ndarray) -> float:
         """The property's margin at ``x``, evaluated in float64."""
         with certificate_precision():
@@ -95,16 +117,12 @@ class Query:
             return float(self.property.margin(self.f(jnp.asarray(x, jnp.float32)[None])[0]))
 
 
-def _float32_ends(region: Region) -> tuple[np.ndarray, np.ndarray]:
-    """The box's two ends, exactly: rounding them would move the region that is asked about."""
-    box = region.box()
-    lower, upper = (np.asarray(side, np.float32) for side in (box.lower, box.upper))
+def _ends(region: Region) -> tuple[np.ndarray, np.ndarray]:
+    """The box's two ends in float64, which holds them exactly."""
+    box = box_of(region)
+    lower, upper = as_float64(box.lower), as_float64(box.upper)
     if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower <= upper).all()):
         raise ValueError("region: lower must not exceed upper, and both must be finite.")
-    if lower.size and (lower.min() < 0 or upper.max() > 1):
-        raise ValueError("region: leaves [0, 1]; make it with Box.around or Box.between.")
-    if not (np.array_equal(lower, box.lower) and np.array_equal(upper, box.upper)):
-        raise ValueError("region: its ends must be float32 numbers; round them outward yourself.")
     return lower, upper
 
 
@@ -223,8 +241,8 @@ def require_encodable(oracle: Oracle, query: Query) -> None:
 def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
     """The verdict rules, all of them: the only function that says ROBUST or NOT_ROBUST.
 
-    A witness is clipped into the box and replayed in float64 and on the deployed float32 path; both
-    margins must be at most zero. A proof needs a finite lower bound above `PROOF_TOLERANCE`.
+    A witness is clipped into the region, rounded inward, and replayed in float64 and on the deployed
+    float32 path; both margins must be at most zero. A proof needs a finite lower bound above `PROOF_TOLERANCE`.
 
     Raises:
         SoundnessError: there is a proof and a replayed witness.
@@ -253,7 +271,7 @@ def _replay(query: Query, point: Any) -> tuple[np.ndarray | None, float, float]:
     """The point clipped into the box, and its two margins (``inf`` where there is none or a NaN)."""
     if point is None or not np.all(np.isfinite(point)):
         return None, np.inf, np.inf
-    witness = np.clip(np.asarray(point, np.float32), query.lower, query.upper)
+    witness = query.settle(point)
     margins = query.margin_exact(witness), query.margin_deployed(witness)
     exact, deployed = (np.inf if np.isnan(m) else m for m in margins)
     return witness, exact, deployed

@@ -152,14 +152,70 @@ def test_witness_and_verdict_are_values():
     assert "NOT_ROBUST" in repr(first)
 
 
-def test_regions_that_float32_cannot_hold_are_refused():
-    """Rounding the ends would move the region, and a proof would be about another one."""
-    low = np.full((2, 1, 1), 0.1)
-    for box in (jmlv.Box(low, 2 * low), jmlv.Box(low, np.full((2, 1, 1), 0.5))):
-        with pytest.raises(ValueError, match="must be float32 numbers"):
-            jmlv.verify(difference, box, PROPERTY)
-    with pytest.raises(ValueError, match="leaves"):
-        jmlv.verify(difference, jmlv.Box(-X, X), PROPERTY)
+LOW, HIGH = np.full((2, 1, 1), 0.1), np.full((2, 1, 1), 0.7)
+
+
+def test_ends_that_float32_cannot_hold_are_rounded_outward_for_proofs_inward_for_witnesses():
+    asked = Query.of(difference, jmlv.Box(LOW, HIGH), PROPERTY)
+    assert asked.lower.dtype == np.float32
+    assert (asked.lower < LOW).all() and (asked.upper >= HIGH).all()
+    settled = asked.settle(np.stack([asked.lower, asked.upper]))
+    assert settled.dtype == np.float32 and (settled >= LOW).all() and (settled <= HIGH).all()
+
+
+def test_a_witness_lies_in_the_region_and_not_only_in_the_box_that_is_proven():
+    verdict = jmlv.verify(difference, jmlv.Box(LOW, HIGH), PROPERTY, jmlv.PGD())
+    assert verdict.status is Status.NOT_ROBUST
+    assert jmlv.Box(LOW, HIGH).contains(verdict.witness)
+
+
+def test_a_fixed_input_that_float32_cannot_hold_is_replayed_as_it_is():
+    """The witness is float64 there; the deployed network is fed the nearest number to it."""
+    fixed = np.array([[[0.1]], [[0.3]]])
+    verdict = jmlv.verify(difference, jmlv.Box(fixed, fixed), PROPERTY, jmlv.PGD())
+    assert verdict.status is Status.NOT_ROBUST and np.array_equal(verdict.witness, fixed)
+    assert verdict.upper == pytest.approx(-0.2, abs=1e-15)
+
+
+def test_a_point_outside_of_the_region_by_rounding_alone_is_no_witness():
+    """The score breaks only between the file's end and the float32 number beyond it."""
+    low, high = np.zeros((1, 1, 1)), np.full((1, 1, 1), 0.1)
+    beyond = float(np.float32(0.1)) - 0.1
+
+    def f(x):
+        return (0.1 + beyond / 2 - x.reshape(-1, 1)) * 1e6
+
+    asked = Query.of(f, jmlv.Box(low, high), jmlv.AboveThreshold(0))
+    verdict = judge(asked, Evidence(point=asked.upper), "test")
+    assert verdict.status is not Status.NOT_ROBUST
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2), (3, 4, 5), (2, 3, 2, 2)])
+def test_inputs_of_any_shape_and_range(shape):
+    x = np.linspace(-3, 3, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+
+    def f(x):
+        flat = x.reshape(x.shape[0], -1)
+        return jnp.stack([flat[:, -1], flat[:, 0]], -1)
+
+    box = jmlv.Box.around(x, 1.0, domain=None)
+    assert jmlv.verify(f, box, PROPERTY, jmlv.Bounds()).robust
+    assert jmlv.verify(f, box, jmlv.InTopK(1, 1), jmlv.PGD()).status is Status.NOT_ROBUST
+    graph = jmlv.trace(f, shape)
+    assert jmlv.bound(graph, box, PROPERTY, jmlv.IBP()).lower == pytest.approx(4.0)
+
+
+def test_what_is_not_a_region_or_not_finite_is_named():
+    with pytest.raises(TypeError, match="region: expected a Box"):
+        jmlv.verify(difference, X, PROPERTY)
+    with pytest.raises(TypeError, match="region: expected a Box"):
+        jmlv.bound(difference, X, PROPERTY, jmlv.IBP())
+    with pytest.raises(ValueError, match="must not exceed"):
+        jmlv.verify(difference, jmlv.Box(HIGH, LOW), PROPERTY)
+    with pytest.raises(ValueError, match="both must be finite"):
+        jmlv.verify(difference, jmlv.Box(LOW, LOW + np.inf), PROPERTY)
+    with pytest.raises(ValueError, match="beyond the range of float32"):
+        jmlv.verify(difference, jmlv.Box(LOW, LOW + 1e300), PROPERTY)
 
 
 def test_a_graph_that_is_not_the_function_is_a_defect(monkeypatch):
