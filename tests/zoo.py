@@ -130,11 +130,12 @@ def net_odds_and_ends(w):
 
 
 def net_clipped(w):
-    a, b, head = w(72, 8), w(8), w.head(8)
+    a, b, c, head = w(3, 3, 2, 3), w(3), w(3, 3, 3, 3), w.head(27)
 
     def f(x):
-        h = jnp.clip(x.reshape(x.shape[0], -1) @ a, -0.3, b + 1)
-        return head(jnp.minimum(h, b) + jnp.abs(h) + jnp.maximum(0.2, h))
+        h = jnp.clip(conv(x, a, 2), -0.3, b + 1)
+        h = jax.nn.relu6(6 * conv(h, c))
+        return head(jnp.minimum(h, 2 * b) + jnp.abs(h - 1) + jnp.maximum(0.2, h))
 
     return f
 

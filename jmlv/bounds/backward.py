@@ -33,12 +33,12 @@ from jmlv.bounds.tangents import SIDED, Family, lines_at
 from jmlv.bounds.windows import pool_settings, pull_window, slide
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.affine import pull_back
-from jmlv.graph.operations import is_affine, is_relu, is_smooth
+from jmlv.graph.operations import is_affine, is_maximum, is_smooth
 
 Weights = dict[int, Float[Array, "row element ..."]]
 """For each nonlinear equation, by the index of its output, every row's own choice of lines.
 
-For a ReLU or max pool the lower weights; for a smooth function two numbers in [0, 1], which say
+For ``max(x, c)`` or a max pool the lower weights; for a smooth function two numbers in [0, 1], which say
 where the lower line touches it and where the upper one does.
 """
 
@@ -122,7 +122,7 @@ def pull_lines(
     Returns:
         Functionals on the operand, the constant of each row, and the weights used.
     """
-    if isinstance(functional, Window) and lines.floor is None and _has_window_rule(eqn):
+    if isinstance(functional, Window) and _has_window_rule(eqn, lines):
         return _pull_lines_window(eqn, functional, lines, own)
     rows = whole(functional, eqn.outvar).rows
     if is_smooth(eqn):
@@ -137,7 +137,7 @@ def pull_lines(
         offset += flat_sum(jnp.maximum(rows, 0) * floor_constant(lines, low, 1))
     spread = _choose(rows[:, None], low, high)
     low = jnp.broadcast_to(low, spread.shape)
-    if is_relu(eqn):
+    if is_maximum(eqn):
         return {source: Whole(spread[:, 0])}, offset, low if own is None else own
     transposed = jax.linear_transpose(lambda x: patches(x, eqn.params), source.aval)
     (rows,) = jax.vmap(transposed)(spread)
@@ -196,8 +196,10 @@ def _sized(functional: Functional, variable: Variable) -> Functional:
     return functional if small else whole(functional, variable)
 
 
-def _has_window_rule(eqn: Equation) -> bool:
-    return is_relu(eqn) or is_smooth(eqn) or pool_settings(eqn) is not None
+def _has_window_rule(eqn: Equation, lines: Lines) -> bool:
+    if is_maximum(eqn) or is_smooth(eqn):
+        return True
+    return lines.floor is None and pool_settings(eqn) is not None
 
 
 def _pull_lines_window(eqn: Equation, window: Window, lines: Lines, own: Array | None) -> Pulled:
@@ -214,8 +216,11 @@ def _pull_lines_window(eqn: Equation, window: Window, lines: Lines, own: Array |
     spread = _choose(rows[:, None], low, high)
     constants = crop(lines.lower_constant[0], window), crop(lines.upper_constant[0], window)
     offset = flat_sum(_choose(rows, *constants))
+    if lines.floor is not None:
+        within = lines._replace(floor=crop(lines.floor[0], window))
+        offset += flat_sum(jnp.maximum(rows, 0) * floor_constant(within, low, 1))
     source = eqn.invars[0]
-    if is_relu(eqn):
+    if is_maximum(eqn):
         return {source: Window(spread[:, 0], window.corner)}, offset, low if own is None else own
     valid = {**eqn.params, "padding": ((0, 0),) * 4}
 

@@ -134,7 +134,7 @@ def _jitted_intervals(
 
 
 def sources(graph: Graph) -> list[Variable]:
-    """The variables that ReLUs and max pools read, in the order of the graph."""
+    """The variables that nonlinear equations read, in the order of the graph."""
     nonlinear = (eqn for eqn in graph.eqns if not is_affine(graph, eqn))
     return list(dict.fromkeys(eqn.invars[0] for eqn in nonlinear))
 
@@ -178,12 +178,12 @@ def relax(
             if source in known and source not in tightened:
                 values[source] = _intersection(values[source], known[source])
             if source not in exact and source not in tightened:
-                wanted = undecided(eqn, values[source])
+                wanted = undecided(graph, eqn, values[source])
                 values[source] = _tighten(
                     graph, source, values[source], wanted, lines, box, chunk, least
                 )
                 tightened.add(source)
-            lines[eqn.outvar.index] = lines_of(eqn, values[source])
+            lines[eqn.outvar.index] = lines_of(graph, eqn, values[source])
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
     return {v: i for v, i in values.items() if isinstance(i, Interval)}, lines
 

@@ -1,5 +1,8 @@
 r"""ReLUs that read the input box directly, bounded from above in all their pixels at once.
 
+``max(x, c)`` is ``c + relu(x - c)``: here a rounding of the size of ``c`` is harmless, since planes are
+taken only where ``c`` lies within the bounds on ``x``.
+
 For ``y = relu(w . v + b)`` over a box ``m - r <= v <= m + r`` the chord of the scalar ``w . v + b``
 forgets that the pixels vary on their own. Write ``c_i = 2 |w_i| r_i`` and let ``rho_i`` in [0, 1] be
 how far pixel ``i`` is on its way from its worst to its best end, so that
@@ -41,7 +44,7 @@ from jmlv.bounds.windows import is_plain_convolution, kernel_of, lay_pieces
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.independent import independent
 from jmlv.graph.ir import Literal, prefix, read
-from jmlv.graph.operations import is_relu
+from jmlv.graph.operations import is_maximum, is_relu, knee_of
 
 LARGEST = 2**15
 """Shares of one row, beyond which CROWN's chord is taken: rows over a whole convolutional layer gain
@@ -53,12 +56,12 @@ Weights = tuple[Float[Array, "row 1 h w output"], Float[Array, "row h w output e
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("kernel", "middle", "radius", "bias"),
+    data_fields=("kernel", "middle", "radius", "bias", "knee"),
     meta_fields=("affine", "operand"),
 )
 @dataclasses.dataclass(frozen=True)
 class FirstLayer:
-    """The affine operation under a first ReLU, as one kernel at every position.
+    """The affine operation under a first ``max(x, c)``, as one kernel at every position.
 
     A matrix product has one position, at which all entries are read.
 
@@ -66,6 +69,7 @@ class FirstLayer:
         kernel: the weights, the same at every position; their first axes are the patch that is read.
         middle, radius: of the box of the entries that a position reads; zero in padding.
         bias: what is added at each position.
+        knee: the ``c``, zero where it is minus infinity; None for a ReLU.
         affine: the convolution or matrix product.
         operand: what it reads: the input, moved element by element at most.
     """
@@ -74,6 +78,7 @@ class FirstLayer:
     middle: Float[Array, "height width entry"]
     radius: Float[Array, "height width entry"]
     bias: Float[Array, "height width output"]
+    knee: Float[Array, "height width output"] | None
     affine: Equation
     operand: Variable
 
@@ -88,10 +93,10 @@ class FirstLayer:
     def pull(
         self, eqn: Equation, functional: Functional, lines: Lines, own: Weights | None
     ) -> tuple[dict[Variable, Functional], Float[Array, " row"], Weights]:
-        """Pulls functionals of the ReLU's output to the operand.
+        """Pulls functionals of the maximum to the operand.
 
         Args:
-            eqn: the ReLU.
+            eqn: the maximum.
             functional: of its output.
             lines: around it; stable neurons keep theirs.
             own: each row's own lower weights and shares, or None for those of ``lines``.
@@ -113,12 +118,23 @@ class FirstLayer:
         pieces, offset, shares = self._above(above, shares)
         pieces += jnp.einsum("rhwo,oe->rhwe", along, self.weights, precision="highest")
         offset += flat_sum(along * crop(self.bias, window))
+        if self.knee is not None:
+            offset += self._at_knee(window, lower[:, 0], planes, lines)
         return {self.operand: self._placed(pieces, window)}, offset, (lower, shares)
+
+    def _at_knee(self, window: Window, lower: Array, planes: Array, lines: Lines) -> Array:
+        """What lower lines, planes and the lines of stable neurons add for a knee beside zero."""
+        knee, stable = (
+            crop(v.reshape(self.bias.shape), window) for v in (self.knee, lines.upper_constant)
+        )
+        above = jnp.where(planes, knee, stable)
+        return flat_sum(window.rows * jnp.where(window.rows > 0, (1 - lower) * knee, above))
 
     def _above(self, window: Window, shares: Array) -> tuple[Array, Array, Array]:
         """The planes above times rows that are not positive: pieces, constants and shares used."""
         weights, size = self.weights, jnp.abs(self.weights)
-        middle, radius, bias = (crop(v, window) for v in (self.middle, self.radius, self.bias))
+        bias = self.bias if self.knee is None else self.bias - self.knee
+        middle, radius, bias = (crop(v, window) for v in (self.middle, self.radius, bias))
         most = bias + _each(middle, weights) + _each(radius, size)
         shares = jnp.broadcast_to(shares, (*window.rows.shape, size.shape[1]))
         total = 2 * _weighed(shares * size, radius)
@@ -159,7 +175,7 @@ def _weighed(weights: Float[Array, "r h w output entry"], entries: Array) -> Arr
 
 
 def first_layers(graph: Graph, box: Interval) -> dict[int, FirstLayer]:
-    """The first layer under every ReLU that has one of a known form, by the ReLU's output.
+    """The first layer under every ``max(x, c)`` that has one of a known form, by its output.
 
     Known are a convolution without groups and a matrix product, of the input moved element by
     element, followed by factors and terms that are the same at every position (a bias, a batch
@@ -173,10 +189,10 @@ def first_layers(graph: Graph, box: Interval) -> dict[int, FirstLayer]:
     unmixed = independent(graph)
     found = {}
     for eqn in graph.eqns:
-        if is_relu(eqn):
+        if is_maximum(eqn):
             affine = _affine_under(graph, eqn.invars[0], producers)
             if affine is not None and affine.invars[0] in unmixed:
-                found[eqn.outvar.index] = _first_layer(graph, eqn.invars[0], affine, box)
+                found[eqn.outvar.index] = _first_layer(graph, eqn, affine, box)
     return found
 
 
@@ -207,7 +223,7 @@ def _is_matrix_product(eqn: Equation) -> bool:
     return plain and eqn.params["dimension_numbers"] == (((1,), (0,)), ((), ()))
 
 
-def _first_layer(graph: Graph, source: Variable, affine: Equation, box: Interval) -> FirstLayer:
+def _first_layer(graph: Graph, eqn: Equation, affine: Equation, box: Interval) -> FirstLayer:
     constants = graph.constants()
     kernel, operand = read(constants, affine.invars[1]), affine.invars[0]
     ends = [prefix(graph, operand)(side) for side in box]
@@ -215,15 +231,22 @@ def _first_layer(graph: Graph, source: Variable, affine: Equation, box: Interval
     if is_plain_convolution(affine):
         kernel = kernel_of(affine, constants)
     patches = partial(_patches, affine, kernel.shape[:-1])
-    shift, scale = _after(graph, source, affine)
+    shift, scale = _after(graph, eqn.invars[0], affine)
+    place = (*_grid(affine), -1)
     return FirstLayer(
         kernel * scale,
         patches((low + high) / 2),
         patches((high - low) / 2),
-        shift.reshape(*_grid(affine), -1),
+        shift.reshape(place),
+        None if is_relu(eqn) else _finite_knee(graph, eqn).reshape(place),
         affine,
         operand,
     )
+
+
+def _finite_knee(graph: Graph, eqn: Equation) -> Array:
+    knee = jnp.broadcast_to(knee_of(graph, eqn), eqn.outvar.shape)
+    return jnp.where(jnp.isfinite(knee), knee, 0)
 
 
 def _after(graph: Graph, source: Variable, affine: Equation) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ copies of its own; the originals stay as they are.
   its product rules reject (JAX has added some) or drop in silence (``batch_group_count``).
 * CROWN-IBP: the stock rules of ``x - c`` (it adds ``c``) and of residual additions (an offset that
   is already there is counted on both branches) are unsound, and its rule of a matrix product
-  crashes. All affine operations have one rule here, JAX's own transposition; ReLU and max pooling
+  crashes. All affine operations have one rule here, JAX's own transposition; maxima and max pools
   take the lines of :mod:`jmlv.bounds.relaxations`, smooth functions those of
   :mod:`jmlv.bounds.tangents`.
 
@@ -23,12 +23,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from jmlv.bounds.lines import smooth_lines
 from jmlv.bounds.method import Interval
-from jmlv.bounds.relaxations import max_pool_lines, patches_transpose, relu_lines
+from jmlv.bounds.relaxations import max_pool_lines, maximum_lines, patches_transpose
 from jmlv.bounds.tangents import smooth_interval
 from jmlv.graph.jax_verify import load
 from jmlv.graph.operations import BILINEAR, LINEAR, relu_max_pool_p
@@ -72,7 +73,7 @@ def crown_rules() -> Mapping[Any, Rule]:
     }
     affine = {p: functools.partial(_crown_affine, p) for p in AFFINE}
     smooth = {f: functools.partial(_crown_smooth, f) for f in SMOOTH}
-    own = {**affine, lax.max_p: _crown_relu, **pools, **smooth}
+    own = {**affine, lax.max_p: _crown_maximum, **pools, **smooth}
     return {**load().crown_ibp._primitive_transform, **own}
 
 
@@ -157,25 +158,14 @@ def _pull(rows: Any, transposed: Callable[..., Any], constant: Array | None) -> 
     return list(zip(coefficients, offsets))
 
 
-def _crown_relu(_index: int, out: Any, x: Any, zero: Any) -> list:
-    """``max(x, 0)``; adaptive lower slope, chord above."""
-    if not _is_bound(x) or zero != 0:
-        raise NotImplementedError("max: expected max(x, 0), as normalisation leaves it.")
-    lines = relu_lines(x.lower, x.upper)
-    lower, upper = out.lower_lin, out.upper_lin
-    below, above = jnp.minimum(lower.lin_coeffs, 0), jnp.maximum(upper.lin_coeffs, 0)
-    slopes = lines.lower_slope, lines.upper_slope
-    pulled = backward_bound(
-        (
-            _by_sign(lower.lin_coeffs, *slopes),
-            lower.offset + _dot(below, lines.upper_intercept),
-        ),
-        (
-            _by_sign(upper.lin_coeffs, *reversed(slopes)),
-            upper.offset + _dot(above, lines.upper_intercept),
-        ),
-    )
-    return [pulled, None]
+def _crown_maximum(_index: int, out: Any, x: Any, knee: Any) -> list:
+    """``max(x, c)``; adaptive lower slope, chord above. ReLU's lower line has no constant."""
+    lines = maximum_lines(x.lower, x.upper, knee)
+    is_zero = isinstance(knee, np.generic) and knee == 0
+    finite = jnp.where(jnp.isfinite(knee), knee, 0)
+    below = lines.lower_slope, None if is_zero else (1 - lines.lower_slope) * finite
+    above = lines.upper_slope, lines.upper_intercept
+    return [*_between(out, below, above), None]
 
 
 def _crown_smooth(f: Smooth, _index: int, out: Any, x: Any) -> list:
@@ -183,11 +173,19 @@ def _crown_smooth(f: Smooth, _index: int, out: Any, x: Any) -> list:
     lines = smooth_lines(f, Interval(x.lower, x.upper))
     below = lines.lower_weights[0], lines.lower_constant
     above = lines.upper_weights[0], lines.upper_constant
+    return _between(out, below, above)
+
+
+def _between(out: Any, below: tuple[Array, Any], above: tuple[Array, Any]) -> list:
+    """The bound on the operand of an elementwise function between two lines (slope, constant)."""
 
     def pull(rows: Any, positive: tuple, negative: tuple) -> tuple[Array, Array]:
         coefficients = _by_sign(rows.lin_coeffs, positive[0], negative[0])
-        plus, minus = jnp.maximum(rows.lin_coeffs, 0), jnp.minimum(rows.lin_coeffs, 0)
-        return coefficients, rows.offset + _dot(plus, positive[1]) + _dot(minus, negative[1])
+        offset = rows.offset
+        for part, (_, constant) in ((jnp.maximum, positive), (jnp.minimum, negative)):
+            if constant is not None:
+                offset = offset + _dot(part(rows.lin_coeffs, 0), constant)
+        return coefficients, offset
 
     return [backward_bound(pull(out.lower_lin, below, above), pull(out.upper_lin, above, below))]
 

@@ -1,4 +1,4 @@
-"""The two lines around a nonlinear equation, in one form for ReLU, max pool and smooth functions."""
+"""The two lines around a nonlinear equation, in one form for maxima, max pools and smooth functions."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from jaxtyping import Array, Bool, Float
 from jmlv.bounds.method import Interval
 from jmlv.bounds.relaxations import (
     max_pool_lines,
+    maximum_lines,
     patches,
     patches_transpose,
-    relu_lines,
     settled_windows,
 )
 from jmlv.bounds.tangents import Family, lines_at, smooth_interval, touching_lines
-from jmlv.graph import Equation
-from jmlv.graph.operations import is_relu, is_smooth, relu_max_pool_p
+from jmlv.graph import Equation, Graph
+from jmlv.graph.operations import is_maximum, is_relu, is_smooth, knee_of, relu_max_pool_p
 from jmlv.graph.smooth import Smooth
 
 
 class Lines(NamedTuple):
     """``sum_j lower_weights_j x_j + lower_constant <= y <= sum_j upper_weights_j x_j + upper_constant``.
 
-    The elements ``x_j`` are the window's entries for a max pool, and the one entry for a ReLU or a
-    smooth function. With a finite floor ``(1 - sum_j lower_weights_j) floor`` is added to the lower
+    The elements ``x_j`` are the window's entries for a max pool, and the one entry for ``max(x, c)``
+    or a smooth function. With a finite floor (the ``c``) ``(1 - sum_j lower_weights_j) floor`` is added to the lower
     constant, for whatever lower weights are used. Smooth functions have a family of lines, of which
     the weights and constants here are one.
     """
@@ -38,13 +38,15 @@ class Lines(NamedTuple):
     family: Family | None = None
 
 
-def lines_of(eqn: Equation, interval: Interval) -> Lines:
-    """Lines around a ReLU, max pool or smooth function whose input lies in the interval."""
+def lines_of(graph: Graph, eqn: Equation, interval: Interval) -> Lines:
+    """Lines around a nonlinear equation of a graph whose input lies in the interval."""
     if is_smooth(eqn):
         return smooth_lines(eqn.primitive, interval)
-    if is_relu(eqn):
-        slope, chord, intercept = relu_lines(*interval)
-        return Lines(slope[None], jnp.zeros_like(slope), chord[None], intercept)
+    if is_maximum(eqn):
+        knee = knee_of(graph, eqn)
+        slope, chord, intercept = maximum_lines(*interval, knee)
+        floor = None if is_relu(eqn) else jnp.broadcast_to(knee, slope.shape)
+        return Lines(slope[None], jnp.zeros_like(slope), chord[None], intercept, floor)
     return Lines(*max_pool_lines(*interval, eqn.params, floor_of(eqn)))
 
 
@@ -74,18 +76,18 @@ def admissible(
 ) -> Float[Array, "row element ..."]:
     """The wanted lower weights, made into a valid lower line.
 
-    For a ReLU any slope in [0, 1]; for a max pool with a ReLU merged into it any weights that are
+    For ``max(x, c)`` any slope in [0, 1]; for a max pool with a ReLU merged into it any weights that are
     not negative and sum to at most one (``max(0, z_1, .., z_n) >= sum_j w_j z_j``, and with a floor
     ``c`` in place of 0, ``>= sum_j w_j z_j + (1 - sum_j w_j) c``). A max pool alone keeps its
     element. Where the two lines are one and the same they stay.
 
     Args:
-        eqn: a ReLU or max pool.
+        eqn: ``max(x, c)`` or a max pool.
         wanted: any values, (row, element, ...).
         low, high: the equation's lower and upper weights, which broadcast against ``wanted``; a
             NaN in them is kept.
     """
-    if not is_relu(eqn) and floor_of(eqn) != 0:
+    if not is_maximum(eqn) and floor_of(eqn) != 0:
         return jnp.broadcast_to(low, wanted.shape)
     positive = jnp.maximum(wanted, 0)
     free = positive / jnp.maximum(1, positive.sum(1, keepdims=True))
@@ -93,10 +95,10 @@ def admissible(
     return jnp.where(exact | jnp.isnan(low), low, free)
 
 
-def undecided(eqn: Equation, interval: Interval) -> Bool[Array, "1 ..."]:
+def undecided(graph: Graph, eqn: Equation, interval: Interval) -> Bool[Array, "1 ..."]:
     """Which entries of the input a tighter interval could help.
 
-    For a ReLU the unstable ones. For a max pool, in every window that no element wins for sure,
+    For ``max(x, c)`` those that may lie on both sides of ``c``. For a max pool, in every window that no element wins for sure,
     the elements that may exceed the floor and every other element's lower bound. For a smooth
     function those over which its lines lie apart.
     """
@@ -104,8 +106,9 @@ def undecided(eqn: Equation, interval: Interval) -> Bool[Array, "1 ..."]:
     if is_smooth(eqn):
         low, high = smooth_interval(eqn.primitive, interval)
         return (upper - lower > MINIMUM_WIDTH) & (high - low > MINIMUM_RISE)
-    if is_relu(eqn):
-        return (lower < 0) & (upper > 0)
+    if is_maximum(eqn):
+        knee = knee_of(graph, eqn)
+        return (lower < knee) & (upper > knee)
     valid = patches(jnp.ones(lower.shape, bool), eqn.params)
     low, high = patches(lower, eqn.params), patches(upper, eqn.params)
     least = jnp.maximum(jnp.where(valid, low, -jnp.inf).max(0), floor_of(eqn))

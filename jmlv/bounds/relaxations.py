@@ -17,8 +17,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 
-class ReluLines(NamedTuple):
-    """``lower_slope x <= max(x, 0) <= upper_slope x + upper_intercept``, entry by entry."""
+class MaximumLines(NamedTuple):
+    """Lines around ``max(x, c)``, entry by entry.
+
+    ``lower_slope x + (1 - lower_slope) c <= max(x, c) <= upper_slope x + upper_intercept``.
+    """
 
     lower_slope: Array
     upper_slope: Array
@@ -38,34 +41,38 @@ class PoolLines(NamedTuple):
     upper_constant: Float[Array, "*out"]
 
 
-def relu_lines(lower: Float[Array, "*n"], upper: Float[Array, "*n"]) -> ReluLines:
-    """CROWN's lines for ``max(x, 0)`` with ``lower <= x <= upper``.
+def maximum_lines(
+    lower: Float[Array, "*n"], upper: Float[Array, "*n"], knee: float | Float[Array, "*n"] = 0.0
+) -> MaximumLines:
+    """CROWN's lines for ``max(x, c)`` with ``lower <= x <= upper``; ReLU by default.
 
-    Stable neurons are exact. For ``l < 0 < u`` the upper line is the chord
-    ``u / (u - l) (x - l)`` and the lower one ``alpha x`` with the adaptive ``alpha = 1`` if
-    ``u > -l``, else 0 (Zhang et al. 2018, arXiv:1811.00866, Table 2 and section 3.3).
+    Stable neurons are exact. For ``l < c < u`` the upper line is the chord
+    ``c + (u - c) / (u - l) (x - l)`` and the lower one ``c + alpha (x - c)`` with the adaptive
+    ``alpha = 1`` if ``u - c > c - l``, else 0 (Zhang et al. 2018, arXiv:1811.00866, Table 2 and
+    section 3.3, for ``c = 0``).
 
     Args:
         lower: lower bounds, any shape.
         upper: upper bounds, same shape.
+        knee: the constant ``c``; minus infinity where there is none.
 
     >>> import jax.numpy as jnp
-    >>> lines = relu_lines(jnp.array([-1.0]), jnp.array([3.0]))
+    >>> lines = maximum_lines(jnp.array([-1.0]), jnp.array([3.0]))
     >>> print(lines.lower_slope, lines.upper_slope, lines.upper_intercept)
     [1.] [0.75] [0.75]
     """
-    active = lower >= 0
-    unstable = (lower < 0) & (upper > 0)
+    active = lower >= knee
+    unstable = (lower < knee) & (upper > knee)
     width = jnp.where(unstable, upper - lower, 1)
-    chord = jnp.where(unstable, upper, 0) / width
+    chord = jnp.where(unstable, upper - knee, 0) / width
     one = active.astype(lower.dtype)
-    lines = ReluLines(
-        jnp.where(unstable, (upper > -lower).astype(lower.dtype), one),
+    lines = MaximumLines(
+        jnp.where(unstable, (upper - knee > knee - lower).astype(lower.dtype), one),
         jnp.where(unstable, chord, one),
-        jnp.where(unstable, -chord * lower, 0),
+        jnp.where(unstable, knee - chord * lower, jnp.where(active, 0, knee)),
     )
     unknown = jnp.isnan(lower) | jnp.isnan(upper)
-    return ReluLines(*(jnp.where(unknown, jnp.nan, line) for line in lines))
+    return MaximumLines(*(jnp.where(unknown, jnp.nan, line) for line in lines))
 
 
 def max_pool_lines(

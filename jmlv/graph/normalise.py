@@ -2,9 +2,14 @@
 
 Every call is inlined by interpreting its body anew, so each inlined copy has fresh variables.
 (Two identical ``relu`` calls share one inner jaxpr; re-using its variables would merge them, an
-unsound bound.) Maximum, minimum, absolute value, clipping and leaky ReLU become ReLU and affine
-operations; subtraction becomes addition and negation. GELU and SiLU, in whatever way they are
-written, become one operation (:mod:`jmlv.graph.gates`), and so does softplus.
+unsound bound.)
+
+Every rewriting is exact in floating point, up to the rounding that the function's own operations
+have: nothing is added that is taken away again. ``max(x, c)`` stays as it is, a minimum is one with
+both signs turned, a maximum of two computed values is a max pool of the pair; absolute value and
+leaky ReLU become ReLU and affine operations whose terms do not cancel; subtraction becomes addition
+and negation. GELU and SiLU, in whatever way they are written, become one operation
+(:mod:`jmlv.graph.gates`), and so does softplus.
 """
 
 from __future__ import annotations
@@ -130,13 +135,20 @@ def relu(b: Builder, x: Any) -> Any:
 
 
 def maximum(b: Builder, x: Any, y: Any) -> Variable:
-    """``max(x, y) = y + relu(x - y)``; a zero goes second and needs no addition, ``-inf`` is void."""
-    if not isinstance(x, Variable):
-        x, y = y, x
-    if _is_everywhere(y, -np.inf) and np.shape(y) in ((), x.shape):
-        return x
-    zero = _is_everywhere(y, 0) and np.shape(y) in ((), x.shape)
-    return relu(b, x) if zero else add(b, y, relu(b, subtract(b, x, y)))
+    """``max(x, c)`` with the constant second, ``-inf`` being void; of two computed values a pool."""
+    if isinstance(x, Variable) and isinstance(y, Variable):
+        return reduce_max(b, stack(b, x, y, axis=len(x.shape)), axes=(len(x.shape),))
+    x, y = (x, y) if isinstance(x, Variable) else (y, x)
+    return x if _is_everywhere(y, -np.inf) else b.emit(lax.max_p, x, _knee(x, y))
+
+
+def _knee(x: Variable, value: Any) -> Any:
+    """The constant of ``max(x, c)``: one number where it is known to be, else an array like ``x``."""
+    if not isinstance(value, jax.core.Tracer):
+        first = np.asarray(value).flat[0] if np.size(value) else 0
+        if _is_everywhere(value, first):
+            return _scalar(x, first)
+    return jax.numpy.broadcast_to(value, x.shape)
 
 
 def minimum(b: Builder, x: Any, y: Any) -> Variable:
@@ -145,6 +157,7 @@ def minimum(b: Builder, x: Any, y: Any) -> Variable:
 
 
 def absolute(b: Builder, x: Variable) -> Variable:
+    """``relu(x) + relu(-x)``, of which one is zero."""
     return add(b, relu(b, x), relu(b, neg(b, x)))
 
 
@@ -158,17 +171,40 @@ def select(b: Builder, which: Any, *cases: Any) -> Variable:
     if match is None:
         shape, dtype = next((c.shape, c.dtype) for c in (*cases, which) if isinstance(c, Variable))
         return b.record(lax.select_n_p, (which, *cases), {}, shape, dtype)
-    x, slope = match
-    if _is_everywhere(slope, 0):
-        return relu(b, x)
-    return add(b, multiply(b, x, slope), _rest(b, relu(b, x), slope))
+    return leaky_relu(b, *match)
 
 
-def _rest(b: Builder, above: Variable, slope: Any) -> Variable:
-    """``(1 - slope) above``, without rounding ``1 - slope`` in the network's precision."""
+def leaky_relu(b: Builder, x: Variable, slope: Any) -> Variable:
+    """``x`` above zero and ``slope x`` below, in terms that never cancel.
+
+    For slopes from 0 to 1 it is ``slope x + (1 - slope) relu(x)``, which has the tightest lines; for
+    negative ones ``relu(x) - slope relu(-x)``, and for larger ones ``x - (slope - 1) relu(-x)``.
+    With slopes of several kinds in one array the entries are chosen from all three.
+    """
     if np.ndim(slope) == 0 and not isinstance(slope, jax.core.Tracer):
-        return _by_number(b, lax.mul_p, above, 1 - Fraction(float(slope)))
-    return subtract(b, above, multiply(b, above, slope))
+        return _leaky_relu_of_number(b, x, Fraction(float(slope)))
+    flat, steep = jax.numpy.clip(slope, 0, 1), jax.numpy.maximum(slope, 1)
+    above = relu(b, x)
+    found = add(b, multiply(b, x, flat), subtract(b, above, multiply(b, above, flat)))
+    if not isinstance(slope, jax.core.Tracer) and np.all((slope >= 0) & (slope <= 1)):
+        return found
+    below = relu(b, neg(b, x))
+    beyond = subtract(b, multiply(b, below, steep), below)  # zero up to a slope of 1
+    turned = multiply(b, below, jax.numpy.minimum(slope, 0))
+    return subtract(b, subtract(b, found, beyond), turned)
+
+
+def _leaky_relu_of_number(b: Builder, x: Variable, slope: Fraction) -> Variable:
+    """Factors as exact as float64 holds them, in any precision of the network."""
+    if slope == 0:
+        return relu(b, x)
+    if slope < 0:
+        return add(b, relu(b, x), _by_number(b, lax.mul_p, relu(b, neg(b, x)), -slope))
+    if slope > 1:
+        beyond = _by_number(b, lax.mul_p, relu(b, neg(b, x)), 1 - slope)
+        return add(b, x, beyond)
+    above = _by_number(b, lax.mul_p, relu(b, x), 1 - slope)
+    return add(b, _by_number(b, lax.mul_p, x, slope), above) if slope < 1 else x
 
 
 def squeeze(b: Builder, x: Variable, *, dimensions: Sequence[int]) -> Variable:

@@ -1,15 +1,19 @@
 """Which operations a normalised graph may hold, and what kind each one is.
 
 ``affine`` operations are linear in the operands that depend on the input, plus a constant;
-``relu`` is ``max(x, 0)``; ``max_pool`` is a sliding maximum over windows; ``smooth`` operations act
-on every entry alone and are those of :mod:`jmlv.graph.smooth`.
+``maximum`` is ``max(x, c)`` with a constant ``c``, and ``relu`` the case ``c = 0``; ``max_pool`` is
+a sliding maximum over windows; ``smooth`` operations act on every entry alone and are those of
+:mod:`jmlv.graph.smooth`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from jax import lax
 
-from jmlv.graph.ir import Equation, Graph, Literal, Variable
+from jmlv.graph.ir import Equation, Graph, Literal, read
 from jmlv.graph.smooth import Smooth
 
 #: Linear whatever their operands are.
@@ -50,14 +54,20 @@ ELEMENTWISE = frozenset(
 )
 
 
+def is_maximum(eqn: Equation) -> bool:
+    """``max(x, c)`` with a constant: normalisation puts it second, and leaves no other maximum."""
+    return eqn.primitive is lax.max_p
+
+
 def is_relu(eqn: Equation) -> bool:
-    """``max(x, 0)`` with the literal zero second: the only maximum that normalisation leaves."""
-    return (
-        eqn.primitive is lax.max_p
-        and isinstance(eqn.invars[0], Variable)
-        and isinstance(eqn.invars[1], Literal)
-        and eqn.invars[1].number == 0
-    )
+    """``max(x, 0)`` with the literal zero."""
+    constant = eqn.invars[1] if is_maximum(eqn) else None
+    return isinstance(constant, Literal) and constant.number == 0
+
+
+def knee_of(graph: Graph, eqn: Equation) -> Any:
+    """The ``c`` of ``max(x, c)``: a number, or an array of the shape of ``x``; entries may be -inf."""
+    return read(graph.constants(), eqn.invars[1])
 
 
 def is_max_pool(eqn: Equation) -> bool:
@@ -86,7 +96,16 @@ def is_supported(graph: Graph, eqn: Equation) -> bool:
 
     The exact oracles (MILP, branch and bound) have none for smooth operations, and say so.
     """
-    return is_affine(graph, eqn) or is_relu(eqn) or is_max_pool(eqn) or is_smooth(eqn)
+    if is_maximum(eqn):
+        return graph.inputs_of(eqn) == eqn.invars[:1]
+    return is_affine(graph, eqn) or is_max_pool(eqn) or is_smooth(eqn)
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+    """Stands in a graph for an operation without a sound rule, and says in its name what it is."""
+
+    name: str
 
 
 class ReluMaxPool:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool
 
 from jmlv.graph.affine import pull_back
 from jmlv.graph.ir import Equation, Graph, Variable
-from jmlv.graph.operations import is_affine, is_relu, is_smooth
+from jmlv.graph.operations import is_affine, is_maximum, is_smooth
 
 
 def pixels_read(graph: Graph) -> Bool[np.ndarray, "*image"]:
@@ -43,7 +43,7 @@ def _readers(graph: Graph, eqn: Equation, rows: Array, ones: dict) -> dict[Varia
     if is_affine(graph, eqn):
         return pull_back(graph, eqn, rows, ones)[0]
     source = eqn.invars[0]
-    if is_relu(eqn) or is_smooth(eqn):
+    if is_maximum(eqn) or is_smooth(eqn):
         return {source: rows}
     return {source: _pooled_from(eqn, source, rows)}
 

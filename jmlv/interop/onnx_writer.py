@@ -20,7 +20,7 @@ from jax import lax
 from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Classifier, Equation, Graph, Variable, trace
 from jmlv.graph.ir import read
-from jmlv.graph.operations import is_affine, is_max_pool, is_relu
+from jmlv.graph.operations import is_affine, is_max_pool, is_maximum, is_relu
 from jmlv.graph.smooth import (
     GELU,
     GELU_TANH,
@@ -157,8 +157,8 @@ Rule = Callable[[_Writer, Equation], tuple[tuple[int, ...], str]]
 
 def _rule(graph: Graph, eqn: Equation) -> Rule | None:
     """The rule of an equation that has a direct counterpart."""
-    if is_relu(eqn):
-        return _unary("Relu")
+    if is_maximum(eqn):
+        return _unary("Relu") if is_relu(eqn) else _elementwise("Max")
     if is_max_pool(eqn):
         return _max_pool
     if eqn.primitive is lax.conv_general_dilated_p:

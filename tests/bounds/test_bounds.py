@@ -17,7 +17,7 @@ METHODS = (IBP(), CROWNIBP(), CROWN(chunk=7), AlphaCROWN(steps=3, intermediate_s
 WITHOUT_PLANES = (*METHODS[:-1], dataclasses.replace(METHODS[-1], planes=False))
 """Planes follow epsilon, where the gradient holds them fixed, and the signs of rounded numbers; other
 choices are vertices."""
-WITH_ALPHA = ("dense", "conv", "pool", "padded_pools", "residual", "odds_and_ends")
+WITH_ALPHA = ("dense", "conv", "pool", "padded_pools", "residual", "odds_and_ends", "clipped")
 """Between them these nets have every operation that alpha-CROWN treats in a way of its own."""
 
 

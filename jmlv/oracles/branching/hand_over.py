@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jmlv.clauses import Clause
-from jmlv.graph.operations import is_relu
+from jmlv.graph.operations import is_maximum
 from jmlv.numerics import as_float64
 from jmlv.oracles.branching.subdomains import Splits, Task, nonlinear
 from jmlv.oracles.milp.encoding import Held
@@ -39,7 +39,7 @@ def solve_subdomain(
 def _held(task: Task, splits: Splits) -> list[Held]:
     """The entries that are held in the subdomain.
 
-    A ReLU is split on its input. A max pool is split on its output, and where that is held under a
+    ``max(x, c)`` is split on its input. A max pool is split on its output, and where that is held under a
     threshold, so is every element of the window.
     """
     held, start = [], 0
@@ -50,8 +50,8 @@ def _held(task: Task, splits: Splits) -> list[Held]:
         units, start = mine.unit - start, start + size
         low = np.where(mine.side > 0, as_float64(mine.threshold), -np.inf)
         high = np.where(mine.side < 0, as_float64(mine.threshold), np.inf)
-        held.append(Held(source if is_relu(eqn) else eqn.outvar, units, low, high))
-        if not is_relu(eqn):
+        held.append(Held(source if is_maximum(eqn) else eqn.outvar, units, low, high))
+        if not is_maximum(eqn):
             members = windows(eqn)[units]
             inside = (members < source.size) & (mine.side < 0)[:, None]
             ceiling = np.broadcast_to(high[:, None], members.shape)[inside]

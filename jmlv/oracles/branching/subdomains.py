@@ -1,7 +1,7 @@
 """The numbers of branch and bound: bounds of many subdomains at once, and where to split them.
 
-A subdomain is the box together with *splits* of units: a ReLU's input held on one side of zero, or
-a max pool's output on one side of a threshold. On ``z <= t`` (for a pool: every element at most
+A subdomain is the box together with *splits* of units: the input of ``max(x, c)`` held on one side
+of ``c``, or a max pool's output on one side of a threshold. On ``z <= t`` (for a pool: every element at most
 ``t``) and ``z >= t`` (for a pool: a higher floor) the lines are tighter; and the split enters the
 bound as a Lagrange multiplier (beta-CROWN): where ``s (z - t) >= 0`` the function is at least
 ``f - beta s (z - t)`` for any ``beta >= 0``.
@@ -29,7 +29,7 @@ from jmlv.bounds.functionals import Functional, Whole, add
 from jmlv.bounds.lines import Lines, admissible, floor_constant, lines_above, lines_of
 from jmlv.bounds.relaxations import patches
 from jmlv.graph import Equation, Graph, Variable
-from jmlv.graph.operations import is_affine, is_relu
+from jmlv.graph.operations import is_affine, is_maximum, knee_of
 
 
 class Splits(NamedTuple):
@@ -101,28 +101,32 @@ def _places(graph: Graph, splits: Splits) -> Iterator[tuple[Equation, Int[Array,
 def _relaxed(task: Task, splits: Splits) -> dict[int, tuple[Lines, Interval]]:
     """Lines of every nonlinear equation on one subdomain, and the interval that they are made for.
 
-    The interval is that of a ReLU's inputs, or of a max pool's outputs.
+    The interval is that of the inputs of ``max(x, c)``, or of a max pool's outputs.
     """
     least = jnp.where(splits.side > 0, splits.threshold, -jnp.inf)
     most = jnp.where(splits.side < 0, splits.threshold, jnp.inf)
     found = {}
     for eqn, place in _places(task.graph, splits):
-        relaxed = _relaxed_relu if is_relu(eqn) else _relaxed_pool
+        relaxed = _relaxed_maximum if is_maximum(eqn) else _relaxed_pool
         found[eqn.outvar.index] = relaxed(
-            eqn, task.intervals[eqn.invars[0].index], place, (least, most)
+            task.graph, eqn, task.intervals[eqn.invars[0].index], place, (least, most)
         )
     return found
 
 
-def _relaxed_relu(eqn: Equation, known: Interval, place: Array, ends: tuple[Array, Array]):
+def _relaxed_maximum(
+    graph: Graph, eqn: Equation, known: Interval, place: Array, ends: tuple[Array, Array]
+) -> tuple[Lines, Interval]:
     shape = known.lower.shape
     lower = known.lower.reshape(-1).at[place].max(ends[0], mode="drop")
     upper = known.upper.reshape(-1).at[place].min(ends[1], mode="drop")
     clipped = Interval(lower.reshape(shape), upper.reshape(shape))
-    return lines_of(eqn, clipped), clipped
+    return lines_of(graph, eqn, clipped), clipped
 
 
-def _relaxed_pool(eqn: Equation, known: Interval, place: Array, ends: tuple[Array, Array]):
+def _relaxed_pool(
+    _: Graph, eqn: Equation, known: Interval, place: Array, ends: tuple[Array, Array]
+) -> tuple[Lines, Interval]:
     """No element exceeds what the output is held under, and the output stays above its floor."""
     least, most = ends
     size = known.upper.size
@@ -153,7 +157,7 @@ def _bound(
     push = beta * jnp.abs(splits.scale) * splits.side  # a negative multiplier proves nothing
     also: dict[Variable, Functional] = {}
     for eqn, place in _places(task.graph, splits):
-        held = eqn.invars[0] if is_relu(eqn) else eqn.outvar
+        held = eqn.invars[0] if is_maximum(eqn) else eqn.outvar
         rows = jnp.zeros(held.size, held.dtype).at[place].add(-push, mode="drop")
         also[held] = add(also.get(held), Whole(rows.reshape(1, *held.shape)), held)
     functional = Whole((mixture @ task.coefficients)[None, None])
@@ -268,7 +272,9 @@ def _score(task: Task, clause: Array, splits: Splits, choice: Choice) -> Scores:
     for eqn in nonlinear(task.graph):
         index = eqn.outvar.index
         own = choice.weights[index][0]
-        found = _unit_scores(eqn, lines[index], own, slopes[index], relaxed[index][1], values)
+        found = _unit_scores(
+            task.graph, eqn, lines[index], own, slopes[index], relaxed[index][1], values
+        )
         for kept, new in zip((gains, thresholds, scales), found):
             kept.append(new.reshape(-1))
     gain, threshold, scale = (
@@ -280,12 +286,18 @@ def _score(task: Task, clause: Array, splits: Splits, choice: Choice) -> Scores:
 
 
 def _unit_scores(
-    eqn: Equation, lines: Lines, own: Array, slopes: Lines, interval: Interval, values: Any
+    graph: Graph,
+    eqn: Equation,
+    lines: Lines,
+    own: Array,
+    slopes: Lines,
+    interval: Interval,
+    values: Any,
 ) -> tuple[Array, Array, Array]:
     """For each unit the gain of splitting it, the threshold, and the size of its coefficient."""
     up, down = slopes.lower_constant, slopes.upper_constant
     inputs, output = values[eqn.invars[0]], values[eqn.outvar]
-    elements = inputs[None] if is_relu(eqn) else patches(inputs, eqn.params)
+    elements = inputs[None] if is_maximum(eqn) else patches(inputs, eqn.params)
     weights = admissible(eqn, own[None], lines.lower_weights[None], lines.upper_weights[None])[0]
     below = (weights * elements).sum(0) + lines.lower_constant
     if lines.floor is not None:
@@ -293,10 +305,12 @@ def _unit_scores(
     above = (lines.upper_weights * elements).sum(0) + lines.upper_constant
     loss = up * (output - below) + down * (output - above)
     width = interval.upper - interval.lower
-    if is_relu(eqn):
-        open_ = (interval.lower < 0) & (interval.upper > 0)
-        error = -interval.lower * interval.upper / jnp.where(open_, width, 1)
-        threshold = jnp.zeros_like(output)
+    if is_maximum(eqn):
+        knee = jnp.broadcast_to(knee_of(graph, eqn), output.shape)
+        threshold = jnp.where(jnp.isfinite(knee), knee, 0)  # no unit without a knee is open
+        open_ = (interval.lower < knee) & (interval.upper > knee)
+        below_knee, above_knee = threshold - interval.lower, interval.upper - threshold
+        error = below_knee * above_knee / jnp.where(open_, width, 1)
     else:
         exact = (lines.lower_weights == lines.upper_weights).all(0)
         open_ = (width > MINIMUM_WIDTH) & ~exact

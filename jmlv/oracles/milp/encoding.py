@@ -9,7 +9,8 @@ Networks with Mixed Integer Programming*, ICLR 2019, in slack form)::
 
     y - s_j = z_j,   0 <= s_j <= (max over i != j of u_i, minus l_j) (1 - d_j),   sum_j d_j = 1
 
-The floor of a ReLU is a candidate that is the constant zero, so an unstable ReLU comes out as
+The floor of ``max(x, c)`` is a candidate that is the constant ``c``; its slack is ``y - c`` and needs
+no column. So an unstable ReLU, with ``c = 0``, comes out as
 ``y - s = z, 0 <= y <= u d, 0 <= s <= -l (1 - d)``, and a ReLU merged into a max pool costs one
 candidate more.
 
@@ -146,14 +147,14 @@ def _add_equation(
         raise ValueError(f"bounds: none for {eqn.invars[0]!r}, the input of a {describe(eqn)}.")
     lower, upper = _settled(bounds[eqn.invars[0]], f"the input of a {describe(eqn)}")
     lower, upper = _clipped(lower, upper, [h for h in held if h.variable == eqn.invars[0]])
-    found = maxima(eqn, lower, upper)
+    found = maxima(graph, eqn, lower, upper)
     needed = found.needed
     inputs = elements(graph, eqn.invars[0], needed, sources, builder.columns)
     place = {int(index): row for row, index in enumerate(needed)}
     columns = np.full(eqn.outvar.size, ABSENT)
     for maximum in found.undecided:
         columns[maximum.output] = _add_maximum(builder, maximum, inputs, place)
-    return found, Source(columns, np.zeros(eqn.outvar.size), found.winner)
+    return found, Source(columns, found.value, found.winner)
 
 
 def _settled(interval: Interval, what: str) -> tuple[np.ndarray, np.ndarray]:
@@ -192,18 +193,18 @@ def _add_maximum(
     (y,) = builder.add_columns(*([v] for v in maximum.range))
     limits = maximum.slack_limits()
     choices = _choices(builder, len(limits))
-    for index, limit, (choice, sign) in zip(maximum.candidates, limits, choices):
-        slack = y
+    for j, (index, limit, (choice, sign)) in enumerate(zip(maximum.candidates, limits, choices)):
+        slack, floor = y, maximum.lower[j]  # the floor's slack is y - floor
         if index != FLOOR:
             row = place[int(index)]
-            (slack,) = builder.add_columns([0.0], [limit])
+            (slack,), floor = builder.add_columns([0.0], [limit]), 0.0
             columns, coefficients = inputs.terms(row)
             constant = inputs.constant[row]
             terms = [(y, 1.0), (slack, -1.0)]
             builder.add_row(terms, constant, constant, (columns, -coefficients))
         # slack <= limit * (1 - d), where d is the binary or, for the second of two, 1 - binary.
         upper = limit if sign > 0 else 0.0
-        builder.add_row([(slack, 1.0), (choice, sign * limit)], upper=upper)
+        builder.add_row([(slack, 1.0), (choice, sign * limit)], upper=upper + floor)
     return int(y)
 
 

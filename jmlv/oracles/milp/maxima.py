@@ -1,7 +1,7 @@
-"""ReLU and max pool as one thing: maxima of a few candidates, most of them decided by bounds.
+"""All maxima as one thing: a few candidates, most of them decided by bounds.
 
-A ReLU is ``max(0, z_j)``, a max pool ``max_j z_j`` over a window, and the two fused the maximum of
-the window and of a floor of zero. Over a box, with ``l_j <= z_j <= u_j`` and
+``max(x, c)`` is that of one value and of a floor ``c``, ReLU with the floor zero, a max pool
+``max_j z_j`` over a window, and ReLU and pool fused the maximum of the window and of zero. Over a box, with ``l_j <= z_j <= u_j`` and
 ``L = max(floor, max_j l_j)``, an element with ``u_j <= L`` can never exceed the others. What is left
 are the candidates: with one of them the maximum is decided and equals it.
 """
@@ -11,11 +11,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jax import lax
 from jaxtyping import Float, Int
 
-from jmlv.graph import Equation
-from jmlv.graph.operations import is_relu, relu_max_pool_p
+from jmlv.graph import Equation, Graph
+from jmlv.graph.operations import is_maximum, is_relu, knee_of, relu_max_pool_p
 
 #: Stands for the floor in a list of candidates.
 FLOOR = -1
@@ -27,8 +26,8 @@ class Undecided:
 
     Attributes:
         output: its flat index in the equation's output.
-        candidates: flat indices of the inputs that can be the largest, `FLOOR` for the zero.
-        lower, upper: bounds of the candidates (zero for the floor).
+        candidates: flat indices of the inputs that can be the largest, `FLOOR` for the floor.
+        lower, upper: bounds of the candidates; the floor's own value on both sides.
     """
 
     output: int
@@ -49,15 +48,17 @@ class Undecided:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Maxima:
-    """All maxima of one ReLU or max-pool equation.
+    """All maxima of one equation.
 
     Attributes:
         winner: for each output the flat index of the input that it equals; the number of inputs
             where it equals the floor, or where it is undecided.
+        value: the floor where the output equals it, else zero.
         undecided: the others, by rising output.
     """
 
     winner: Int[np.ndarray, " output"]
+    value: Float[np.ndarray, " output"]
     undecided: tuple[Undecided, ...]
 
     @property
@@ -73,16 +74,20 @@ class Maxima:
 
 
 def maxima(
-    eqn: Equation, lower: Float[np.ndarray, " input"], upper: Float[np.ndarray, " input"]
+    graph: Graph,
+    eqn: Equation,
+    lower: Float[np.ndarray, " input"],
+    upper: Float[np.ndarray, " input"],
 ) -> Maxima:
     """Which outputs of the equation are decided where its inputs lie between the bounds.
 
     Args:
-        eqn: a ReLU or a max pool.
+        graph: the network.
+        eqn: its ``max(x, c)`` or max pool.
         lower, upper: finite bounds of its input, flat.
     """
-    count, floor = len(lower), -np.inf if eqn.primitive is lax.reduce_window_max_p else 0.0
-    members = windows(eqn)
+    count, members = len(lower), windows(eqn)
+    floor = _floors(graph, eqn)
     low = np.append(lower, -np.inf)[members]
     high = np.append(upper, -np.inf)[members]
     leader = low.argmax(1)
@@ -95,18 +100,26 @@ def maxima(
     decided = contenders.sum(1) + floored == 1
     leading = members[np.arange(len(members)), contenders.argmax(1)]
     winner = np.where(decided & ~floored, leading, count)
+    value = np.where(decided & floored, floor, 0.0)
     undecided = [
-        _undecided(int(i), members[i][contenders[i]], bool(floored[i]), lower, upper)
+        _undecided(int(i), members[i][contenders[i]], floor[i], bool(floored[i]), lower, upper)
         for i in np.flatnonzero(~decided)
     ]
-    return Maxima(winner, tuple(undecided))
+    return Maxima(winner, value, tuple(undecided))
 
 
-def _undecided(output, candidates, floored, lower, upper) -> Undecided:
+def _floors(graph: Graph, eqn: Equation) -> Float[np.ndarray, " output"]:
+    """What each output cannot fall below, whatever the inputs are."""
+    if is_maximum(eqn):
+        return np.broadcast_to(np.asarray(knee_of(graph, eqn), float), eqn.outvar.shape).reshape(-1)
+    return np.full(eqn.outvar.size, 0.0 if eqn.primitive is relu_max_pool_p else -np.inf)
+
+
+def _undecided(output, candidates, floor, floored, lower, upper) -> Undecided:
     low, high = lower[candidates], upper[candidates]
     if floored:
-        candidates, low, high = (np.append(candidates, FLOOR), np.append(low, 0.0),
-                                 np.append(high, 0.0))  # fmt: skip
+        candidates = np.append(candidates, FLOOR)
+        low, high = (np.append(ends, floor) for ends in (low, high))
     return Undecided(output, candidates, low, high)
 
 
@@ -117,7 +130,7 @@ def windows(eqn: Equation) -> Int[np.ndarray, "output member"]:
     """
     shape = eqn.invars[0].shape
     size = int(np.prod(shape))
-    if is_relu(eqn):
+    if is_maximum(eqn):
         return np.arange(size)[:, None]
     axes = [_positions(eqn, axis) for axis in range(len(shape))]
     index = np.zeros([1] * (2 * len(shape)), int)
@@ -147,6 +160,6 @@ def _positions(eqn: Equation, axis: int) -> Int[np.ndarray, "output member"]:
 
 def describe(eqn: Equation) -> str:
     """What kind of maximum the equation takes, for messages."""
-    if is_relu(eqn):
-        return "ReLU"
+    if is_maximum(eqn):
+        return "ReLU" if is_relu(eqn) else "maximum"
     return "max pool with ReLU" if eqn.primitive is relu_max_pool_p else "max pool"

@@ -256,7 +256,7 @@ _row_bounds = jax.jit(CROWN().rows_within)
 def _undecided(graph: Graph, bounds: Mapping[Variable, Interval]) -> int:
     """How many inner values a tighter interval could help."""
     readers = {eqn.invars[0]: eqn for eqn in graph.eqns if not is_affine(graph, eqn)}
-    return sum(int(undecided(readers[v], interval).sum()) for v, interval in bounds.items())
+    return sum(int(undecided(graph, readers[v], interval).sum()) for v, interval in bounds.items())
 
 
 def _solve(encoding: Encoding, options: MILP, deadline: Deadline, first: bool) -> Outcome:

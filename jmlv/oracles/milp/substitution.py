@@ -34,8 +34,8 @@ class Source:
 
     Attributes:
         columns: the model's column of every entry, flat; `ABSENT` where there is none.
-        value: what entries without a column are worth (the fixed pixels); zero for maxima, whose
-            decided entries are substituted instead.
+        value: what entries without a column are worth: the fixed pixels, and maxima that equal
+            their floor; zero for maxima that equal an input, which is substituted instead.
         winner: as in :class:`jmlv.oracles.milp.maxima.Maxima`; None for the input.
     """
 

@@ -134,7 +134,7 @@ def _random_splits(rng, task, query):
         values = _unit_values(task, points[:1])[0]
     unit = rng.integers(0, count, (8, 3))
     relu = np.concatenate(
-        [np.full(e.outvar.size, subdomains.is_relu(e)) for e in subdomains.nonlinear(task.graph)]
+        [np.full(e.outvar.size, subdomains.is_maximum(e)) for e in subdomains.nonlinear(task.graph)]
     )
     threshold = np.where(relu[unit], 0, values[unit]).astype(np.float32)
     side = np.where(values[unit] >= threshold, 1, -1) * np.where(rng.random((8, 3)) < 0.2, 0, 1)
@@ -150,7 +150,7 @@ def _unit_values(task, points):
     def one(x):
         env = task.graph.environment(x[None])
         held = [
-            e.invars[0] if subdomains.is_relu(e) else e.outvar
+            e.invars[0] if subdomains.is_maximum(e) else e.outvar
             for e in subdomains.nonlinear(task.graph)
         ]
         return jnp.concatenate([env[v].reshape(-1) for v in held])

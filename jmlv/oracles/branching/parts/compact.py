@@ -127,7 +127,7 @@ class _Builder:
 
     def add(self, eqn, lower: np.ndarray, upper: np.ndarray) -> None:
         """The units of one equation's undecided maxima."""
-        found = maxima(eqn, lower, upper)
+        found = maxima(self.graph, eqn, lower, upper)
         needed = found.needed
         inputs = self._expanded(
             elements(self.graph, eqn.invars[0], needed, self.sources, len(self.values))
