@@ -8,6 +8,7 @@ from jmlv.interop.classifiers import (
     tresnet_from_timm,
 )
 from jmlv.interop.cnn import cnn_from_torch, config_of, convolution_kernel, dense_kernel
+from jmlv.interop.onnx_reader import OnnxNetwork, read_onnx
 from jmlv.interop.onnx_writer import write_onnx
 from jmlv.interop.safetensors import read_safetensors
 from jmlv.interop.torch_archive import read_torch
