@@ -63,10 +63,14 @@ from jmlv.progress import NoProgress, Progress, TqdmProgress
 from jmlv.properties import (
     AboveThreshold,
     And,
+    AtLeast,
     BelowThreshold,
     InTopK,
     KeepsLabels,
+    Linear,
+    Not,
     NotInTopK,
+    Or,
     Property,
 )
 from jmlv.regions import Box, LayeredNeighborhood, Layers, Region

@@ -35,6 +35,25 @@ class Row:
     offset: float = 0.0
     weights: tuple[tuple[int, float], ...] = ()
 
+    @staticmethod
+    def of(coefficients: Sequence[float], offset: float) -> Row:
+        """The row ``coefficients @ scores + offset``, in its simplest form.
+
+        >>> Row.of((0.0, 1.0, -1.0), 0.5)
+        Row(plus=1, minus=2, offset=0.5, weights=())
+        """
+        weights = tuple((label, float(c)) for label, c in enumerate(coefficients) if c)
+        plus = [label for label, c in weights if c == 1]
+        minus = [label for label, c in weights if c == -1]
+        if len(weights) == len(plus) + len(minus) and len(plus) <= 1 and len(minus) <= 1:
+            return Row(next(iter(plus), None), next(iter(minus), None), offset)
+        return Row(None, None, offset, weights)
+
+    def negated(self) -> Row:
+        """The row whose value is minus this one's."""
+        weights = tuple((label, -weight) for label, weight in self.weights)
+        return Row(self.minus, self.plus, -self.offset, weights)
+
     @property
     def labels(self) -> tuple[int, ...]:
         """The labels that the row reads."""
@@ -60,8 +79,17 @@ class KthSmallest:
     k: int
     children: tuple[Tree, ...]
 
+    def negated(self) -> KthSmallest:
+        """The tree whose value is minus this one's: the k-th smallest becomes the k-th largest."""
+        return at_least(self.k, tuple(child.negated() for child in self.children))
+
 
 Tree = Union[Row, KthSmallest]
+
+
+def at_least(count: int, parts: tuple[Tree, ...]) -> KthSmallest:
+    """Positive iff at least so many of the parts are: the ``count``-th largest of them."""
+    return KthSmallest(len(parts) - count + 1, parts)
 
 
 @jax.tree_util.register_dataclass
@@ -90,7 +118,8 @@ class MarginForm:
 class Property(abc.ABC):
     """A statement about the scores of one image; it holds iff its margin is positive.
 
-    Properties are frozen, hashable values. ``&`` joins two.
+    Properties are frozen, hashable values. ``a & b`` holds where both do, ``a | b`` where one does,
+    and ``~a`` where ``a`` fails by more than a tie: a tie counts against both.
     """
 
     @abc.abstractmethod
@@ -136,7 +165,13 @@ class Property(abc.ABC):
         return np.stack([r.dense(label_count) for r in rows]), np.array([r.offset for r in rows])
 
     def __and__(self, other: Property) -> And:
-        return And((*_parts(self), *_parts(other)))
+        return And((*_parts(self, And), *_parts(other, And)))
+
+    def __or__(self, other: Property) -> Or:
+        return Or((*_parts(self, Or), *_parts(other, Or)))
+
+    def __invert__(self) -> Property:
+        return self.part if isinstance(self, Not) else Not(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +214,7 @@ class NotInTopK(Property):
         _require_label(self.label, label_count)
         _require_k(self.k, label_count)
         others = tuple(Row(c, self.label) for c in range(label_count) if c != self.label)
-        return KthSmallest(len(others) - self.k + 1, others)
+        return at_least(self.k, others)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +245,7 @@ class KeepsLabels(Property):
 
     def tree(self, label_count: int) -> KthSmallest:
         parts = tuple(InTopK(label, self.k).tree(label_count) for label in self.keep)
-        return KthSmallest(len(parts) - self._needed + 1, parts)
+        return at_least(self._needed, parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,52 +286,156 @@ class BelowThreshold(Property):
         return Row(None, self.label, self.threshold)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
+class Linear(Property):
+    """Linear inequalities over the scores, all of which hold: ``A @ scores + b > 0``.
+
+    margin = smallest entry of ``A @ scores + b``.
+
+    Args:
+        coefficients: ``A``, (row, label), or (label,) for one inequality.
+        offsets: ``b``, one for each row, or one for all.
+
+    Raises:
+        ValueError: shapes do not fit, a number is not finite, or a row reads no score.
+
+    >>> import jmlv
+    >>> balanced = jmlv.Linear([[1, -2, 0], [0, 0, 1]], [0.5, 0])
+    >>> print(balanced, balanced.margin([1.0, 0.5, 3.0]))
+    Linear(F0 - 2 F1 > -0.5, F2 > 0) 0.5
+    """
+
+    coefficients: tuple[tuple[float, ...], ...]
+    offsets: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        rows = np.atleast_2d(np.asarray(self.coefficients, float))
+        offsets = np.atleast_1d(np.asarray(self.offsets, float))
+        if rows.ndim != 2 or not rows.size:
+            raise ValueError(f"coefficients: expected (row, label), got shape {rows.shape}.")
+        if offsets.shape not in ((1,), (len(rows),)):
+            raise ValueError(f"offsets: expected one for each of {len(rows)} rows, got {offsets}.")
+        if not (np.isfinite(rows).all() and np.isfinite(offsets).all()):
+            raise ValueError("coefficients, offsets: hold NaN or infinite values.")
+        if not rows.any(1).all():
+            raise ValueError("coefficients: every row needs a score that is not multiplied by 0.")
+        offsets = np.broadcast_to(offsets, len(rows))
+        object.__setattr__(self, "coefficients", tuple(map(tuple, rows.tolist())))
+        object.__setattr__(self, "offsets", tuple(offsets.tolist()))
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return tuple(np.flatnonzero(np.any(self.coefficients, axis=0)).tolist())
+
+    def tree(self, label_count: int) -> Tree:
+        if len(self.coefficients[0]) != label_count:
+            raise ValueError(
+                f"coefficients: {len(self.coefficients[0])} a row, the network has {label_count} "
+                "scores."
+            )
+        rows = tuple(map(Row.of, self.coefficients, self.offsets))
+        return rows[0] if len(rows) == 1 else at_least(len(rows), rows)
+
+    def __repr__(self) -> str:
+        return f"Linear({', '.join(map(_inequality, self.coefficients, self.offsets))})"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class And(Property):
     """Every part holds; margin = the smallest of theirs. Written ``a & b``."""
 
     parts: tuple[Property, ...]
 
+    def __post_init__(self) -> None:
+        _require_parts(self)
+
     @property
     def labels(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(label for part in self.parts for label in part.labels))
+        return _labels(self.parts)
 
     def tree(self, label_count: int) -> KthSmallest:
-        return KthSmallest(1, tuple(part.tree(label_count) for part in self.parts))
+        return at_least(len(self.parts), _trees(self.parts, label_count))
+
+    def __repr__(self) -> str:
+        return f"({' & '.join(map(repr, self.parts))})"
 
 
-@dataclasses.dataclass(frozen=True)
-class Excludes(Property):
-    """None of the cases happens; a case happens where all its rows are at most zero.
+@dataclasses.dataclass(frozen=True, repr=False)
+class Or(Property):
+    """Some part holds, not the same one everywhere; margin = the largest of theirs: ``a | b``.
 
-    margin = smallest over the cases of the largest over the case's rows. This is any boolean
-    combination of linear inequalities, as verification competitions state what must not happen.
-
-    >>> import jax.numpy as jnp
-    >>> wins = Excludes(((Row(0, 1),), (Row(0, None, -0.5), Row(2, None, -0.5))))
-    >>> print(wins.margin(jnp.array([0.75, 0.5, 0.25])))
+    >>> import jax.numpy as jnp, jmlv
+    >>> either = jmlv.InTopK(0, k=1) | jmlv.AboveThreshold(2, 0.5)
+    >>> print(either.margin(jnp.array([1.0, 2.0, 0.75])))
     0.25
     """
 
-    cases: tuple[tuple[Row, ...], ...]
+    parts: tuple[Property, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cases", tuple(map(tuple, self.cases)))
-        rows = [row for case in self.cases for row in case]
-        if not all(self.cases) or not rows:
-            raise ValueError("cases: expected at least one, and at least one row in each.")
-        numbers = [n for row in rows for n in (row.offset, *(w for _, w in row.weights))]
-        if not np.isfinite(numbers).all() or not all(row.labels for row in rows):
-            raise ValueError("cases: every row needs a label and finite numbers.")
+        _require_parts(self)
 
     @property
     def labels(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(i for case in self.cases for row in case for i in row.labels))
+        return _labels(self.parts)
 
     def tree(self, label_count: int) -> KthSmallest:
-        for label in self.labels:
-            _require_label(label, label_count)
-        return KthSmallest(1, tuple(KthSmallest(len(case), case) for case in self.cases))
+        return at_least(1, _trees(self.parts, label_count))
+
+    def __repr__(self) -> str:
+        return f"({' | '.join(map(repr, self.parts))})"
+
+
+@dataclasses.dataclass(frozen=True)
+class AtLeast(Property):
+    """At least ``count`` of the parts hold; margin = the ``count``-th largest of theirs.
+
+    >>> import jax.numpy as jnp, jmlv
+    >>> two = jmlv.AtLeast(2, [jmlv.AboveThreshold(label) for label in range(3)])
+    >>> print(two.margin(jnp.array([1.0, -2.0, 0.5])))
+    0.5
+    """
+
+    count: int
+    parts: tuple[Property, ...]
+
+    def __post_init__(self) -> None:
+        _require_parts(self)
+        if not 1 <= self.count <= len(self.parts):
+            raise ValueError(f"count: must be in 1..{len(self.parts)}, got {self.count}.")
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return _labels(self.parts)
+
+    def tree(self, label_count: int) -> KthSmallest:
+        return at_least(self.count, _trees(self.parts, label_count))
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Not(Property):
+    """The part fails, and by more than a tie; margin = minus the part's. Written ``~a``.
+
+    >>> import jax.numpy as jnp, jmlv
+    >>> print((~jmlv.InTopK(0, k=1)).margin(jnp.array([1.0, 3.0])))
+    2.0
+    """
+
+    part: Property
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.part, Property):
+            raise TypeError(f"part: expected a property, got {self.part!r}.")
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return self.part.labels
+
+    def tree(self, label_count: int) -> Tree:
+        return self.part.tree(label_count).negated()
+
+    def __repr__(self) -> str:
+        return f"~{self.part!r}"
 
 
 def leaves(tree: Tree) -> list[Row]:
@@ -335,12 +474,43 @@ def _kth_smallest(values: Float[Array, "*batch n"], k: int) -> Float[Array, "*ba
 def _row_value(row: Row, scores: Array) -> Array:
     plus = 0.0 if row.plus is None else scores[..., row.plus]
     minus = 0.0 if row.minus is None else scores[..., row.minus]
-    value = plus - minus + row.offset
-    return sum((weight * scores[..., label] for label, weight in row.weights), value)
+    value = sum((weight * scores[..., label] for label, weight in row.weights), plus - minus)
+    return value + row.offset  # last, so that it counts however large the scores are
 
 
-def _parts(p: Property) -> Sequence[Property]:
-    return p.parts if isinstance(p, And) else (p,)
+def _parts(p: Property, kind: type) -> Sequence[Property]:
+    return p.parts if isinstance(p, kind) else (p,)
+
+
+def _labels(parts: Sequence[Property]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(label for part in parts for label in part.labels))
+
+
+def _trees(parts: Sequence[Property], label_count: int) -> tuple[Tree, ...]:
+    return tuple(part.tree(label_count) for part in parts)
+
+
+def _require_parts(p: And | Or | AtLeast) -> None:
+    object.__setattr__(p, "parts", tuple(p.parts))
+    wrong = [part for part in p.parts if not isinstance(part, Property)]
+    if wrong or not p.parts:
+        raise TypeError(f"parts: expected properties, at least one, got {wrong or p.parts}.")
+
+
+def _inequality(coefficients: Sequence[float], offset: float) -> str:
+    """``coefficients @ F + offset > 0``, as people write it."""
+    terms = [
+        f"{'-' if c < 0 else '+'} {'' if abs(c) == 1 else _written(abs(c)) + ' '}F{label}"
+        for label, c in enumerate(coefficients)
+        if c
+    ]
+    text = " ".join(terms).removeprefix("+ ")
+    text = "-" + text[2:] if text.startswith("- ") else text
+    return f"{text} > {_written(0.0 - offset)}"
+
+
+def _written(number: float) -> str:
+    return repr(number).removesuffix(".0")
 
 
 def _require_label(label: Any, label_count: int) -> None:

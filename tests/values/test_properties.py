@@ -9,11 +9,16 @@ import pytest
 
 from jmlv.properties import (
     AboveThreshold,
+    And,
+    AtLeast,
     BelowThreshold,
     InTopK,
     KeepsLabels,
     KthSmallest,
+    Linear,
+    Not,
     NotInTopK,
+    Or,
     Row,
 )
 
@@ -41,6 +46,29 @@ CASES = {
     ),
     "above": (AboveThreshold(4, 0.5), lambda s: s[4] > 0.5),
     "below": (BelowThreshold(4, 0.5), lambda s: s[4] < 0.5),
+    "linear": (
+        Linear([[1, 0, -1, 0, 0], [0, 2, 0, -0.5, 0]], [0.0, 0.25]),
+        lambda s: s[0] > s[2] and 2 * s[1] - 0.5 * s[3] + 0.25 > 0,
+    ),
+    "or": (
+        InTopK(0, 1) | BelowThreshold(1, 0.2) | InTopK(3, 1),
+        lambda s: in_top(s, 0, 1) or s[1] < np.float32(0.2) or in_top(s, 3, 1),
+    ),
+    "two of three": (
+        AtLeast(2, [InTopK(0, 2), AboveThreshold(1, 0.5), Linear([0, 0, 1, 1, 0])]),
+        lambda s: sum([in_top(s, 0, 2), s[1] > 0.5, s[2] + s[3] > 0]) >= 2,
+    ),
+    "not": (~InTopK(2, 3), lambda s: not_in_top(s, 2, 3)),
+    "neither, by more than a tie": (
+        ~(KeepsLabels((0, 1), 2) | Linear([1, -2, 0, 0, 0.5], 0.5)),
+        lambda s: (
+            (not_in_top(s, 0, 2) or not_in_top(s, 1, 2)) and s[0] - 2 * s[1] + s[4] / 2 + 0.5 < 0
+        ),
+    ),
+    "if then": (
+        ~AboveThreshold(0) | (InTopK(1, 2) & ~BelowThreshold(2, 0.5)),
+        lambda s: s[0] < 0 or (in_top(s, 1, 2) and s[2] > 0.5),
+    ),
     "and": (
         InTopK(0, 2) & BelowThreshold(1, 1.0) & NotInTopK(2, 1),
         lambda s: in_top(s, 0, 2) and s[1] < 1 and not_in_top(s, 2, 1),
@@ -105,6 +133,15 @@ def test_and_is_flat_and_hashable():
     assert isinstance(joined.tree(LABELS), KthSmallest) and hash(joined) == hash(joined)
 
 
+def test_every_combination_is_flat_hashable_and_printed():
+    a, b, c = InTopK(0, 2), AboveThreshold(1, 0.5), Linear([0, 0, -1, 0.1, 0], 0.3)
+    assert len((a | b | c).parts) == 3 and len((a | (b & c)).parts) == 2
+    assert hash(~(a | b)) == hash(~(a | b)) and ~~a == a and ~a != a
+    assert Linear(np.eye(5)[:2], 1) == Linear(np.eye(5)[:2].tolist(), [1.0, 1.0])
+    assert repr(c) == "Linear(-F2 + 0.1 F3 > -0.3)" and repr(~(a & c)) == f"~({a!r} & {c!r})"
+    assert (a | b & c).labels == (0, 1, 2, 3)
+
+
 BAD = {
     "k zero": (lambda: InTopK(0, 0).tree(LABELS), "k: must be in"),
     "k all": (lambda: InTopK(0, LABELS).tree(LABELS), "k: must be in"),
@@ -115,6 +152,16 @@ BAD = {
     "none": (lambda: KeepsLabels((), 2), "keep: expected distinct"),
     "too many": (lambda: KeepsLabels((0, 1, 2), 2), "never fit"),
     "at least": (lambda: KeepsLabels((0, 1), 2, at_least=3), "at_least: must be"),
+    "score count": (lambda: Linear([1, 0]).tree(LABELS), "coefficients: 2 a row"),
+    "no scores": (lambda: Linear([]), "coefficients: expected"),
+    "three axes": (lambda: Linear(np.ones((2, 2, 2))), "coefficients: expected"),
+    "constant row": (lambda: Linear([[1, 0], [0, 0]]), "coefficients: every row"),
+    "nan coefficient": (lambda: Linear([np.nan, 1]), "NaN"),
+    "infinite offset": (lambda: Linear([0, 1], np.inf), "NaN"),
+    "offsets": (lambda: Linear([[0, 1]] * 3, [1, 2]), "offsets: expected one"),
+    "count zero": (lambda: AtLeast(0, [InTopK(0, 1)]), "count: must be in"),
+    "count beyond": (lambda: AtLeast(2, [InTopK(0, 1)]), "count: must be in"),
+    "inner label": (lambda: (InTopK(0, 1) | ~AboveThreshold(9)).tree(LABELS), "label: must be"),
     "threshold": (lambda: AboveThreshold(0, np.nan), "threshold: must be"),
 }
 
@@ -124,3 +171,12 @@ def test_bad_input_is_named(name):
     call, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", [And, Or, lambda parts: AtLeast(1, parts), lambda p: Not(p[0])])
+@pytest.mark.parametrize("parts", [[3], [InTopK]])
+def test_parts_are_properties(kind, parts):
+    with pytest.raises(TypeError, match="expected (a property|properties)"):
+        kind(parts)
+    with pytest.raises((TypeError, IndexError)):
+        kind([])

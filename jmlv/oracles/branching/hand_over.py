@@ -12,7 +12,7 @@ from jmlv.oracles.milp.encoding import Held
 from jmlv.oracles.milp.maxima import windows
 from jmlv.oracles.milp.milp import MILP, decide_part
 from jmlv.oracles.oracle import Deadline, Evidence, Query
-from jmlv.properties import Excludes, leaves
+from jmlv.properties import Linear, Or
 
 
 def solve_subdomain(
@@ -30,8 +30,8 @@ def solve_subdomain(
         A bound on the clause's largest row over the subdomain, and a point that may break the
         property (which lies in the box, not always in the subdomain).
     """
-    rows = leaves(query.property.tree(query.label_count))
-    case = Excludes((tuple(rows[i] for i in sorted(clause)),))
+    rows = query.property.rows(query.label_count)
+    case = Or(tuple(Linear(*(array[i] for array in rows)) for i in sorted(clause)))
     bounds = {eqn.invars[0]: task.intervals[eqn.invars[0].index] for eqn in nonlinear(task.graph)}
     return decide_part(query.about(case), bounds, _held(task, splits), solver, deadline)
 
