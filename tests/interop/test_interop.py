@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
+from vnnlib_text import evaluate
 
 import jmlv
 from jmlv.errors import DamagedFile
@@ -28,17 +29,13 @@ from jmlv.interop import (
     convolution_kernel,
     read_safetensors,
     read_torch,
-    read_vnnlib,
     read_weights,
-    vnnlib,
     write_onnx,
     write_vnnlib,
 )
 from jmlv.interop.torch_archive import STORAGES
 from jmlv.models import CNNConfig, MultiLabelCNN
-from jmlv.numerics import certificate_precision
-from jmlv.oracles import MILP, PGD, Deadline, Query
-from jmlv.properties import Excludes, Row
+from jmlv.oracles import PGD
 
 CONFIG = CNNConfig((12, 12, 2), (3, 4), (3, 2), (2, 1), (1, 0), pool=2, labels=5)
 
@@ -479,203 +476,6 @@ def test_what_has_no_form_is_named(tmp_path, onnx):
     assert not (tmp_path / "net.onnx").exists()
 
 
-# ---------------------------------------------------------------------------------------------
-# VNN-LIB
-# ---------------------------------------------------------------------------------------------
-
-PROPERTIES = (
-    jmlv.InTopK(1, 2),
-    jmlv.NotInTopK(0, 2),
-    jmlv.KeepsLabels((0, 2), 3),
-    jmlv.KeepsLabels((0, 1, 2), 3, at_least=2),
-    jmlv.AboveThreshold(3, 0.1),
-    jmlv.BelowThreshold(2, -0.3),
-    jmlv.InTopK(0, 1) & jmlv.BelowThreshold(1, 0.7),
-    Excludes(((Row(None, None, 0.25, ((0, 2.0), (3, -0.5))), Row(1, 2)), (Row(4, None, 1.0),))),
-)
-
-
-@pytest.mark.parametrize("property", PROPERTIES, ids=lambda p: type(p).__name__)
-def test_a_property_comes_back_with_the_same_margin(property, tmp_path):
-    """Equal margins: the violation that is asserted is the negation, ties included."""
-    rng = np.random.default_rng(0)
-    box = jmlv.Box.around(rng.random((2, 3, 1), np.float32), np.float32(0.1))
-    path = tmp_path / "query.vnnlib"
-    write_vnnlib(box, property, 5, path)
-    ((region, read),) = read_vnnlib(path, (2, 3, 1))
-    assert region == box
-    scores = np.round(rng.normal(size=(200, 5)) * 2) / 2
-    with certificate_precision():
-        expected, found = property.margin(scores), read.margin(scores)
-    np.testing.assert_allclose(found, expected, atol=1e-15)
-    assert (np.asarray(expected) == 0).sum() > 5 or not isinstance(property, jmlv.InTopK)
-
-
-def _evaluate(text, inputs, outputs):
-    """An evaluator of VNN-LIB of its own: whether a point satisfies every assertion."""
-    values = {f"X_{i}": v for i, v in enumerate(inputs)} | {
-        f"Y_{i}": v for i, v in enumerate(outputs)
-    }
-
-    def value(e):
-        if isinstance(e, str):
-            return values[e] if e in values else float(e)
-        head, *rest = e
-        parts = [value(part) for part in rest]
-        return {
-            "and": lambda: all(parts),
-            "or": lambda: any(parts),
-            "<=": lambda: parts[0] <= parts[1],
-            ">=": lambda: parts[0] >= parts[1],
-            "+": lambda: sum(parts),
-            "-": lambda: parts[0] - sum(parts[1:]) if len(parts) > 1 else -parts[0],
-            "*": lambda: np.prod(parts),
-        }[head]()
-
-    return all(value(e[1]) for e in vnnlib._expressions(text) if e[0] == "assert")
-
-
-@pytest.mark.parametrize("property", PROPERTIES, ids=lambda p: type(p).__name__)
-def test_the_file_asserts_the_violation(property, tmp_path):
-    """A point satisfies the file iff it is in the box and breaks the property."""
-    rng = np.random.default_rng(1)
-    path = tmp_path / "query.vnnlib"
-    write_vnnlib(jmlv.Box.around(np.full((1, 2, 1), 0.5, np.float32), 0.25), property, 5, path)
-    text, seen = path.read_text(), set()
-    for _ in range(120):
-        inputs = rng.choice([0.2, 0.25, 0.5, 0.75, 0.8], 2, p=[0.1, 0.2, 0.4, 0.2, 0.1])
-        outputs = np.round(rng.normal(size=5) * 2) / 2
-        with certificate_precision():
-            broken = float(property.margin(outputs)) <= 0
-        inside = bool(np.all((inputs >= 0.25) & (inputs <= 0.75)))
-        assert _evaluate(text, inputs, outputs) == (inside and broken)
-        seen.add((inside, broken))
-    assert len(seen) == 4
-
-
-COMPETITION = """
-; two inputs, as competition files write them
-(declare-const X_0 Real)
-(declare-const X_1 Real)
-(declare-const Y_0 Real) (declare-const Y_1 Real) (declare-const Y_2 Real)
-(assert (<= X_0 0.5)) (assert (>= X_0 2.5e-1))
-(assert (or
-  (and (>= X_1 0.1) (<= X_1 0.2) (<= Y_0 Y_1))
-  (and (>= X_1 0.1) (<= X_1 0.2) (<= (+ (* 2.0 Y_0) (* -3 Y_2) 1) 0.5))
-  (and (<= 0.5 X_1) (>= 0.75 X_1) (<= Y_0 Y_1) (>= Y_2 0.3))))
-"""
-
-
-def test_competition_files_are_read(tmp_path):
-    path = tmp_path / "prop.vnnlib"
-    path.write_text(COMPETITION)
-    first, second = read_vnnlib(path, (1, 2, 1))
-    assert len(first.property.cases) == 2 and len(second.property.cases) == 1
-    assert second.property.cases[0] == (Row(0, 1), Row(None, 2, 0.3))
-    assert first.property.cases[1] == (Row(None, None, 0.5, ((0, 2.0), (2, -3.0))),)
-    assert np.asarray(first.region.lower).ravel().tolist() == [
-        0.25,
-        np.float32(0.1) - np.spacing(np.float32(0.1)),
-    ]
-    low, high = (
-        np.asarray(end, float).ravel()[1] for end in (first.region.lower, first.region.upper)
-    )
-    assert low <= 0.1 and high >= 0.2 and high - low < 0.1 + 1e-7
-    assert second.region.upper.ravel().tolist() == [0.5, 0.75]
-
-
-def _text(*assertions):
-    declared = "".join(f"(declare-const {v} Real)" for v in ("X_0", "Y_0", "Y_1"))
-    return (
-        declared
-        + "(assert (and (>= X_0 0) (<= X_0 1)))"
-        + "".join(f"(assert {a})" for a in assertions)
-    )
-
-
-NOT_READ = {
-    "not closed": ("(assert (<= X_0 1)", "parenthesis"),
-    "closed twice": ("(assert))", "parenthesis closes"),
-    "bare": ("hello", "parenthesis is missing"),
-    "nothing": ("", "not declared in full"),
-    "other command": (_text() + "(push 1)", "expected declare-const"),
-    "gap in variables": (_text().replace("Y_0", "Y_5"), "not declared in full"),
-    "mixed": (_text("(<= Y_0 X_0)"), "expected one input, or outputs"),
-    "product": (_text("(<= (* Y_0 Y_1) 0)"), "linear term"),
-    "strict": (_text("(< Y_0 Y_1)"), "expected and, or"),
-    "implication": (_text("(=> (<= Y_0 0) (<= Y_1 0))"), "expected and, or"),
-    "undeclared": (_text("(<= Y_0 Y_7)"), "are not declared"),
-    "no output": (_text(), "says nothing about the outputs"),
-    "trivial": (_text("(<= Y_0 Y_0)"), "expected one input"),
-    "unbounded": (_text("(<= Y_0 Y_1)").replace("(<= X_0 1)", ""), "unbounded"),
-    "crossing": (_text("(<= Y_0 Y_1)", "(>= X_0 1.5)"), "cross"),
-    "infinite": (_text("(<= Y_0 1e999)"), "not a finite number"),
-    "word": (_text("(<= Y_0 abc)"), "expected a variable"),
-    "empty term": (_text("(<= Y_0 ())"), "linear term"),
-    "many cases": (_text(*["(or (<= Y_0 0) (<= Y_1 0))"] * 14), "more than 10000 cases"),
-    "deep": ("(" * 100_000 + ")" * 100_000, "recursion"),
-}
-
-
-@pytest.mark.parametrize("name", NOT_READ)
-def test_what_is_not_read_is_named(name, tmp_path):
-    text, message = NOT_READ[name]
-    path = tmp_path / "prop.vnnlib"
-    path.write_text(text)
-    with pytest.raises(DamagedFile, match=message):
-        read_vnnlib(path, (1, 1, 1))
-
-
-def test_boxes_that_do_not_fit_are_named(tmp_path):
-    path = tmp_path / "prop.vnnlib"
-    path.write_text(_text("(<= Y_0 Y_1)"))
-    with pytest.raises(ValueError, match="the file's 1 inputs"):
-        read_vnnlib(path, (2, 2, 1))
-    path.write_text(_text("(<= Y_0 Y_1)").replace("(>= X_0 0)", "(>= X_0 -0.5)"))
-    with pytest.raises(ValueError, match="leave \\[0, 1\\]"):
-        read_vnnlib(path, (1, 1, 1))
-
-
-def test_a_property_with_too_many_cases_is_refused(tmp_path):
-    region = jmlv.Box.around(np.zeros((1, 1, 1), np.float32), 0.1)
-    with pytest.raises(ValueError, match="more than 10000"):
-        write_vnnlib(region, jmlv.InTopK(0, 10), 30, tmp_path / "x.vnnlib")
-    assert vnnlib._count(jmlv.KeepsLabels((0, 2), 3).tree(5)) == len(
-        vnnlib.violations(jmlv.KeepsLabels((0, 2), 3), 5)
-    )
-
-
-# ---------------------------------------------------------------------------------------------
-# General rows, from bounds to solver
-# ---------------------------------------------------------------------------------------------
-
-
-def test_a_property_that_is_read_is_decided(tmp_path):
-    """Bounds, attack and MILP read general rows from the same definition."""
-    path = tmp_path / "prop.vnnlib"
-    head = "(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)"
-    boxes = "(assert (and (>= X_0 0.25) (<= X_0 0.75) (>= X_1 0.25) (<= X_1 0.5)))"
-    violation = "(assert (and (<= (+ (* 2.0 Y_0) (* -1.0 Y_1)) {}) (>= Y_0 0.25)))"
-    f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) - 0.5)  # noqa: E731
-    for limit, expected in (("0.2500", False), ("0.2", True)):
-        path.write_text(head + boxes + violation.format(limit))
-        ((region, property),) = read_vnnlib(path, (1, 2, 1))
-        bound = jmlv.bound(f, region, property, jmlv.CROWN())
-        # 2 Y_0 - Y_1 is at least 0.5 - 0.25 where Y_0 >= 0.25, and reaches it in a corner.
-        verdict = jmlv.verify(f, region, property, MILP() if expected else PGD())
-        assert verdict.robust == expected and float(bound.lower) <= 0.25 - float(limit) + 1e-6
-        query = Query.of(f, region, property)
-        assert MILP().search(query, Deadline(20)).lower <= 0.25 - float(limit) + 1e-5
-
-
-def test_rows_are_checked():
-    for cases in ((), ((),), ((Row(None, None, 1.0),),), ((Row(0, 1, np.nan),),)):
-        with pytest.raises(ValueError, match="cases:"):
-            Excludes(cases)
-    with pytest.raises(ValueError, match="label: must be in"):
-        Excludes(((Row(0, 9),),)).tree(4)
-
-
 def test_a_witness_satisfies_the_exported_files(tmp_path, onnx):
     """Another tool that evaluates the network file on the witness finds every assertion true."""
     f = zoo.NETS["dense"](zoo.Weights(0))
@@ -692,7 +492,7 @@ def test_a_witness_satisfies_the_exported_files(tmp_path, onnx):
         point = x if robust else verdict.witness
         for run in _sessions(tmp_path / "net.onnx"):
             inputs, outputs = point.reshape(-1).astype(float), run(point[None])[0].astype(float)
-            assert _evaluate(text, inputs, outputs) != robust
+            assert evaluate(text, inputs, outputs) != robust
 
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "mulloc"
