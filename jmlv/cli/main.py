@@ -6,14 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jmlv.cli import attack, demo, grow, labels, smooth, train, verify
+from jmlv.cli import attack, demo, grow, labels, smooth, solve, train, verify
 from jmlv.compilation import keep_compiled
-from jmlv.errors import DamagedFile
 
 COMMANDS = {
     "demo": demo,
     "train": train,
     "verify": verify,
+    "solve": solve,
     "labels": labels,
     "grow": grow,
     "smooth": smooth,
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_compiled()
     try:
         return arguments.run(arguments) or 0
-    except (ValueError, TypeError, DamagedFile, OSError, NotImplementedError) as error:
+    except (ValueError, TypeError, OSError, NotImplementedError, ImportError) as error:
         print(f"jmlv {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

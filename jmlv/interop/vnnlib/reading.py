@@ -59,9 +59,13 @@ class Asked:
     specifications: tuple[Specification, ...]
 
     def satisfied(self, inputs: Anything, outputs: Anything) -> bool:
-        """Whether a point is a counterexample, in rational arithmetic: without any rounding."""
+        """Whether a point is a counterexample, in rational arithmetic: without any rounding.
+
+        Its numbers are taken as they are printed, the shortest decimals that float64 reads back: a
+        file's 0.1 is 0.1, though float64 has no such number.
+        """
         values = (
-            [Fraction(v) for v in np.asarray(side, float).reshape(-1).tolist()]
+            [Fraction(repr(v)) for v in np.asarray(side, float).reshape(-1).tolist()]
             for side in (inputs, outputs)
         )
         return holds(self.formula, *values)

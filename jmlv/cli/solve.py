@@ -1,0 +1,139 @@
+"""Answer a competition question: an ONNX network, and a VNN-LIB file that says what must not happen."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from jmlv.graph import Graph
+from jmlv.interop import read_onnx
+from jmlv.interop.onnx_reader import OnnxNetwork
+from jmlv.interop.vnnlib import Asked, parse_vnnlib
+from jmlv.numerics import search_precision
+from jmlv.oracles import Cascade, Deadline, Oracle, Query, ask
+from jmlv.regions import Box
+from jmlv.verdict import Status, Verdict
+
+Report = Callable[[str], None]
+"""Told of progress, a line at a time."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answer:
+    """What is known of a question.
+
+    Attributes:
+        result: ``"sat"`` with a counterexample, ``"unsat"`` where every box is proven to have none,
+            else ``"unknown"``.
+        verdicts: of each box of the file, in its order, until one decided.
+        inputs, outputs: the counterexample, flat, and the deployed network's outputs there.
+        reason: one sentence.
+    """
+
+    result: Literal["sat", "unsat", "unknown"]
+    verdicts: tuple[Verdict, ...]
+    inputs: np.ndarray | None = None
+    outputs: np.ndarray | None = None
+    reason: str = ""
+
+    @property
+    def method(self) -> str:
+        """The oracle that decided last."""
+        return self.verdicts[-1].method if self.verdicts else ""
+
+    def text(self) -> str:
+        """The answer as the competition writes it."""
+        if self.result != "sat":
+            return f"{self.result}\n"
+        named = (("X", self.inputs), ("Y", self.outputs))
+        lines = [f"({kind}_{i} {float(v)!r})" for kind, side in named for i, v in enumerate(side)]
+        return "sat\n(" + "\n ".join(lines) + ")\n"
+
+
+def solve(
+    network: OnnxNetwork,
+    asked: Asked,
+    oracle: Oracle,
+    deadline: Deadline,
+    report: Report = lambda line: None,
+    graph: Graph | None = None,
+) -> Answer:
+    """Asks about the boxes of a file one after the other; they share one trace.
+
+    A counterexample is checked once more, against the file's own inequalities in rational
+    arithmetic, with the outputs of the deployed network.
+
+    Args:
+        oracle: decides each box. Each has an equal share of what is left of the time.
+        graph: of the network, where it has been traced already.
+
+    Raises:
+        ValueError: the file does not fit the network.
+        UnsupportedOperation: the network has operations without a sound rule.
+    """
+    _require_fits(network, asked)
+    verdicts: list[Verdict] = []
+    for number, (flat, property) in enumerate(asked.specifications):
+        if deadline.passed:
+            return Answer("unknown", tuple(verdicts), reason="the time is up")
+        region = Box(*(end.reshape(network.input_shape) for end in (flat.lower, flat.upper)))
+        query = Query.of(network, region, property, graph)
+        graph = query.graph
+        left = len(asked.specifications) - number
+        verdict = ask(query, oracle, deadline.within(max(1e-3, deadline.remaining / left)))
+        verdicts.append(verdict)
+        report(f"box {number + 1} of {len(asked.specifications)}: {verdict}")
+        if verdict.status is Status.NOT_ROBUST:
+            return _counterexample(network, asked, tuple(verdicts))
+    proven = all(verdict.robust for verdict in verdicts)
+    reasons = "; ".join(verdict.reason for verdict in verdicts if not verdict.robust)
+    return Answer("unsat" if proven else "unknown", tuple(verdicts), reason=reasons)
+
+
+def _counterexample(network: OnnxNetwork, asked: Asked, verdicts: tuple[Verdict, ...]) -> Answer:
+    witness = verdicts[-1].witness
+    with search_precision():
+        outputs = np.asarray(network(jnp.asarray(witness, jnp.float32)[None])[0])
+    if asked.satisfied(witness, outputs):
+        return Answer("sat", verdicts, np.ravel(witness), outputs, verdicts[-1].reason)
+    reason = "the witness breaks the property by less than float32 and the file's decimals can say"
+    return Answer("unknown", verdicts, reason=reason)
+
+
+def _require_fits(network: OnnxNetwork, asked: Asked) -> None:
+    size = int(np.prod(network.input_shape))
+    if (size, network.label_count) != (asked.inputs, asked.outputs):
+        raise ValueError(
+            f"question: it declares {asked.inputs} inputs and {asked.outputs} outputs, the network "
+            f"has {size} ({network.input_shape}) and {network.label_count}."
+        )
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("network", type=Path, help="ONNX file, .onnx or .onnx.gz")
+    command.add_argument("question", type=Path, help="VNN-LIB file, .vnnlib or .vnnlib.gz")
+    command.add_argument("--budget", type=float, default=300.0, help="seconds")
+    command.add_argument("--out", type=Path, help="file for the answer, beside standard output")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    deadline = Deadline(arguments.budget)
+    network = read_onnx(arguments.network)
+    asked = parse_vnnlib(arguments.question)
+    _say(f"{network!r}; {asked.inputs} inputs, {len(asked.specifications)} boxes")
+    answer = solve(network, asked, Cascade(), deadline, _say)
+    _say(f"{answer.result} in {deadline.elapsed:.1f} s {answer.reason}")
+    print(answer.text(), end="")
+    if arguments.out is not None:
+        arguments.out.write_text(answer.text())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
