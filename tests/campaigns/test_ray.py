@@ -1,0 +1,48 @@
+"""A Ray cluster of three nodes on this machine, one of which dies and is added again."""
+
+import os
+from pathlib import Path
+
+import pytest
+from test_campaign import records
+
+import jmlv
+from jmlv.campaigns import CallQuestion, Campaign, Ray
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'jmlv[cluster]'")
+
+ROOT = Path(jmlv.__file__).parents[1]
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(Path(__file__).parent)]))
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def test_a_node_dies_and_comes_back(cluster, tmp_path):
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    asked = [
+        CallQuestion("campaign_tasks:square", {"x": x, "seconds": 0.1}, tags={"x": x})
+        for x in range(40)
+    ]
+    campaign, seen = Campaign(asked, tmp_path), []
+    run = campaign.run(Ray(cluster.address, workers=3, batch_seconds=0.5))
+    for number, row in enumerate(run):
+        seen.append(row)
+        if number == 10:
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+        if number == 25:
+            cluster.add_node(num_cpus=1)
+    assert len(seen) == len({row.question.key for row in seen}) == len(asked)
+    assert list(campaign.results()["square"]) == [x * x for x in range(40)]
+    assert len(records(tmp_path)) == len(asked)
