@@ -25,6 +25,10 @@ Ten times the solvers' feasibility tolerance: at 1e-6 two solvers call an infeas
 SOLVER_FEASIBILITY = 1e-6
 """Primal feasibility tolerance asked of every mixed-integer solver."""
 
+CONTRADICTION = 1e-4
+"""A proven bound this far above a margin that was reached is a defect, not rounding; relative to the
+margin where that exceeds 1. (Proofs by solvers are off by their tolerances at most.)"""
+
 GREY_LEVEL = 1.0 / 255.0
 """One grey level of an eight-bit image: the step at which maximality is judged."""
 

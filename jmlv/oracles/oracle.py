@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import time
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, trace
 from jmlv.graph.operations import is_smooth
 from jmlv.numerics import (
+    CONTRADICTION,
     PROOF_TOLERANCE,
     as_float64,
     certificate_precision,
@@ -24,6 +24,7 @@ from jmlv.numerics import (
     outward,
     search_precision,
 )
+from jmlv.oracles.deadline import Deadline
 from jmlv.properties import Property
 from jmlv.regions import Region, box_of
 from jmlv.verdict import Status, Verdict
@@ -105,6 +106,11 @@ class Query:
         lower, upper = (self.lower, self.upper) if self.inner is None else self.inner
         return np.clip(np.asarray(points, lower.dtype), lower, upper)
 
+    @property
+    def centre(self) -> np.ndarray:
+        """The input in the middle of the region."""
+        return self.settle((as_float64(self.lower) + as_float64(self.upper)) / 2)
+
     def margin_exact(self, x: np.ndarray) -> float:
         """The property's margin at ``x``, evaluated in float64."""
         with certificate_precision():
@@ -143,35 +149,6 @@ def _require_same_function(
             raise SoundnessError(f"the graph read from f gives {read[0]}, f itself {deployed[0]}.")
 
 
-class Deadline:
-    """A moment after which no work may go on; ``Deadline(None)`` never comes."""
-
-    def __init__(self, seconds: float | None) -> None:
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"budget: must be a positive number of seconds, got {seconds}.")
-        self.start = time.monotonic()
-        self.end = np.inf if seconds is None else self.start + seconds
-
-    @property
-    def remaining(self) -> float:
-        """Seconds left, never negative; ``inf`` without a limit."""
-        return max(0.0, self.end - time.monotonic())
-
-    @property
-    def elapsed(self) -> float:
-        return time.monotonic() - self.start
-
-    @property
-    def passed(self) -> bool:
-        return self.remaining == 0.0
-
-    def within(self, seconds: float | None) -> Deadline:
-        """The earlier of this deadline and one that many seconds from now."""
-        inner = Deadline(seconds)
-        inner.end = min(inner.end, self.end)
-        return inner
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
     """What an oracle found. It claims nothing about robustness: :func:`judge` does.
@@ -199,9 +176,12 @@ class Oracle(abc.ABC):
 
     Attributes:
         piecewise_linear: whether it can be asked about affine operations and maxima only.
+        punctual: whether its search returns in time even where something has to be compiled; any
+            other is asked in a thread that can be left behind (:mod:`jmlv.oracles.aside`).
     """
 
     piecewise_linear: ClassVar[bool] = False
+    punctual: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -242,10 +222,12 @@ def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
     """The verdict rules, all of them: the only function that says ROBUST or NOT_ROBUST.
 
     A witness is clipped into the region, rounded inward, and replayed in float64 and on the deployed
-    float32 path; both margins must be at most zero. A proof needs a finite lower bound above `PROOF_TOLERANCE`.
+    float32 path; both margins must be at most zero. A proof needs a finite lower bound above
+    `PROOF_TOLERANCE`; where no point comes with it, the box's centre is evaluated, so that the worst
+    margin is enclosed.
 
     Raises:
-        SoundnessError: there is a proof and a replayed witness.
+        SoundnessError: a proven bound and a point's margin contradict each other.
     """
     witness, exact, deployed = _replay(query, evidence.point)
     lower = evidence.lower if np.isfinite(evidence.lower) else -np.inf
@@ -254,8 +236,13 @@ def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
     stats = {**evidence.stats, "method": method}
     if witness is not None:
         stats["witness_margin_float32"] = deployed
-    if proven and broken:
+    if proven and witness is None:
+        exact = query.margin_exact(query.centre)
+        proven = not np.isnan(exact)
+    slack = CONTRADICTION * max(1.0, abs(exact)) if np.isfinite(exact) else 0.0
+    if (proven and exact <= 0) or lower > exact + slack:
         raise SoundnessError(f"{method}: proved margin >= {lower}, but a witness reaches {exact}.")
+    lower, exact = min(lower, exact), np.inf if np.isnan(exact) else exact
     if broken:
         reason = f"a witness reaches margin {exact:.4g} (float64), {deployed:.4g} (float32)"
         return Verdict(Status.NOT_ROBUST, lower, exact, witness, reason, stats)

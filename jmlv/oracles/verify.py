@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from jmlv.graph import Classifier
+from jmlv.oracles.answers import answer
+from jmlv.oracles.aside import run_until
 from jmlv.oracles.cascade import Cascade
-from jmlv.oracles.oracle import Deadline, Oracle, Query, judge
+from jmlv.oracles.deadline import Deadline, TimeUp
+from jmlv.oracles.oracle import Oracle, Query
 from jmlv.properties import Property
 from jmlv.regions import Region
-from jmlv.verdict import Verdict
+from jmlv.verdict import Status, Verdict
 
 
 def verify(
@@ -28,7 +31,9 @@ def verify(
         region: a box or layered neighbourhood of one image (height, width, channel).
         property: what must hold.
         oracle: how to decide; by default a :class:`jmlv.Cascade`: from CROWN and PGD to SCIP.
-        budget: seconds, honoured from outside the solvers; None for no limit.
+        budget: seconds for everything, tracing and compiling included; None for no limit. What is
+            still compiling when they end is left behind (:mod:`jmlv.oracles.aside`), and the
+            reason says so.
 
     Returns:
         A verdict: ``ROBUST`` with a proven bound, ``NOT_ROBUST`` with a replayed witness, else
@@ -37,6 +42,7 @@ def verify(
     Raises:
         UnsupportedOperation: ``f`` has operations without a sound rule.
         ValueError: arguments do not fit together.
+        SoundnessError: a proof and a replayed witness contradict each other: a defect.
 
     >>> import jax.numpy as jnp, jmlv
     >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], x[:, 0, 1, 0]], -1)
@@ -45,13 +51,24 @@ def verify(
     'ROBUST'
     """
     deadline = Deadline(budget)
-    return ask(Query.of(f, region, property), Cascade() if oracle is None else oracle, deadline)
+    try:
+        query = run_until(deadline, lambda _: Query.of(f, region, property))
+    except TimeUp as late:
+        stats = {"method": "", "seconds": deadline.elapsed}
+        return Verdict(Status.UNKNOWN, reason=f"reading the network: {late}", stats=stats)
+    return ask(query, Cascade() if oracle is None else oracle, deadline)
 
 
 def ask(query: Query, oracle: Oracle, deadline: Deadline) -> Verdict:
-    """The verdict on a query that has been traced and checked already."""
+    """The verdict on a query that has been traced and checked already, by the deadline."""
     start = deadline.elapsed
-    evidence = oracle.search(query, deadline)
-    verdict = judge(query, evidence, evidence.stats.get("method", oracle.name))
+    try:
+        if oracle.punctual:
+            verdict = answer(query, oracle, deadline).verdict
+        else:
+            verdict = run_until(deadline, lambda own: answer(query, oracle, own)).verdict
+    except TimeUp as late:
+        reason, stats = f"{oracle.name}: {late}", {"method": oracle.name}
+        verdict = Verdict(Status.UNKNOWN, reason=reason, stats=stats)
     seconds = deadline.elapsed - start
     return dataclasses.replace(verdict, stats={**verdict.stats, "seconds": seconds})

@@ -23,7 +23,7 @@ from jmlv.labels.board import Board
 from jmlv.labels.classify import Plan
 from jmlv.labels.store import Store, query_key
 from jmlv.oracles import MILP, PGD, Bounds, Deadline, Evidence, Oracle, Query, SoundnessError
-from jmlv.verdict import Status
+from jmlv.verdict import Status, Verdict
 
 ALWAYS, NEVER, BOTH, UNKNOWN = LabelStatus
 HIDDEN = LABELS = 4
@@ -285,19 +285,22 @@ def test_the_others_never_leave_the_rest_always():
 
 
 def test_too_many_always_are_a_defect():
-    """Proofs that no known point breaks, but that cannot all be true."""
+    """Proofs that cannot all be true, had they come past the point that breaks one of them."""
     board = _board(0.3, k=1)
+    with pytest.raises(SoundnessError, match="but a witness reaches"):
+        board.tell(board.always[1], Evidence(0.5), "wrong")
     for question in board.always[:2]:
-        board.tell(question, Evidence(0.5), "wrong")
+        question.verdict = Verdict(Status.ROBUST, 0.5)
     with pytest.raises(SoundnessError, match="room for 1"):
         stages.close(board)
 
 
 def test_always_and_never_together_are_a_defect():
     board = _board(0.3, k=1)
-    board.tell(board.always[0], Evidence(0.5), "wrong")
+    board.tell(board.always[0], Evidence(0.05), "right")
+    board.never[0].verdict = Verdict(Status.ROBUST, 0.5)
     with pytest.raises(SoundnessError, match="both proven"):
-        board.tell(board.never[0], Evidence(0.5), "wrong")
+        board.status(0)
 
 
 def test_every_point_is_tried_on_every_label():

@@ -88,7 +88,7 @@ class Failing(Oracle):
 
 
 @dataclasses.dataclass(frozen=True)
-class BrokenBound(CROWN):
+class TooHigh(CROWN):
     """CROWN with a broken rule: every lower bound is 1 too high."""
 
     def rows(self, graph, lower, upper, coefficients, offsets):
@@ -96,17 +96,72 @@ class BrokenBound(CROWN):
         return Interval(low + 1, high)
 
 
-def test_a_deliberately_broken_bound_is_caught_by_the_confirmation():
+@dataclasses.dataclass(frozen=True)
+class HalfTheBox(CROWN):
+    """CROWN with a broken rule: it looks at the middle of the box alone."""
+
+    def rows(self, graph, lower, upper, coefficients, offsets):
+        centre, radius = (lower + upper) / 2, (upper - lower) / 4
+        return super().rows(graph, centre - radius, centre + radius, coefficients, offsets)
+
+
+@pytest.mark.parametrize(
+    "broken, message",
+    [(TooHigh(), "but a witness reaches 0.5"), (HalfTheBox(), "proved what PGD broke")],
+    ids=["by the centre", "by the confirmation"],
+)
+def test_a_deliberately_broken_bound_is_caught(broken, message):
     layers = jmlv.Layers.around(np.array([[True], [False]]))
-    with pytest.raises(SoundnessError, match="proved what PGD broke"):
-        jmlv.grow(difference, X, layers, PROPERTY, jmlv.Uniform(), bound=BrokenBound())
+    with pytest.raises(SoundnessError, match=message):
+        jmlv.grow(difference, X, layers, PROPERTY, jmlv.Uniform(), bound=broken)
 
 
-def test_an_error_raises_and_never_becomes_a_verdict():
-    with pytest.raises(RuntimeError, match="solver crashed"):
-        jmlv.verify(difference, jmlv.Box.around(X, 0.1), PROPERTY, Failing())
-    with pytest.raises(RuntimeError, match="solver crashed"):
-        jmlv.verify(difference, jmlv.Box.around(X, 0.1), PROPERTY, jmlv.Cascade((Failing(),)))
+@pytest.mark.parametrize("oracle", [Failing(), jmlv.Cascade((Failing(),))], ids=["alone", "stage"])
+def test_a_failing_oracle_proves_nothing_and_says_why(oracle):
+    verdict = jmlv.verify(difference, jmlv.Box.around(X, 0.1), PROPERTY, oracle)
+    assert verdict.status is Status.UNKNOWN and verdict.lower == -np.inf
+    assert verdict.reason == "failing failed (RuntimeError: solver crashed)"
+
+
+def test_the_stages_after_one_that_fails_are_asked():
+    box = jmlv.Box.around(X, 0.1)
+    verdict = jmlv.verify(difference, box, PROPERTY, jmlv.Cascade((Failing(), jmlv.Bounds())))
+    assert verdict.robust and verdict.stats["asked"] == ("failing", "CROWN")
+
+
+@dataclasses.dataclass(frozen=True)
+class Contradicting(Oracle):
+    """Proves a margin that its own point does not have."""
+
+    name = "contradicting"
+
+    def search(self, query, deadline):
+        return Evidence(lower=0.4, point=np.array([[[0.7]], [[0.4]]], np.float32))
+
+
+def test_a_contradiction_raises_out_of_any_thread():
+    box = jmlv.Box.around(X, 0.1)
+    for oracle in (Contradicting(), jmlv.Cascade((Contradicting(),))):
+        with pytest.raises(
+            SoundnessError, match="proved margin >= 0.4, but a witness reaches 0.29"
+        ):
+            jmlv.verify(difference, box, PROPERTY, oracle)
+
+
+def test_a_proof_encloses_the_worst_margin():
+    """Without a point the centre's margin is its upper end; never below the lower one."""
+    proven = jmlv.verify(difference, jmlv.Box.around(X, 0.1), PROPERTY, jmlv.Bounds())
+    assert proven.robust and proven.witness is None
+    assert proven.lower == pytest.approx(0.3, abs=1e-6) and proven.upper == pytest.approx(0.5)
+    point = jmlv.verify(difference, jmlv.Box.around(X, 0.0), PROPERTY, jmlv.Bounds())
+    assert point.robust and point.lower <= point.upper
+
+
+def test_a_proof_about_a_network_that_gives_no_number_is_none():
+    broken = dataclasses.replace(
+        query(0.1), graph=query(0.1, lambda x: difference(x) * jnp.nan).graph
+    )
+    assert judge(broken, Evidence(lower=1.0), "test").status is Status.UNKNOWN
 
 
 def test_statuses_need_their_evidence():
