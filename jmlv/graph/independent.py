@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from jax import lax
 
 from jmlv.graph.ir import Equation, Graph, Variable
-from jmlv.graph.operations import ELEMENTWISE, is_affine
+from jmlv.graph.operations import ELEMENTWISE, is_affine, take_p
 
 
 def independent(graph: Graph) -> set[Variable]:
@@ -28,6 +29,9 @@ def independent(graph: Graph) -> set[Variable]:
 
 def _one_to_one(eqn: Equation, source: Variable) -> bool:
     """Whether each entry is used once: broadcasting would make copies that move together."""
+    if eqn.primitive is take_p:
+        numbers = eqn.params["places"].numbers
+        return len(np.unique(numbers)) == len(numbers)
     return (
         eqn.primitive is not lax.broadcast_in_dim_p
         and eqn.outvar.size <= source.size

@@ -11,10 +11,40 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jmlv.graph.ir import Equation, Graph, Literal, read
 from jmlv.graph.smooth import Smooth
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Which entries are taken: flat numbers, as the bytes of an int32 array, so that they hash fast."""
+
+    data: bytes
+
+    @property
+    def numbers(self) -> np.ndarray:
+        return np.frombuffer(self.data, np.int32)
+
+    def __repr__(self) -> str:
+        return f"Places({self.numbers})"
+
+
+class Take:
+    """Entries of a (1, n) array at constant places, in any order and any number of times."""
+
+    name = "take"
+
+    @staticmethod
+    def bind(x, *, places):
+        return jnp.take(x, places.numbers, axis=1, mode="clip")
+
+
+take_p = Take()
+
 
 #: Linear whatever their operands are.
 LINEAR = frozenset(
@@ -30,6 +60,8 @@ LINEAR = frozenset(
         lax.pad_p,
         lax.slice_p,
         lax.rev_p,
+        lax.cumsum_p,
+        take_p,
     }
 )
 
@@ -50,6 +82,7 @@ ELEMENTWISE = frozenset(
         lax.pad_p,
         lax.slice_p,
         lax.rev_p,
+        take_p,
     }
 )
 

@@ -33,7 +33,7 @@ class Jet(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Smooth:
-    """A twice differentiable function of one number, applied to every entry; a graph's operation.
+    """A function of one number that bends at few places, applied to every entry; a graph's operation.
 
     Attributes:
         name: as tables and errors show it.
@@ -163,5 +163,35 @@ GELU_TANH = _gated(
     (-0.75246140440872264, -0.17004074610559434),
 )
 
+#: ``x`` above zero and ``exp(x) - 1`` below: convex, for its slope rises to 1 and stays there.
+ELU = Smooth(
+    "elu",
+    _increasing(
+        lambda x: jnp.where(x > 0, x, jnp.expm1(jnp.minimum(x, 0))),
+        lambda x: jnp.exp(jnp.minimum(x, 0)),
+    ),
+    (),
+    (1,),
+)
+
+#: ``x^2``, convex.
+SQUARE = Smooth("square", lambda x: Jet(x * x, 2 * x, 2 * jnp.abs(x)), (), (1,), minimum=(0.0, 0.0))
+
+
+def _hard_swish(x: Array) -> Jet:
+    outside = jnp.abs(x) > 3
+    ends = (x > 0).astype(x.dtype)
+    return Jet(
+        x * jnp.clip(x / 6 + 0.5, 0, 1),
+        jnp.where(outside, ends, x / 3 + 0.5),
+        jnp.where(outside, ends, jnp.abs(x) / 3 + 0.5),
+    )
+
+
+#: ``x clip(x / 6 + 1 / 2, 0, 1)``: 0 up to -3, a parabola up to 3, then ``x``. The straight parts
+#: count as concave. At its knots it has two slopes, of which the jet gives the parabola's: that
+#: line lies above the straight part on its side of the knot too, so each part has a true tangent.
+HARD_SWISH = Smooth("hard_swish", _hard_swish, (-3.0, 3.0), (-1, 1, -1), minimum=(-1.5, -0.375))
+
 #: All of them.
-SMOOTH = (SIGMOID, TANH, SOFTPLUS, GELU, SILU, GELU_TANH)
+SMOOTH = (SIGMOID, TANH, SOFTPLUS, GELU, SILU, GELU_TANH, ELU, SQUARE, HARD_SWISH)

@@ -22,13 +22,16 @@ from jmlv.graph import Classifier, Equation, Graph, Variable, trace
 from jmlv.graph.ir import read
 from jmlv.graph.operations import is_affine, is_max_pool, is_maximum, is_relu
 from jmlv.graph.smooth import (
+    ELU,
     GELU,
     GELU_TANH,
     GELU_TANH_CUBIC,
     GELU_TANH_SCALE,
+    HARD_SWISH,
     SIGMOID,
     SILU,
     SOFTPLUS,
+    SQUARE,
     TANH,
 )
 
@@ -230,6 +233,11 @@ def _transpose(w: _Writer, eqn: Equation) -> tuple[tuple[int, ...], str]:
     return _as_is(eqn.outvar), name
 
 
+def _take(w: _Writer, eqn: Equation) -> tuple[tuple[int, ...], str]:
+    source, places = eqn.invars[0], w.constant(eqn.params["places"].numbers.astype(np.int64))
+    return (0, 1), w.node("Gather", [w.view(source, (0, 1)), places], axis=1)
+
+
 def _concatenate(w: _Writer, eqn: Equation) -> tuple[tuple[int, ...], str]:
     layout = _as_is(eqn.outvar)
     parts = [w.operand(v, eqn.outvar.shape, layout) for v in eqn.invars]
@@ -327,6 +335,7 @@ _RULES: dict[str, Rule] = {
     "reshape": _reshape,
     "transpose": _transpose,
     "concatenate": _concatenate,
+    "take": _take,
 }
 
 _SMOOTH: dict[Any, Rule] = {
@@ -336,4 +345,7 @@ _SMOOTH: dict[Any, Rule] = {
     GELU: _gate(_erf_gate),
     GELU_TANH: _gate(_tanh_gate),
     SILU: _gate(lambda w, x: w.node("Sigmoid", [x])),
+    SQUARE: _gate(lambda w, x: x),
+    HARD_SWISH: _gate(lambda w, x: w.node("HardSigmoid", [x], alpha=1 / 6, beta=0.5)),
+    ELU: _unary("Elu"),
 }

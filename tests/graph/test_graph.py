@@ -97,17 +97,40 @@ def test_rewriting_keeps_the_function_and_its_bounds_hold(name):
         assert np.all(found.lower <= expected + 1e-4) and np.all(found.upper >= expected - 1e-4)
 
 
-def test_pool_windows_in_padding_alone_are_not_merged_with_a_relu():
-    """Their maximum is minus infinity, not 0."""
+PADDED = {
+    "(2, 0) of 2": ((2, 0), 2, 1, True),
+    "(1, 1) of 2": ((1, 1), 2, 1, False),
+    "(2, 2) of 3": ((2, 2), 3, 1, False),
+    "(0, 4) of 2, steps of 3": ((0, 4), 2, 3, True),
+    "(0, 1) of 2, steps of 3": ((0, 1), 2, 3, False),
+}
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_pool_windows_in_padding_alone_are_refused(name):
+    """Their maximum is minus infinity; merged with a ReLU it would be taken for 0."""
+    pads, size, stride, empty = PADDED[name]
 
     def f(x):
-        pads, size = ((0, 0), (2, 0), (0, 0), (0, 0)), (1, 2, 2, 1)
-        z = lax.reduce_window(jax.nn.relu(x), -jnp.inf, lax.max, size, size, pads)
-        return jnp.stack([z[:, 0, 0, 0], z[:, 1, 0, 0]], -1)
+        window, strides = (1, size, 1, 1), (1, stride, 1, 1)
+        z = lax.reduce_window(
+            jax.nn.relu(x), -jnp.inf, lax.max, window, strides, ((0, 0), pads) + ((0, 0),) * 2
+        )
+        return z.reshape(x.shape[0], -1)
 
-    box = jmlv.Box.around(np.full((2, 2, 1), 0.5, np.float32), 0.1)
-    verdict = jmlv.verify(f, box, jmlv.AboveThreshold(0, -1.0), jmlv.Bounds())
-    assert not verdict.robust
+    problems = jmlv.check(f, np.zeros((4, 1, 1), np.float32))
+    assert bool(problems) == empty and all("in its padding altogether" in p for p in problems)
+    assert bool(np.isinf(f(jnp.zeros((1, 4, 1, 1)))).any()) == empty
+
+
+def test_padding_with_minus_infinity_becomes_that_of_the_pool():
+    def f(x):
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 0), (0, 0)), constant_values=-jnp.inf)
+        return jax.nn.relu(nnx.max_pool(padded, (2, 2), (1, 1))).reshape(x.shape[0], -1)
+
+    graph = jmlv.trace(f, SHAPE)
+    assert "pad" not in {eqn.primitive.name for eqn in graph.eqns}
+    np.testing.assert_array_equal(graph.scores(X), f(jnp.asarray(X)))
 
 
 def test_dead_code_and_constants_are_gone():
@@ -144,6 +167,19 @@ UNSUPPORTED = {
         lambda x: conv(x, x[0, :2, :2, :, None]).reshape(1, -1),
         ["conv_general_dilated"],
     ),
+    "computed places": (
+        lambda x: x.reshape(1, -1)[:, jnp.argsort(x.reshape(-1))],
+        ["sort", "gather at computed places"],
+    ),
+    "places outside": (
+        lambda x: jnp.take(x.reshape(1, -1), np.array([0, 99]), axis=1, mode="fill"),
+        ["gather at places outside"],
+    ),
+    "a place written twice": (
+        lambda x: x.reshape(1, -1).at[:, np.array([1, 1])].set(0.0),
+        ["scatter at places"],
+    ),
+    "division by zero": (lambda x: (x / np.array([0.0, 1.0])).reshape(1, -1), ["div by zero"]),
 }
 
 

@@ -16,14 +16,17 @@ from jmlv.bounds import Interval
 from jmlv.bounds.tangents import lines_at, smooth_interval, touching_lines
 from jmlv.errors import UnsupportedOperation
 from jmlv.graph.smooth import (
+    ELU,
     GELU,
     GELU_TANH,
     GELU_TANH_CUBIC,
     GELU_TANH_SCALE,
+    HARD_SWISH,
     SIGMOID,
     SILU,
     SMOOTH,
     SOFTPLUS,
+    SQUARE,
     TANH,
 )
 from jmlv.interop import write_onnx
@@ -36,6 +39,9 @@ ACTIVATIONS = {
     GELU: partial(jax.nn.gelu, approximate=False),
     SILU: jax.nn.silu,
     GELU_TANH: jax.nn.gelu,
+    ELU: jax.nn.elu,
+    SQUARE: jnp.square,
+    HARD_SWISH: jax.nn.hard_swish,
 }
 
 
@@ -55,6 +61,17 @@ READ = {
     "quick GELU": (lambda x: x * jax.nn.sigmoid(1.702 * x), SILU),
     "SiLU by tanh": (lambda x: x - x * (jnp.tanh(-x / 2) + 1) / 2, SILU),
     "log-sigmoid": (jax.nn.log_sigmoid, SOFTPLUS),
+    "ELU, turned round": (lambda x: jnp.where(x <= 0, jnp.expm1(x), x), ELU),
+    "CELU": (partial(jax.nn.celu, alpha=0.7), ELU),
+    "CELU, its terms turned": (
+        lambda x: 2 * jnp.expm1(jnp.minimum(x, 0) / 2) + jax.nn.relu(x),
+        ELU,
+    ),
+    "ELU, flat": (partial(jax.nn.elu, alpha=0.3), ELU),
+    "a power": (lambda x: x**2, SQUARE),
+    "a product with itself": (lambda x: (2 * x) * (x / 3), SQUARE),
+    "hard swish of ONNX": (lambda x: x * jnp.clip(x * (1 / 6) + 0.5, 0, 1), HARD_SWISH),
+    "hard swish, scaled": (lambda x: (-x * jnp.minimum(jax.nn.relu(2 * x + 1), 2)) * 3, HARD_SWISH),
 }
 
 
@@ -75,7 +92,13 @@ REFUSED = {
     "a gate that is shifted": lambda x: x * jax.nn.sigmoid(x + 1),
     "the gate of another": lambda x: x * jax.nn.sigmoid(x[:, ::-1]),
     "one gate for all": lambda x: x * jax.nn.sigmoid(x[:, :1]),
-    "a square": lambda x: x * x,
+    "a cube": lambda x: x * x * x,
+    "a product of two": lambda x: x * x[:, ::-1],
+    "half a ramp": lambda x: x * jnp.clip(x / 6 + 0.4, 0, 1),
+    "an open ramp": lambda x: x * jax.nn.relu(x / 6 + 0.5),
+    "exp alone": lambda x: jnp.expm1(x),
+    "a step": lambda x: jnp.where(x > 0, x, jnp.expm1(x) + 0.1),
+    "another knee": lambda x: jnp.where(x > 0.1, x, jnp.expm1(x)),
     "mish": jax.nn.mish,
     "a sum in logarithms": lambda x: jnp.logaddexp(x, 1.0),
 }
@@ -99,6 +122,12 @@ def reference(f, x):
         return np.tanh(x)
     if f is SOFTPLUS:
         return np.maximum(x, 0) + np.log1p(tail)
+    if f is ELU:
+        return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    if f is SQUARE:
+        return x * x
+    if f is HARD_SWISH:
+        return x * np.clip(x / 6 + np.longdouble(0.5), 0, 1)
     if f is GELU:
         return x * special.erfc(-x.astype(float)) / 2
     inner = 2 * np.longdouble(GELU_TANH_SCALE) * (x + np.longdouble(GELU_TANH_CUBIC) * x**3)
@@ -168,6 +197,8 @@ BROKEN = {
     "bends taken for their opposites": dataclasses.replace(SIGMOID, bends=(-1, 1)),
     "a middle part that reaches too far": dataclasses.replace(SILU, knots=(-3.0, 3.0)),
     "a minimum forgotten": dataclasses.replace(SILU, minimum=None),
+    "convex beyond its knots": dataclasses.replace(HARD_SWISH, knots=(), bends=(1,)),
+    "a square that bends down": dataclasses.replace(SQUARE, bends=(-1,)),
 }
 
 

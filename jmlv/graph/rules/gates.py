@@ -24,6 +24,7 @@ from jmlv.graph.smooth import (
     GELU_TANH_SCALE,
     SIGMOID,
     SILU,
+    SQUARE,
     TANH,
     Smooth,
 )
@@ -56,7 +57,7 @@ class Form(NamedTuple):
 def gated(b: Builder, x: Variable, y: Variable) -> Gated | None:
     """The product of two values as a gated function of one value, or None if it is not one."""
     for linear, gate in ((x, y), (y, x)):
-        r, k = _multiple(b, linear)
+        r, k = multiple(b, linear)
         form = _Reader(b, r).form(gate)
         found = None if form is None or form.atom is None else _recognised(r, k, form)
         if found is not None and x.shape == y.shape == r.shape:
@@ -85,7 +86,7 @@ def _recognised(r: Variable, k: Fraction, form: Form) -> Gated | None:
     return None
 
 
-def _multiple(b: Builder, x: Variable) -> tuple[Variable, Fraction]:
+def multiple(b: Builder, x: Variable) -> tuple[Variable, Fraction]:
     """``(r, k)`` with ``x = k r``, read as far back as it goes."""
     factor = Fraction(1)
     for _ in range(LIMIT):
@@ -101,7 +102,7 @@ def _multiple(b: Builder, x: Variable) -> tuple[Variable, Fraction]:
 
 def _step(b: Builder, eqn: Any) -> tuple[Variable, Fraction] | None:
     """The operand and factor of a negation, or of a product with or division by a number."""
-    operands = [_number(b, v) for v in eqn.invars]
+    operands = [number_of(b, v) for v in eqn.invars]
     if eqn.primitive is lax.neg_p:
         return eqn.invars[0], Fraction(-1)
     if eqn.primitive is lax.mul_p and sum(n is None for n in operands) == 1:
@@ -112,7 +113,7 @@ def _step(b: Builder, eqn: Any) -> tuple[Variable, Fraction] | None:
     return None
 
 
-def _number(b: Builder, atom: Any) -> Fraction | None:
+def number_of(b: Builder, atom: Any) -> Fraction | None:
     """The value of a known constant that is the same in every entry."""
     value = atom.val if isinstance(atom, Literal) else b.constants.get(atom)
     if value is None or isinstance(value, jax.core.Tracer):
@@ -131,7 +132,7 @@ class _Reader:
         self.known: dict[Variable, Form | None] = {r: Form({1: Fraction(1)})}
 
     def form(self, atom: Any) -> Form | None:
-        number = _number(self.b, atom)
+        number = number_of(self.b, atom)
         if number is not None:
             return Form(_clean({0: number}))
         if atom not in self.known:
@@ -218,7 +219,7 @@ _RULES = {
     lax.mul_p: _mul,
     lax.div_p: _div,
     lax.integer_pow_p: _power,
-    lax.square_p: lambda x, **_: _power(x, y=2),
+    SQUARE: lambda x, **_: _power(x, y=2),
     lax.erf_p: lambda x, **_: _gate("erf", x),
     lax.erfc_p: _complement,
     TANH: lambda x, **_: _gate("tanh", x),

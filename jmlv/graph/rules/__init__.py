@@ -1,0 +1,1 @@
+"""How each primitive becomes operations of the normalised graph, exactly."""
