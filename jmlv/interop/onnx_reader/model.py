@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,23 +114,39 @@ def _array(tensor: Any, folder: Path) -> np.ndarray:
         raise Damaged(f"the tensor {tensor.name!r} is damaged ({_first_line(error)})") from None
     if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
         raise Refused(f"the tensor {tensor.name!r} of {value.dtype}")
-    if value.dtype.kind not in "iub" and np.isnan(value.astype(np.float32)).any():
+    if value.dtype.kind not in "iub" and np.isnan(value).any():
         raise Damaged(f"the tensor {tensor.name!r} holds NaN")
     return value
 
 
-def attributes(node: Any, folder: Path) -> dict[str, Any]:
-    """A node's attributes as numbers, text, tuples and arrays; types as NumPy's."""
+def attributes(node: Any, opset: int, folder: Path) -> dict[str, Any]:
+    """A node's attributes as numbers, text, tuples and arrays; types as NumPy's.
+
+    Raises:
+        Damaged: an attribute, or the number of operands or results, is not what the operator has.
+        Refused: that version has no such operator.
+    """
     onnx = _package()
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        raise Refused(f"no such operator in version {opset}") from None
+    _require_between("operands", len(node.input), schema.min_input, schema.max_input)
+    _require_between("results", len(node.output), schema.min_output, schema.max_output)
     found = {}
     for attribute in node.attribute:
-        if attribute.ref_attr_name:
-            raise Damaged(f"its attribute {attribute.name!r} refers to a function's")
-        value = onnx.helper.get_attribute_value(attribute)
-        found[attribute.name] = _plain(value, folder)
+        expected = schema.attributes.get(attribute.name)
+        if expected is not None and int(expected.type) != attribute.type:
+            raise Damaged(f"has an attribute {attribute.name!r} of another type")
+        found[attribute.name] = _plain(onnx.helper.get_attribute_value(attribute), folder)
     if node.op_type == "Cast" and "to" in found:
         found["to"] = _dtype(found["to"])
     return found
+
+
+def _require_between(what: str, count: int, least: int, most: int) -> None:
+    if not least <= count <= most:
+        raise Damaged(f"has {count} {what}, expected {least} to {most}")
 
 
 def _plain(value: Any, folder: Path) -> Any:
@@ -165,8 +181,17 @@ def _dtype(number: int) -> np.dtype:
 
 
 def needed(nodes: Sequence[Any], output: str) -> list[Any]:
-    """The nodes that an output is computed from, in the file's order."""
-    makers: Mapping[str, Any] = {name: node for node in nodes for name in node.output if name}
+    """The nodes that an output is computed from, in the file's order.
+
+    Raises:
+        Damaged: two nodes compute the same value.
+    """
+    makers: dict[str, Any] = {}
+    for node in nodes:
+        for name in filter(None, node.output):
+            if name in makers:
+                raise Damaged(f"{named(node)} computes {name!r}, as {named(makers[name])} does")
+            makers[name] = node
     wanted, found = [output], set()
     while wanted:
         node = makers.get(wanted.pop())
@@ -174,6 +199,12 @@ def needed(nodes: Sequence[Any], output: str) -> list[Any]:
             found.add(id(node))
             wanted.extend(node.input)
     return [node for node in nodes if id(node) in found]
+
+
+def named(node: Any) -> str:
+    """A node as errors show it; one without a name by what it computes."""
+    name = node.name or next((name for name in node.output if name), "")
+    return f"{node.op_type} {name!r}"
 
 
 def _first_line(error: Exception) -> str:

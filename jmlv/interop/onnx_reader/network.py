@@ -159,10 +159,10 @@ def _scores(
     dtype = jnp.promote_types(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else dtype, dtype)
     x = jnp.asarray(x, dtype)
     weights = tuple(w.astype(dtype) for w in weights)
-    if not program.batched:
-        scores = jax.vmap(partial(program.run, weights))(x)
-    elif len(x) == 1:
-        scores = program.run(weights, x)
-    else:
-        scores = jax.vmap(lambda one: program.run(weights, one[None]))(x)
-    return scores.reshape(len(x), scores.size // max(len(x), 1))
+    if program.batched and len(x) == 1:
+        return program.run(weights, x).reshape(1, -1)
+
+    def scores(one: Array) -> Float[Array, " label"]:
+        return program.run(weights, one[None] if program.batched else one).reshape(-1)
+
+    return jax.vmap(scores)(x)

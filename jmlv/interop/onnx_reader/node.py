@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Union
 
 import numpy as np
@@ -35,6 +35,7 @@ class Call:
         channels_last: the first operand comes with its channels last, and so does the result;
             constant operands are taken as they are.
         folds: whether the function takes NumPy arrays and returns them.
+        sequence: whether the results are the members of one sequence, which has the output's name.
     """
 
     function: Callable[..., Any]
@@ -44,6 +45,7 @@ class Call:
     )
     channels_last: bool = False
     folds: bool = True
+    sequence: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,6 @@ class Node:
 
     Attributes:
         kind: the operator.
-        name: as errors show it.
         opset: the version of the operators that the file asks for.
         inputs: names of the operands, empty for one that is left out.
         outputs: names of the results.
@@ -72,10 +73,11 @@ class Node:
         used: the outputs that something reads.
         constants: the constants of the file so far, by name.
         shapes: of the computed values so far, by name, in the file's layout.
+        truths: which of the computed values are truth values.
+        sequences: the names of the members of each sequence so far.
     """
 
     kind: str
-    name: str
     opset: int
     inputs: Sequence[str]
     outputs: Sequence[str]
@@ -83,6 +85,8 @@ class Node:
     used: frozenset[str]
     constants: Mapping[str, np.ndarray]
     shapes: Mapping[str, tuple[int, ...]]
+    truths: Set[str] = frozenset()
+    sequences: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     _read: set[str] = dataclasses.field(default_factory=set)
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -190,9 +194,6 @@ class Node:
     def elementwise(self, function: Callable[..., Any], *, folds: bool = True, **settings: Any):
         """A call on all operands that acts on every entry alone, in any layout."""
         return Call(function, self.operands, lambda order: settings, folds=folds)
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name!r}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

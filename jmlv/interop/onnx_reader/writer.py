@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jmlv.interop.onnx_reader.model import Content, attributes
+from jmlv.interop.onnx_reader.model import Content, attributes, named
 from jmlv.interop.onnx_reader.network import Program, Step
-from jmlv.interop.onnx_reader.node import Call, Damaged, Node, Order, Refused, Same
+from jmlv.interop.onnx_reader.node import Call, Damaged, Node, Order, Refused, Rule, Same
 from jmlv.interop.onnx_reader.operators import RULES
 
 DOMAINS = ("", "ai.onnx")
@@ -70,6 +70,8 @@ class ProgramWriter:
         self.constants = dict(content.constants)
         self.values = {source: Value(shape, {tuple(range(len(shape))): 0})}
         self.shapes = {source: shape}
+        self.truths: set[str] = set()
+        self.sequences: dict[str, tuple[str, ...]] = {}
         self.unknown: set[str] = set()
         self.steps: list[Step] = []
         self.weights: list[np.ndarray] = []
@@ -96,52 +98,52 @@ class ProgramWriter:
             raise Refused("; ".join(problems))
 
     def _require_operands(self, proto: Any, makers: Mapping[str, Any]) -> None:
-        known = self.constants.keys() | self.values.keys() | self.unknown | {""}
+        known = self.constants.keys() | self.values.keys() | self.sequences.keys()
+        known |= self.unknown | {""}
         for name in proto.input:
             if name not in known and name in makers:
                 raise Damaged(
-                    f"{_named(proto)} reads {name!r}, which only a later node computes: the nodes "
+                    f"{named(proto)} reads {name!r}, which only a later node computes: the nodes "
                     "are not sorted, or form a cycle"
                 )
             if name not in known:
-                raise Damaged(f"{_named(proto)} reads {name!r}, which the file does not have")
+                raise Damaged(f"{named(proto)} reads {name!r}, which the file does not have")
         for name in proto.output:
             if name and name in known:
-                raise Damaged(f"{_named(proto)} computes {name!r}, which the file has already")
+                raise Damaged(f"{named(proto)} computes {name!r}, which the file has already")
 
     def _problem(self, proto: Any) -> str | None:
         """Why a node has no rule; empty if an operand has none; None once it is read."""
         rule = RULES.get(proto.op_type) if proto.domain in DOMAINS else None
         if rule is None:
             domain = "" if proto.domain in DOMAINS else f" of {proto.domain}"
-            return f"{_named(proto)}{domain}"
+            return f"{named(proto)}{domain}"
         if self.unknown & set(proto.input):
             return ""
-        node = self._node(proto)
         try:
             with np.errstate(all="ignore"):
-                result = rule(node)
-                node.require_all_read()
-                self._take(node, result)
+                self._read(proto, rule)
         except Refused as refused:
-            return f"{node} ({refused})"
+            return f"{named(proto)} ({refused})"
         except Damaged as damaged:
-            raise Damaged(f"{node} {damaged}") from None
+            raise Damaged(f"{named(proto)} {damaged}") from None
         except MISTAKES as error:
-            shapes = ", ".join(str(node.shape(n)) for n in range(len(node.inputs)) if node.has(n))
+            shapes = [self.constants[n].shape if n in self.constants else self.shapes.get(n)
+                      for n in proto.input]  # fmt: skip
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise Damaged(f"{node} does not fit its operands {shapes} ({reason})") from None
+            shown = ", ".join(map(str, shapes))
+            raise Damaged(f"{named(proto)} does not fit its operands {shown} ({reason})") from None
         return None
 
-    def _node(self, proto: Any) -> Node:
-        try:
-            found = attributes(proto, self.folder)
-        except Damaged as damaged:
-            raise Damaged(f"{_named(proto)}: {damaged}") from None
-        return Node(
-            proto.op_type, _name(proto), self.opset, tuple(proto.input), tuple(proto.output),
-            found, self.used, self.constants, self.shapes,
+    def _read(self, proto: Any, rule: Rule) -> None:
+        node = Node(
+            proto.op_type, self.opset, tuple(proto.input), tuple(proto.output),
+            attributes(proto, self.opset, self.folder), self.used, self.constants, self.shapes,
+            self.truths, self.sequences,
         )  # fmt: skip
+        result = rule(node)
+        node.require_all_read()
+        self._take(node, result)
 
     def _take(self, node: Node, result: Any) -> None:
         if isinstance(result, np.ndarray):
@@ -183,8 +185,16 @@ class ProgramWriter:
             settings = settings(tuple(range(rank)))
         result = call.function(*operands, **settings)
         results = result if isinstance(result, tuple) else (result,)
-        for name, value in zip(node.outputs, results):
+        for name, value in zip(self._names(node, call, len(results)), results):
             self._keep(name, np.asarray(value))
+
+    def _names(self, node: Node, call: Call, count: int) -> Sequence[str]:
+        """What the results of a call are called."""
+        if not call.sequence:
+            return node.outputs
+        members = tuple(f"{node.outputs[0]}[{n}]" for n in range(count))
+        self.sequences[node.outputs[0]] = members
+        return members
 
     def _order(self, call: Call, operands: list[Any]) -> Order | None:
         """The order of axes that a call works in; None for the file's own."""
@@ -223,21 +233,21 @@ class ProgramWriter:
         if order not in value.views:
             turn = tuple(value.order.index(axis) for axis in order)
             shape = tuple(value.shape[axis] for axis in order)
-            number = self._new(shape)
+            number = self._new(shape, self.arrays[value.views[value.order]].dtype)
             self.steps.append(
                 Step(transpose, (("order", turn),), (value.views[value.order],), (number,))
             )
             value.views[order] = number
         return value.views[order]
 
-    def _new(self, shape: tuple[int, ...]) -> int:
-        self.arrays.append(jax.ShapeDtypeStruct(shape, np.float32))
+    def _new(self, shape: tuple[int, ...], dtype: Any) -> int:
+        self.arrays.append(jax.ShapeDtypeStruct(shape, dtype))
         return len(self.arrays) - 1
 
     def _weight(self, node: Node, value: np.ndarray) -> int:
         if value.dtype.kind in "iub":
             raise Damaged(f"computes with {value.dtype} and floating-point numbers at once")
-        if not np.isfinite(value.astype(np.float64)).all() and node.kind not in BOUNDLESS:
+        if not np.isfinite(value).all() and node.kind not in BOUNDLESS:
             raise Damaged("has an operand that is infinite or NaN")
         self.weights.append(value)
         return -len(self.weights)
@@ -258,11 +268,11 @@ class ProgramWriter:
         ]  # fmt: skip
         results = jax.eval_shape(partial(call.function, **settings), *arrays)
         results = results if isinstance(results, tuple) else (results,)
-        places = [self._new(result.shape) for result in results]
+        places = [self._new(result.shape, result.dtype) for result in results]
         step = Step(call.function, tuple(sorted(settings.items())), tuple(numbers), tuple(places))
         hash(step)
         self.steps.append(step)
-        for name, number in zip(node.outputs, places):
+        for name, number in zip(self._names(node, call, len(places)), places):
             laid = self.arrays[number].shape
             own = tuple(range(len(laid))) if order is None else order
             shape = tuple(laid[own.index(axis)] for axis in range(len(laid)))
@@ -270,10 +280,12 @@ class ProgramWriter:
 
     def _define(self, name: str, value: Value) -> None:
         self.values[name] = value
+        if self.arrays[value.views[value.order]].dtype == bool:
+            self.truths.add(name)
         self.shapes[name] = value.shape
 
     def _keep(self, name: str, value: np.ndarray) -> None:
-        if value.dtype.kind not in "iub" and np.isnan(value.astype(np.float64)).any():
+        if value.dtype.kind not in "iub" and np.isnan(value).any():
             raise Damaged("computes NaN from constants")
         self.constants[name] = value
 
@@ -284,6 +296,8 @@ class ProgramWriter:
                 "does not depend on the input" if output in self.constants else "is not computed"
             )
             raise Damaged(f"its output {output!r} {where}")
+        if output in self.truths:
+            raise Refused(f"scores {output!r} that are truth values")
         value = self.values[output]
         last = self._view(value, tuple(range(len(value.shape))))
         steps = _alive(self.steps, last)
@@ -320,11 +334,3 @@ def _alive(steps: Sequence[Step], last: int) -> list[Step]:
             wanted.update(n for n in step.operands if n is not None)
             kept.append(step)
     return kept[::-1]
-
-
-def _name(proto: Any) -> str:
-    return proto.name or next((name for name in proto.output if name), "")
-
-
-def _named(proto: Any) -> str:
-    return f"{proto.op_type} {_name(proto)!r}"

@@ -1,4 +1,4 @@
-"""Arithmetic on every entry, and conversions of type."""
+"""Arithmetic and comparisons on every entry, and conversions of type."""
 
 from __future__ import annotations
 
@@ -106,6 +106,26 @@ def choose(x: Any, y: Any, *, where: Fixed) -> Any:
     return namespace(x, y).where(where.values, x, y)
 
 
+def choose_computed(where: Any, x: Any, y: Any) -> Any:
+    return namespace(where, x, y).where(where, x, y)
+
+
+def greater(x: Any, y: Any) -> Any:
+    return x > y
+
+
+def greater_or_equal(x: Any, y: Any) -> Any:
+    return x >= y
+
+
+def less(x: Any, y: Any) -> Any:
+    return x < y
+
+
+def less_or_equal(x: Any, y: Any) -> Any:
+    return x <= y
+
+
 def _entrywise(function: Any) -> Any:
     return lambda node: node.elementwise(function)
 
@@ -161,7 +181,7 @@ def _converted(node: Node, dtype: np.dtype) -> Result:
     """Constants are converted; a computed number stays the real number that it is."""
     if node.is_constant(0):
         return node.constant(0, "input").astype(dtype)
-    if not is_float(dtype):
+    if not is_float(dtype) or node.inputs[0] in node.truths:
         raise Refused(f"a computed value becomes {dtype}")
     return Same(node.inputs[0])
 
@@ -172,6 +192,8 @@ def is_float(dtype: np.dtype) -> bool:
 
 
 def _where(node: Node) -> Result:
+    if not node.is_constant(0):
+        return node.elementwise(choose_computed)
     condition = np.asarray(node.constant(0, "condition"), bool)
 
     def settings(order: tuple[int, ...]) -> dict[str, Any]:
@@ -214,6 +236,10 @@ RULES = {
     "Reciprocal": _entrywise(reciprocal),
     "Sin": _entrywise(sine),
     "Cos": _entrywise(cosine),
+    "Greater": _entrywise(greater),
+    "GreaterOrEqual": _entrywise(greater_or_equal),
+    "Less": _entrywise(less),
+    "LessOrEqual": _entrywise(less_or_equal),
     "Pow": _power,
     "Clip": _clip,
     "Where": _where,

@@ -1,6 +1,6 @@
 """Operators whose result is a constant: of the file, or because they are not continuous.
 
-Comparisons, rounding and the like have a rule for constants only: exporters use them to compute
+Equality, rounding and the like have a rule for constants only: exporters use them to compute
 shapes and masks.
 """
 
@@ -72,10 +72,6 @@ RULES = {
     "Mod": _modulo,
     "Trilu": _triangle,
     "Equal": _folded(np.equal),
-    "Greater": _folded(np.greater),
-    "GreaterOrEqual": _folded(np.greater_equal),
-    "Less": _folded(np.less),
-    "LessOrEqual": _folded(np.less_equal),
     "And": _folded(np.logical_and),
     "Or": _folded(np.logical_or),
     "Xor": _folded(np.logical_xor),

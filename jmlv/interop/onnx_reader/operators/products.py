@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jmlv.interop.onnx_reader.node import Call, Node, Operand, Result
+from jmlv.interop.onnx_reader.node import Call, Damaged, Node, Operand, Result
 
 HIGHEST = lax.Precision.HIGHEST
 """Of every product: what the file's precision promises, which recent GPUs don't give unasked."""
@@ -19,6 +19,13 @@ def product(x: Any, y: Any) -> Any:
     if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
         return np.matmul(x, y)
     return jnp.matmul(x, y, precision=HIGHEST)
+
+
+def contraction(*operands: Any, equation: str) -> Any:
+    """Einstein's sum."""
+    if all(isinstance(operand, np.ndarray) for operand in operands):
+        return np.einsum(equation, *operands)
+    return jnp.einsum(equation, *operands, precision=HIGHEST)
 
 
 def general_product(
@@ -37,7 +44,13 @@ def _matmul(node: Node) -> Result:
     return Call(product, node.operands)
 
 
+def _einsum(node: Node) -> Result:
+    return Call(contraction, node.operands, {"equation": node.needed("equation")})
+
+
 def _gemm(node: Node) -> Result:
+    if len(node.shape(0)) != 2 or len(node.shape(1)) != 2:
+        raise Damaged(f"multiplies operands {node.shape(0)} and {node.shape(1)}, not matrices")
     alpha, beta = (float(node.attribute(name, 1.0)) for name in ("alpha", "beta"))
     turned = tuple(bool(node.attribute(name, 0)) for name in ("transA", "transB"))
     factors = []
@@ -56,4 +69,4 @@ def _turned(node: Node, number: int, turn: bool) -> tuple[Operand, bool]:
     return node.operand(number), turn
 
 
-RULES = {"MatMul": _matmul, "Gemm": _gemm}
+RULES = {"MatMul": _matmul, "Gemm": _gemm, "Einsum": _einsum}

@@ -48,7 +48,8 @@ def _over(function: Any) -> Any:
     def rule(node: Node) -> Result:
         rank = len(node.shape(0))
         axes = node.integers(1, "axes", since=ATTRIBUTE_UNTIL.get(node.kind, 18))
-        if not axes and node.attribute("noop_with_empty_axes", 0):
+        empty_is_none = node.attribute("noop_with_empty_axes", 0)
+        if not axes and empty_is_none:
             return Same(node.inputs[0])
         axes = node.axes(axes, rank) if axes else tuple(range(rank))
         keep = bool(node.attribute("keepdims", 1))

@@ -85,6 +85,33 @@ def _split(node: Node) -> Result:
     return Call(split, node.operands[:1], lambda order: {"sizes": sizes, "axis": order.index(axis)})
 
 
+def _split_to_sequence(node: Node) -> Result:
+    """Pieces of one size, the last perhaps smaller, or of sizes that are given."""
+    shape = node.shape(0)
+    axis = node.axis(node.attribute("axis", 0), len(shape))
+    node.irrelevant("keepdims")
+    if not node.has(1):
+        raise Refused("no sizes")
+    given = node.constant(1, "split")
+    sizes = tuple(map(int, np.ravel(given)))
+    if given.ndim == 0:
+        (each,) = sizes
+        sizes = tuple(min(each, shape[axis] - begin) for begin in range(0, shape[axis], each))
+    if sum(sizes) != shape[axis]:
+        raise Damaged(f"splits axis {axis} of {shape} into {sizes}")
+    return Call(
+        split,
+        node.operands[:1],
+        lambda order: {"sizes": sizes, "axis": order.index(axis)},
+        sequence=True,
+    )
+
+
+def _sequence_at(node: Node) -> Result:
+    members = node.sequences[node.inputs[0]]
+    return Same(members[int(node.constant(1, "position").reshape(()))])
+
+
 def _slice(node: Node) -> Result:
     shape = node.shape(0)
     starts, ends = (node.integers(n, name, since=10) for n, name in ((1, "starts"), (2, "ends")))
@@ -194,6 +221,8 @@ def _cumulative_sum(node: Node) -> Result:
 RULES = {
     "Concat": _concat,
     "Split": _split,
+    "SplitToSequence": _split_to_sequence,
+    "SequenceAt": _sequence_at,
     "Slice": _slice,
     "Gather": _gather,
     "Pad": _pad,
