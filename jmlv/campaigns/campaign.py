@@ -117,14 +117,9 @@ class Campaign:
         return in_pandas(Table.of([self._row(question) for question in self.questions.values()]))
 
     def _row(self, question: Question) -> dict[str, Any]:
-        done, failures = (
-            found.get(question.key) for found in (self.store.done, self.store.failures)
-        )
-        state = "done" if done else "failed" if failures else "left"
-        row = {**dict(question.tags), "kind": question.kind}
-        row["network"] = None if question.network is None else question.network.name
-        row |= {"state": state, "failure": failures[-1]["reason"] if state == "failed" else None}
-        return {**(done["values"] if done else {}), **row, "key": question.key}
+        network = None if question.network is None else question.network.name
+        about = {**dict(question.tags), "kind": question.kind, "network": network}
+        return _row(self.store, question.key, about)
 
     def arrays(self, question: Question | str) -> dict[str, np.ndarray]:
         """The arrays of an answer, by name.
@@ -133,6 +128,28 @@ class Campaign:
             KeyError: the question is not answered.
         """
         return self.store.arrays(question if isinstance(question, str) else question.key)
+
+
+def rows_of(store: Store) -> list[dict[str, Any]]:
+    """A row for every question that the store answers or has failed at, as in ``Campaign.results()``."""
+    store.refresh()
+    records = {key: found[-1] for key, found in store.failures.items()} | store.done
+    return [_row(store, key, _about(record)) for key, record in records.items()]
+
+
+def _about(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {**record["tags"], "kind": record["kind"], "network": record["network"]}
+
+
+def _row(store: Store, key: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a question is about, how it stands, its answer's values, and its key."""
+    done, failures = store.done.get(key), store.failures.get(key)
+    state = "done" if done else "failed" if failures else "left"
+    failure = failures[-1]["reason"] if state == "failed" else None
+    values = {
+        name: value for name, value in (done["values"] if done else {}).items() if name not in about
+    }
+    return {**about, "state": state, "failure": failure, **values, "key": key}
 
 
 class _Run:

@@ -14,6 +14,7 @@ from jmlv import checkpoints
 from jmlv.errors import DamagedFile
 from jmlv.graph import Classifier
 from jmlv.graph.fingerprint import fingerprint
+from jmlv.interop import read_onnx
 
 Loaded = tuple[Classifier, tuple[int, ...]]
 """A network and the shape of one of its images."""
@@ -62,6 +63,30 @@ class Checkpoint(Source):
 
     def at(self, path: Path) -> Checkpoint:
         return Checkpoint(str(path))
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxFile(Source):
+    """A file that :func:`jmlv.interop.read_onnx` reads (weights inside it, where it is to be shipped)."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(self.path))
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name.partition(".onnx")[0]
+
+    def load(self) -> Loaded:
+        f = read_onnx(self.path)
+        return f, tuple(f.input_shape)
+
+    def files(self) -> Path:
+        return Path(self.path)
+
+    def at(self, path: Path) -> OnnxFile:
+        return OnnxFile(str(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,11 +185,13 @@ class Network:
         fingerprint: of :func:`jmlv.graph.fingerprint.fingerprint`; a process that loads the source and
             finds another network refuses it.
         name: in tables.
+        input_shape: of one image.
     """
 
     source: Source
     fingerprint: str
     name: str
+    input_shape: tuple[int, ...]
 
     @staticmethod
     def of(source: Source, name: str | None = None) -> Network:
@@ -176,7 +203,8 @@ class Network:
         (64, (1, 4))
         """
         f, shape = source.load()
-        named = Network(source, fingerprint(f, shape), source.name if name is None else name)
+        known = source.name if name is None else name
+        named = Network(source, fingerprint(f, shape), known, shape)
         _LOADED.setdefault(named.fingerprint, f)
         return named
 

@@ -1,3 +1,3 @@
-"""The command line: ``jmlv demo | train | verify | solve | labels | grow | smooth | attack``."""
+"""The command line: ``jmlv demo | train | verify | solve | labels | grow | smooth | attack | campaign``."""
 
 from jmlv.cli.main import main

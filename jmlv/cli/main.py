@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jmlv.cli import attack, demo, grow, labels, smooth, solve, train, verify
+from jmlv.cli import attack, campaign, demo, grow, labels, smooth, solve, train, verify
 from jmlv.compilation import keep_compiled
 
 COMMANDS = {
@@ -18,6 +18,7 @@ COMMANDS = {
     "grow": grow,
     "smooth": smooth,
     "attack": attack,
+    "campaign": campaign,
 }
 
 

@@ -106,7 +106,7 @@ def test_workers_end_with_a_killed_campaign_and_nothing_is_lost(tmp_path):
 
 def test_a_network_that_was_changed_is_refused(tmp_path):
     named = Network.of(Factory("test_processes:pair", (1.0,), (1, 2, 1)))
-    other = Network(Factory("test_processes:pair", (3.0,), (1, 2, 1)), "0" * 64, "other")
+    other = Network(Factory("test_processes:pair", (3.0,), (1, 2, 1)), "0" * 64, "other", (1, 2, 1))
     question = VerifyQuestion(other, jmlv.Box.around(X, 0.1), jmlv.InTopK(0, k=1))
     (row,) = Campaign([question], tmp_path).run(attempts=1)
     assert "expected 000000000000" in row.reason and named.fingerprint != other.fingerprint
