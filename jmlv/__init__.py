@@ -23,6 +23,7 @@ from jmlv.attacks import (
     attack,
 )
 from jmlv.bounds import CROWN, CROWNIBP, IBP, AlphaCROWN, JointBounds, MarginBounds, bound
+from jmlv.certificate import Certificate
 from jmlv.compilation import keep_compiled
 from jmlv.errors import DamagedFile, UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, check, trace

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from jmlv.certificate import Certificate
+
 
 class Status(enum.Enum):
     """The three answers. The method that found one is in ``Verdict.stats``, never here."""
@@ -31,6 +33,7 @@ class Verdict:
             breaks the property, replayed in float64 and on the deployed float32 path.
         reason: one sentence on why this status.
         stats: ``method`` (which oracle decided), ``queries`` by oracle, ``seconds``, and more.
+        certificate: where it was asked for and found, what :mod:`jmlv_check` can replay.
     """
 
     status: Status
@@ -39,6 +42,7 @@ class Verdict:
     witness: np.ndarray | None = None
     reason: str = ""
     stats: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    certificate: Certificate | None = None
 
     def __post_init__(self) -> None:
         if self.status is Status.NOT_ROBUST and self.witness is None:

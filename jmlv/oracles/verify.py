@@ -8,6 +8,7 @@ from jmlv.graph import Classifier
 from jmlv.oracles.answers import answer
 from jmlv.oracles.aside import run_until
 from jmlv.oracles.cascade import Cascade
+from jmlv.oracles.certify import certified
 from jmlv.oracles.deadline import Deadline, TimeUp
 from jmlv.oracles.oracle import Oracle, Query
 from jmlv.properties import Property
@@ -22,6 +23,7 @@ def verify(
     oracle: Oracle | None = None,
     *,
     budget: float | None = 60.0,
+    certify: bool = False,
 ) -> Verdict:
     """Decides whether a property holds everywhere in a region.
 
@@ -34,6 +36,9 @@ def verify(
         budget: seconds for everything, tracing and compiling included; None for no limit. What is
             still compiling when they end is left behind (:mod:`jmlv.oracles.aside`), and the
             reason says so.
+        certify: look, in what is left of the budget, for a certificate of the answer that
+            :mod:`jmlv_check` can replay: ``Verdict.certificate``, None where none was found
+            (``stats["certificate"]`` then says why).
 
     Returns:
         A verdict: ``ROBUST`` with a proven bound, ``NOT_ROBUST`` with a replayed witness, else
@@ -56,7 +61,8 @@ def verify(
     except TimeUp as late:
         stats = {"method": "", "seconds": deadline.elapsed}
         return Verdict(Status.UNKNOWN, reason=f"reading the network: {late}", stats=stats)
-    return ask(query, Cascade() if oracle is None else oracle, deadline)
+    verdict = ask(query, Cascade() if oracle is None else oracle, deadline)
+    return certified(query, verdict, deadline) if certify else verdict
 
 
 def ask(query: Query, oracle: Oracle, deadline: Deadline) -> Verdict:

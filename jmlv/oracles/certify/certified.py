@@ -1,0 +1,64 @@
+"""A verdict together with a certificate, checked before it is handed out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jmlv.certificate import Certificate
+from jmlv.errors import UnsupportedOperation
+from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.numerics import as_float64, certificate_precision
+from jmlv.oracles.aside import run_until
+from jmlv.oracles.certify.network import exported
+from jmlv.oracles.certify.search import Certifier, head_of, question_arrays
+from jmlv.oracles.deadline import Deadline, TimeUp
+from jmlv.oracles.oracle import Query
+from jmlv.verdict import Status, Verdict
+from jmlv_check import Refused
+
+
+def certified(
+    query: Query, verdict: Verdict, deadline: Deadline, certifier: Certifier | None = None
+) -> Verdict:
+    """The verdict with a certificate that the checker has accepted, or with the reason for none.
+
+    A proof is looked for anew: what a solver said is no certificate, and subdomains that one closed
+    are cut further instead.
+
+    Args:
+        query: what the verdict is about.
+        verdict: as an oracle gave it; one that is unknown is returned as it is.
+        deadline: when to stop looking.
+        certifier: how to look.
+    """
+    if verdict.status is Status.UNKNOWN:
+        return verdict
+    certifier = Certifier() if certifier is None else certifier
+    try:
+        found = run_until(deadline, lambda own: _checked(query, verdict, own, certifier))
+        if found is not None:
+            return dataclasses.replace(verdict, certificate=found)
+        reason = "no certificate was found"
+    except (Refused, UnsupportedOperation, TimeUp) as problem:
+        reason = f"no certificate: {problem}"
+    return dataclasses.replace(verdict, stats={**verdict.stats, "certificate": reason})
+
+
+def _checked(
+    query: Query, verdict: Verdict, deadline: Deadline, certifier: Certifier
+) -> Certificate | None:
+    found = _found(query, verdict, deadline, certifier)
+    if found is not None:
+        found.check()
+    return found
+
+
+def _found(
+    query: Query, verdict: Verdict, deadline: Deadline, certifier: Certifier
+) -> Certificate | None:
+    if verdict.status is Status.ROBUST:
+        return certifier.prove(query, deadline)
+    with certificate_precision():
+        network = exported(fuse_relu_max_pool(query.graph64))
+    arrays = {**question_arrays(query), "witness": as_float64(verdict.witness).ravel()}
+    return Certificate(network, arrays, head_of(query, network, "not robust"))

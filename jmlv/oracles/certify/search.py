@@ -1,0 +1,281 @@
+"""Looks for a proof in the form that :mod:`jmlv_check` replays: leaves of CROWN, and cuts."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jmlv.bounds import CROWN, Interval
+from jmlv.certificate import Certificate
+from jmlv.clauses import Clause, open_clauses
+from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
+from jmlv.oracles.branching.subdomains import (
+    Choice,
+    Splits,
+    Task,
+    ascend,
+    certify,
+    nonlinear,
+    score,
+    unit_count,
+)
+from jmlv.oracles.certify.network import exported
+from jmlv.oracles.deadline import Deadline
+from jmlv.oracles.oracle import Query
+from jmlv.oracles.per_box import inner_intervals
+from jmlv.properties import Row, Tree
+from jmlv_check.network import Maximum, Network
+from jmlv_check.proof import STEPS
+
+GRID = 2.0**20
+"""Mixtures and multipliers are multiples of its inverse, so that exact integers stay short."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Certifier:
+    """How a certificate is looked for.
+
+    Attributes:
+        batch: subdomains bounded at a time.
+        steps: gradient steps on each.
+        learning_rate: the first of them.
+        depth: cuts on one path, at most.
+    """
+
+    batch: int = 16
+    steps: int = 8
+    learning_rate: float = 0.5
+    depth: int = 32
+
+    def prove(self, query: Query, deadline: Deadline) -> Certificate | None:
+        """A certificate that the property holds in the box, or None if none was found in time.
+
+        Raises:
+            UnsupportedOperation: the network is not made of affine maps and maxima.
+        """
+        search = _Search(self, query)
+        clauses = search.run(deadline)
+        return None if clauses is None else search.certificate(clauses)
+
+
+class _Leaf(NamedTuple):
+    """Rounded as it is written: the clause's mixture, the splits' multipliers, lower weights."""
+
+    mixture: np.ndarray
+    beta: np.ndarray
+    weights: dict[int, np.ndarray]
+
+
+@dataclasses.dataclass
+class _Node:
+    """A region of a proof's tree: closed by a leaf, or cut in two."""
+
+    splits: Splits
+    leaf: _Leaf | None = None
+    cut: tuple[int, float] | None = None
+    halves: tuple[_Node, _Node] | None = None
+
+
+class _Search:
+    """The trees of one query's clauses."""
+
+    def __init__(self, options: Certifier, query: Query) -> None:
+        self.options, self.query = options, query
+        with certificate_precision():
+            graph = fuse_relu_max_pool(query.graph64)
+            box = (jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
+            rows, offsets = map(jnp.asarray, query.property.rows(query.label_count))
+            intervals = {v.index: i for v, i in inner_intervals(query, CROWN()).items()}
+            self.exact = Task(graph, Interval(*box), intervals, rows, offsets)
+        self.network = exported(graph)
+        fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
+        self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph))
+        self.numbers = itertools.count()
+
+    def run(self, deadline: Deadline) -> list[tuple[list[int], _Node]] | None:
+        """Rows first, then the clauses that are left, then cuts, until all is proven."""
+        tree = self.query.property.tree(self.query.label_count)
+        count = len(self.exact.offsets)
+        rows = self._proven([frozenset((row,)) for row in range(count)])
+        single = frozenset(row for row, node in enumerate(rows) if node.leaf is not None)
+        left = open_clauses(tree, single)
+        if left is None:
+            return None
+        found = [([row], rows[row]) for row in sorted(single)]
+        for clause, root in zip(left, self._proven(left) if left else []):
+            if root.leaf is None and not self._cut(clause, root, deadline):
+                return None
+            found.append((sorted(clause), root))
+        return found
+
+    def _proven(self, clauses: list[Clause]) -> list[_Node]:
+        """A tree of one node for each clause, closed where its bound proves the clause."""
+        none = Splits(*_no_splits(self.options.depth, unit_count(self.fast.graph)))
+        roots = [_Node(none) for _ in clauses]
+        self._close(roots, clauses, 2 * self.options.steps)
+        return roots
+
+    def _cut(self, clause: Clause, root: _Node, deadline: Deadline) -> bool:
+        """Cuts the region with the least bound until all leaves are proven."""
+        heap = [(0.0, next(self.numbers), root)]
+        while heap:
+            if deadline.passed:
+                return False
+            popped = [
+                heapq.heappop(heap)[2] for _ in range(min(len(heap), self.options.batch // 2))
+            ]
+            for node in popped:
+                if node.cut is None or not self._halve(node):
+                    return False
+            halves = [half for node in popped for half in node.halves]
+            bounds = self._close(halves, [clause] * len(halves), self.options.steps)
+            for bound, half in zip(bounds, halves):
+                if half.leaf is None:
+                    heapq.heappush(heap, (bound, next(self.numbers), half))
+        return True
+
+    def _halve(self, node: _Node) -> bool:
+        place = int(np.sum(node.splits.side != 0))
+        if place == self.options.depth:
+            return False
+        unit, threshold, scale = node.cut
+        halves = []
+        for side in (-1.0, 1.0):
+            splits = Splits(*(array.copy() for array in node.splits))
+            for array, value in zip(splits, (unit, threshold, side, scale)):
+                array[place] = value
+            halves.append(_Node(splits))
+        node.halves = tuple(halves)
+        return True
+
+    def _close(self, nodes: list[_Node], clauses: list[Clause], steps: int) -> np.ndarray:
+        """Bounds the regions; gives each that is proven its leaf, and the others their next cut."""
+        found = []
+        for start in range(0, len(nodes), self.options.batch):
+            found.append(self._close_batch(
+                nodes[start : start + self.options.batch],
+                clauses[start : start + self.options.batch], steps,
+            ))  # fmt: skip
+        return np.concatenate(found)
+
+    def _close_batch(self, nodes: list[_Node], clauses: list[Clause], steps: int) -> np.ndarray:
+        size = self.options.batch
+        masks = np.zeros((size, len(self.exact.offsets)), np.float32)
+        for i in range(size):
+            masks[i, sorted(clauses[min(i, len(clauses) - 1)])] = 1
+        padded = [nodes[min(i, len(nodes) - 1)].splits for i in range(size)]
+        splits = Splits(*(np.stack(arrays) for arrays in zip(*padded)))
+        with search_precision():
+            choice, _ = ascend(self.fast, masks, splits, steps, self.options.learning_rate)
+            scores = jax.tree.map(np.asarray, score(self.fast, masks, splits, choice))
+        rounded = self._rounded(jax.tree.map(np.asarray, choice), masks)
+        with certificate_precision():
+            bounds = np.asarray(certify(self.exact, masks, splits, rounded))
+        for i, node in enumerate(nodes):
+            if np.isfinite(bounds[i]) and bounds[i] > PROOF_TOLERANCE:
+                node.leaf = self._leaf(rounded, splits, i)
+            elif scores.gain[i] > 0:
+                node.cut = int(scores.unit[i]), float(scores.threshold[i]), float(scores.scale[i])
+        return bounds
+
+    def _rounded(self, choice: Choice, masks: np.ndarray) -> Choice:
+        """The choice as it will be written: 128ths, and short dyadic numbers."""
+        mixture = np.maximum(choice.mixture, 0).astype(np.float64) * masks
+        mixture /= np.maximum(mixture.max(1, keepdims=True), 1e-30)
+        mixture = np.round(mixture * GRID) / GRID
+        empty = ~mixture.any(1, keepdims=True)
+        weights = {
+            index: np.floor(np.clip(_admissible(w), 0, 1) * STEPS) / STEPS
+            for index, w in choice.weights.items()
+        }
+        return Choice(weights, np.where(empty, masks, mixture), np.maximum(choice.beta, 0))
+
+    def _leaf(self, choice: Choice, splits: Splits, i: int) -> _Leaf:
+        weights = {}
+        for number, eqn in self._maxima():
+            own = choice.weights[eqn.outvar.index][i, 0]
+            weights[number] = np.round(own.reshape(len(own), -1).T * STEPS).astype(np.uint8)
+        total = choice.mixture[i].sum()
+        push = np.asarray(choice.beta[i], np.float64) * np.abs(splits.scale[i]) * total
+        return _Leaf(choice.mixture[i], np.round(push * GRID) / GRID, weights)
+
+    def _maxima(self) -> list[tuple[int, Any]]:
+        """The network's maxima by number, and the equations that they are."""
+        numbers = [n for n, node in enumerate(self.network.nodes, 1) if isinstance(node, Maximum)]
+        return list(zip(numbers, nonlinear(self.exact.graph)))
+
+    def _place(self, unit: int) -> tuple[int, int]:
+        """Node and entry of a unit, which are numbered through."""
+        for number, eqn in self._maxima():
+            if unit < eqn.outvar.size:
+                return number, unit
+            unit -= eqn.outvar.size
+        raise AssertionError(f"there is no unit {unit} beyond the last.")
+
+    def certificate(self, clauses: list[tuple[list[int], _Node]]) -> Certificate:
+        """All trees as one certificate."""
+        leaves: list[_Leaf] = []
+        proofs = [{"rows": rows, "proof": self._proof(root, leaves)} for rows, root in clauses]
+        arrays = {
+            **question_arrays(self.query),
+            "leaf.mixture": np.stack([leaf.mixture for leaf in leaves]),
+            "leaf.beta": np.stack([leaf.beta for leaf in leaves]),
+            "leaf.slopes": np.arange(len(leaves)),
+        }
+        for i, leaf in enumerate(leaves):
+            for number, weights in leaf.weights.items():
+                arrays[f"leaf.{i}.{number}"] = weights
+        return Certificate(
+            self.network, arrays, head_of(self.query, self.network, "robust", proofs)
+        )
+
+    def _proof(self, node: _Node, leaves: list[_Leaf]) -> dict:
+        if node.leaf is not None:
+            leaves.append(node.leaf)
+            return {"leaf": len(leaves) - 1}
+        unit, threshold, _ = node.cut
+        number, unit = self._place(unit)
+        low, high = (self._proof(half, leaves) for half in node.halves)
+        return {"node": number, "unit": unit, "at": threshold, "low": low, "high": high}
+
+
+def question_arrays(query: Query) -> dict[str, np.ndarray]:
+    """Box and rows as a certificate holds them."""
+    rows, offsets = query.property.rows(query.label_count)
+    return {
+        "lower": as_float64(query.lower).ravel(),
+        "upper": as_float64(query.upper).ravel(),
+        "rows": np.asarray(rows, np.float64),
+        "offsets": np.asarray(offsets, np.float64),
+    }
+
+
+def head_of(query: Query, network: Network, claim: str, clauses: list | None = None) -> dict:
+    """What a certificate says, as JSON."""
+    tree = _numbered(query.property.tree(query.label_count), itertools.count())
+    head = {"claim": claim, "network": network.sha256(), "property": tree}
+    return head if clauses is None else {**head, "clauses": clauses}
+
+
+def _numbered(tree: Tree, numbers: Any) -> Any:
+    if isinstance(tree, Row):
+        return next(numbers)
+    return [tree.k, *(_numbered(child, numbers) for child in tree.children)]
+
+
+def _admissible(wanted: np.ndarray) -> np.ndarray:
+    """Weights (batch, row, element, ...) as bounds use them: their sum is at most one."""
+    positive = np.maximum(wanted, 0)
+    return positive / np.maximum(1, positive.sum(2, keepdims=True))
+
+
+def _no_splits(depth: int, units: int) -> tuple[np.ndarray, ...]:
+    zeros = np.zeros(depth, np.float32)
+    return np.full(depth, units, np.int32), zeros, zeros, zeros

@@ -1,0 +1,120 @@
+"""A certificate's file, and the check of all that it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jmlv_check.arithmetic import Floats, Integers
+from jmlv_check.network import Network, Refused
+from jmlv_check.proof import Question, check_robust, check_violated, leaves
+
+FORMAT = "jmlv-certificate 1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was proven.
+
+    Attributes:
+        claim: ``"robust"`` or ``"not robust"``.
+        statement: the same in words.
+        bound: the least bound of the proof's leaves, or the most that the witness's margin can be.
+        leaves: how many there are.
+    """
+
+    claim: str
+    statement: str
+    bound: float
+    leaves: int
+
+
+def check(
+    arrays: Mapping[str, np.ndarray],
+    network: Network,
+    exact: bool = False,
+    progress: Callable[[int], None] = lambda leaves: None,
+) -> Report:
+    """Checks a certificate against a network.
+
+    Args:
+        arrays: the certificate's, its JSON (``claim``) among them.
+        network: what it is said to be about.
+        exact: replay in exact integers in place of outward-rounded float64.
+        progress: called with the number of leaves that are done.
+
+    Raises:
+        Refused: the certificate is damaged, is about another network, or a step does not hold.
+    """
+    try:
+        head = json.loads(bytes(np.asarray(arrays["claim"], np.uint8)).decode())
+        claim, tree, sha256 = head["claim"], head["property"], head["network"]
+        _require(head.get("format") == FORMAT, f"format: expected {FORMAT!r}")
+        _require(claim in ("robust", "not robust"), f"claim: {claim!r} is not one")
+        _require(sha256 == network.sha256(), "network: the certificate is about another one")
+        tier = _tier(arrays, network) if exact else Floats()
+        question = Question(network, tier, dict(arrays), tree)
+        words = f"({tier.name}) {describe(tree, question, arrays)}"
+        with np.errstate(all="ignore"):
+            if claim == "robust":
+                bound, count = check_robust(question, head["clauses"], progress)
+                return Report(claim, f"proven {words}, everywhere in the box", bound, count)
+            bound = check_violated(question, np.asarray(arrays["witness"], np.float64).ravel())
+            return Report(claim, f"refuted {words}: it fails at the witness", bound, 0)
+    except Refused:
+        raise
+    except Exception as problem:  # whatever a damaged file provokes, it is refused with a sentence
+        raise Refused(f"certificate: damaged ({type(problem).__name__}: {problem}).") from problem
+
+
+def _tier(arrays: Mapping[str, np.ndarray], network: Network) -> Integers:
+    numbers = [a for a in (*arrays.values(), *network.arrays().values()) if a.dtype.kind == "f"]
+    return Integers.for_arrays(*(a[np.isfinite(a)] for a in numbers))
+
+
+def describe(tree: Any, question: Question, arrays: Mapping[str, np.ndarray]) -> str:
+    """The property in words."""
+    rows, offsets = np.asarray(arrays["rows"]), np.asarray(arrays["offsets"])
+    target = _kept(tree, rows, offsets)
+    if target is not None:
+        return f"label {target} is among the {tree[0]} highest scores"
+    said = [_inequality(row, offset) for row, offset in zip(rows, offsets)]
+    return _words(tree, said)
+
+
+def _kept(tree: Any, rows: np.ndarray, offsets: np.ndarray) -> int | None:
+    """``t`` where the rows are ``F_t - F_c`` for every other label ``c``, in one order statistic."""
+    flat = isinstance(tree, list) and sorted(map(str, tree[1:])) == sorted(map(str, leaves(tree)))
+    labels = rows.shape[1]
+    if not flat or len(rows) != labels - 1 or offsets.any():
+        return None
+    for target in range(labels):
+        wanted = np.delete(np.eye(labels)[target] - np.eye(labels), target, 0)
+        if sorted(map(tuple, wanted)) == sorted(map(tuple, rows)):
+            return target
+    return None
+
+
+def _inequality(row: np.ndarray, offset: float) -> str:
+    terms = [f"{weight:+.6g} F{label}" for label, weight in enumerate(row) if weight]
+    return " ".join([*terms, *([f"{offset:+.6g}"] if offset else [])]) + " > 0"
+
+
+def _words(tree: Any, said: list[str]) -> str:
+    if isinstance(tree, int):
+        return said[tree]
+    parts = [_words(child, said) for child in tree[1:]]
+    need = len(parts) - tree[0] + 1
+    if len(parts) == 1:
+        return parts[0]
+    how = {1: "some of", len(parts): "all of"}.get(need, f"at least {need} of")
+    return f"{how} [{'; '.join(parts)}]"
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise Refused(f"{what}.")

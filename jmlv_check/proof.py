@@ -1,0 +1,272 @@
+"""What a certificate claims, and whether its steps prove it.
+
+A property is a tree of order statistics over linear rows of the scores; it holds where the tree is
+positive. It is proven by *clauses*: sets of rows of which, everywhere in the box, one is positive. A
+clause is proven by a tree: a node cuts its region in two, at a unit's threshold or at an input's, and
+what remains holds on both sides; in a leaf, some mixture of the clause's rows (weights at least 0, not
+all 0) has a positive lower bound on the region, so that not all of these rows can be 0 or less there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jmlv_check.linear import Region, Slopes, Split, bounded, lower_bounds
+from jmlv_check.network import Maximum, Network, Refused
+
+STEPS = 128
+"""Lower weights are counted in so many parts of 1."""
+
+CLAUSES = 100_000
+"""A property that needs more is refused."""
+
+
+class Path(NamedTuple):
+    """How a leaf is reached: cuts of inputs (index, threshold, side), then of units."""
+
+    cuts: tuple[tuple[int, float, int], ...] = ()
+    splits: tuple[Split, ...] = ()
+
+
+class Question:
+    """A box and a property over a network, in one arithmetic.
+
+    Args:
+        arrays: of the certificate: ``lower``, ``upper`` (the box, flat), ``rows`` (row, score) and
+            ``offsets`` (row,).
+        tree: the property: a row's number, or ``[k, child, ..]`` for the k-th smallest child.
+    """
+
+    def __init__(self, network: Network, tier: Any, arrays: dict, tree: Any) -> None:
+        self.network, self.tier, self.arrays, self.tree = network, tier, arrays, tree
+        self.lower, self.upper = (_numbers(tier, arrays, name) for name in ("lower", "upper"))
+        self.rows, self.offsets = (_numbers(tier, arrays, name) for name in ("rows", "offsets"))
+        labels = network.size(len(network.nodes))
+        _require(self.lower.shape == (network.inputs,) == self.upper.shape, "box: a wrong shape")
+        _require(not np.any(self.lower > self.upper), "box: lower exceeds upper")
+        _require(self.rows.ndim == 2 and self.rows.shape[1] == labels, "rows: not over the scores")
+        _require(self.offsets.shape == (len(self.rows),), "offsets: one for each row is needed")
+        _require(
+            sorted(leaves(tree)) == list(range(len(self.rows))), "property: a leaf for each row"
+        )
+        self._boxes: dict[tuple, Region | None] = {}
+
+    def region(self, path: Path) -> Region | None:
+        """The part of the box that a path leads to; None if no input is left."""
+        if path.cuts not in self._boxes:
+            self._boxes.clear()
+            self._boxes[path.cuts] = self._box(path.cuts)
+        whole = self._boxes[path.cuts]
+        return whole.within(path.splits) if whole is not None and path.splits else whole
+
+    def _box(self, cuts: tuple) -> Region | None:
+        lower, upper = self.lower.copy(), self.upper.copy()
+        for index, threshold, side in cuts:
+            at = self.tier.lift([threshold])[0]
+            if side > 0:
+                lower[index] = max(lower[index], at)
+            else:
+                upper[index] = min(upper[index], at)
+        if np.any(lower > upper):
+            return None
+        inner = {k: self.slopes(f"inner.{k}") for k in range(1, len(self.network.nodes) + 1)}
+        return bounded(self.network, self.tier, lower, upper, inner)
+
+    def slopes(self, prefix: str) -> Slopes | None:
+        """A set of lower weights that the certificate gives, in 128ths."""
+        found = {}
+        for number, node in enumerate(self.network.nodes, 1):
+            array = self.arrays.get(f"{prefix}.{number}")
+            if array is not None and isinstance(node, Maximum):
+                name = f"{prefix}.{number}"
+                _require(array.dtype == np.uint8, f"{name}: not of unsigned bytes")
+                _require(array.shape == node.window.shape, f"{name}: a wrong shape")
+                found[number] = array.astype(np.float64) / STEPS
+        return Slopes(found) if found else None
+
+    def bound(self, region: Region, mixture: np.ndarray, slopes: Slopes | None, betas) -> Any:
+        """A number that the mixture of the rows stays above on the region."""
+        tier, (count, labels) = self.tier, self.rows.shape
+        groups = np.tile(np.arange(labels), count)
+        repeated = np.repeat(mixture, labels)[None]
+        row, slack = tier.sums(repeated, self.rows.reshape(-1), groups, labels)
+        last = len(self.network.nodes)
+        every = np.zeros(labels, np.int64)
+        cost = tier.below(*tier.sums(-slack, region.magnitude(last), every, 1))[:, 0]
+        constant = tier.below(*tier.sums(mixture[None], self.offsets, every[:1].repeat(count), 1))
+        found = lower_bounds(region, last, row, slopes, betas)
+        for part in (cost, constant[:, 0]):
+            found = tier.below(*tier.add(found, part))
+        return found[0]
+
+
+def check_robust(
+    question: Question, clauses: list, progress: Callable[[int], None] = lambda leaves: None
+) -> tuple[float, int]:
+    """Checks that the property holds everywhere in the box.
+
+    Returns:
+        The least of the leaves' bounds, and how many leaves there were.
+
+    Raises:
+        Refused: with the first step that does not hold.
+    """
+    proven = [frozenset(_row(question, row) for row in clause["rows"]) for clause in clauses]
+    require_enough(question.tree, proven)
+    least, count = np.inf, 0
+    for number, clause in enumerate(clauses):
+        for path, leaf in _walk(question.network, clause["proof"]):
+            name = f"clause {number}, leaf {leaf}"
+            least = min(least, _check_leaf(question, proven[number], path, leaf, name))
+            count += 1
+            progress(count)
+    return least, count
+
+
+def _check_leaf(question: Question, rows: frozenset, path: Path, leaf: int, name: str) -> float:
+    tier, arrays = question.tier, question.arrays
+    mixtures, betas = arrays.get("leaf.mixture"), arrays.get("leaf.beta")
+    _require(mixtures is not None and betas is not None, "leaf.mixture, leaf.beta: missing")
+    fits = mixtures.ndim == betas.ndim == 2 and 0 <= leaf < min(len(mixtures), len(betas))
+    _require(fits and mixtures.shape[1] == len(question.rows), f"{name}: not in the arrays")
+    mixture, beta = mixtures[leaf], betas[leaf][: len(path.splits)]
+    _require(bool((mixture >= 0).all()) and mixture.any(), f"{name}: its mixture is not one")
+    _require(set(np.flatnonzero(mixture)) <= rows, f"{name}: mixes rows of another clause")
+    _require(len(beta) == len(path.splits) and bool((beta >= 0).all()), f"{name}: multipliers")
+    region = question.region(path)
+    if region is None:
+        return np.inf
+    slopes = question.slopes(f"leaf.{int(_leaf_entry(arrays, 'leaf.slopes', leaf))}")
+    found = question.bound(region, tier.lift(mixture), slopes, tier.lift(beta))
+    if not (tier.finite(found) and found > 0):
+        raise Refused(f"{name}: its bound is {tier.show(found):.6g}, which is not positive.")
+    return tier.show(found)
+
+
+def check_violated(question: Question, witness: np.ndarray) -> float:
+    """Checks that the property fails at a point of the box; returns the most its margin can be.
+
+    Raises:
+        Refused: the point leaves the box, or its margin may be positive.
+    """
+    tier, last = question.tier, len(question.network.nodes)
+    _require(witness.shape == question.lower.shape, "witness: a wrong shape")
+    point = tier.lift(witness)
+    inside = (question.lower <= point) & (point <= question.upper)
+    _require(bool(inside.all()), "witness: leaves the box")
+    region = bounded(question.network, tier, point, point, {})
+    lower, upper = region.intervals[last]
+    values = []
+    for row, offset in zip(question.rows, question.offsets):
+        ends = np.where(row > 0, upper, lower)
+        sums = tier.sums((-row)[None], ends, np.zeros(len(row), np.int64), 1)
+        values.append(-tier.below(*tier.add(tier.below(*sums)[0, 0], -offset)))
+    most = evaluate(question.tree, values)
+    if not (tier.finite(most) and most <= 0):
+        raise Refused(f"witness: its margin may be as large as {tier.show(most):.6g}.")
+    return tier.show(most)
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+def leaves(tree: Any) -> list[int]:
+    """The rows of a property's tree.
+
+    Raises:
+        Refused: it is no tree of order statistics.
+    """
+    if isinstance(tree, int) and not isinstance(tree, bool):
+        return [tree]
+    good = isinstance(tree, list) and len(tree) > 1 and isinstance(tree[0], int)
+    _require(good and 1 <= tree[0] < len(tree), "property: expected a row or [k, child, ..]")
+    return [row for child in tree[1:] for row in leaves(child)]
+
+
+def evaluate(tree: Any, values: list) -> Any:
+    """The value of a tree where its rows have these values."""
+    if isinstance(tree, int):
+        return values[tree]
+    return sorted(evaluate(child, values) for child in tree[1:])[tree[0] - 1]
+
+
+def require_enough(tree: Any, proven: list[frozenset]) -> None:
+    """The property follows from the clauses: whenever in each some row is positive, it holds.
+
+    The k-th smallest of some children is positive iff of any k of them one is; so the property is a
+    conjunction of clauses of its own, and each of these has to contain a proven one.
+
+    Raises:
+        Refused: names a clause of the property that contains none.
+    """
+    for count, clause in enumerate(_clauses(tree)):
+        _require(count < CLAUSES, "property: it has too many clauses")
+        if not any(rows <= clause for rows in proven):
+            raise Refused(
+                f"clauses: none proves that one of the rows {sorted(clause)} is positive."
+            )
+
+
+def _clauses(tree: Any) -> Iterator[frozenset]:
+    if isinstance(tree, int):
+        yield frozenset((tree,))
+        return
+    for chosen in itertools.combinations(tree[1:], tree[0]):
+        for parts in itertools.product(*map(_clauses, chosen)):
+            yield frozenset().union(*parts)
+
+
+def _walk(network: Network, proof: Any) -> Iterator[tuple[Path, int]]:
+    """The leaves of a proof, each with the path to it; both sides of every cut are walked."""
+    waiting = [(Path(), proof)]
+    while waiting:
+        path, tree = waiting.pop()
+        _require(isinstance(tree, dict), "proof: expected a leaf or a cut")
+        if "leaf" in tree:
+            yield path, int(tree["leaf"])
+            continue
+        _require("low" in tree and "high" in tree, "proof: a cut with one side only")
+        for side, name in ((-1, "low"), (1, "high")):
+            waiting.append((_further(network, path, tree, side), tree[name]))
+
+
+def _further(network: Network, path: Path, tree: dict, side: int) -> Path:
+    threshold = float(tree["at"])
+    _require(np.isfinite(threshold), "proof: a threshold that is not a number")
+    if "input" in tree:
+        index = int(tree["input"])
+        _require(0 <= index < network.inputs, f"proof: there is no input {index}")
+        _require(not path.splits, "proof: inputs have to be cut before units")
+        return path._replace(cuts=(*path.cuts, (index, threshold, side)))
+    node, index = int(tree["node"]), int(tree["unit"])
+    known = 1 <= node <= len(network.nodes) and isinstance(network.nodes[node - 1], Maximum)
+    _require(known and 0 <= index < network.size(node), f"proof: no unit {index} at node {node}")
+    return path._replace(splits=(*path.splits, Split(node, index, threshold, side)))
+
+
+def _row(question: Question, row: Any) -> int:
+    _require(
+        isinstance(row, int) and 0 <= row < len(question.rows), f"clauses: there is no row {row}"
+    )
+    return row
+
+
+def _leaf_entry(arrays: dict, name: str, leaf: int) -> int:
+    array = arrays.get(name)
+    return -1 if array is None or array.ndim != 1 or leaf >= len(array) else array[leaf]
+
+
+def _numbers(tier: Any, arrays: dict, name: str) -> np.ndarray:
+    array = arrays.get(name)
+    _require(array is not None and array.dtype.kind == "f", f"{name}: missing, or not of floats")
+    _require(bool(np.isfinite(array).all()), f"{name}: holds a NaN or an infinity")
+    return tier.lift(array.astype(np.float64))
+
+
+def _require(holds: Any, what: str) -> None:
+    if not holds:
+        raise Refused(f"{what}.")

@@ -1,0 +1,282 @@
+"""The checker beside CROWN, sampled points and corners; its rules broken; damaged certificates."""
+
+import dataclasses
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+
+import jmlv
+import jmlv_check
+from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.numerics import certificate_precision
+from jmlv.oracles.certify import Certifier, exported
+from jmlv.oracles.deadline import Deadline
+from jmlv.oracles.oracle import Query
+from jmlv_check import linear
+from jmlv_check.__main__ import main
+from jmlv_check.arithmetic import Floats, Integers
+from jmlv_check.certificate import check
+from jmlv_check.network import Affine, Network, Refused
+
+NETS = ["dense", "conv", "pool", "residual", "clipped", "odds_and_ends"]
+
+
+def _tiers(network, *arrays):
+    numbers = [a for a in network.arrays().values() if a.dtype.kind == "f"]
+    return Floats(), Integers.for_arrays(*(a[np.isfinite(a)] for a in numbers), *arrays)
+
+
+def _case(name, radius=0.05, seed=1):
+    f = getattr(zoo, f"net_{name}")(zoo.Weights(seed))
+    graph = fuse_relu_max_pool(jmlv.trace(f, zoo.SHAPE))
+    with certificate_precision():
+        network = exported(graph.astype("float64"))
+    x = np.random.default_rng(seed).random(zoo.SHAPE).astype(np.float32)
+    lower, upper = np.clip(x - np.float32(radius), 0, 1), np.clip(x + np.float32(radius), 0, 1)
+    return graph, network, lower, upper
+
+
+def _checked(network, tier, lower, upper):
+    ends = (tier.lift(side.astype(np.float64).ravel()) for side in (lower, upper))
+    region = linear.bounded(network, tier, *ends, {})
+    last = len(network.nodes)
+    rows = tier.lift(np.eye(network.size(last)))
+    low = linear.lower_bounds(region, last, rows)
+    known = region.intervals[last][0]
+    return np.array([max(tier.show(a), tier.show(b)) for a, b in zip(low, known)])
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_two_implementations_of_crown_agree_and_no_point_is_below(name):
+    graph, network, lower, upper = _case(name)
+    box = jmlv.Box(jnp.asarray(lower), jnp.asarray(upper))
+    rows = jmlv.Linear(np.eye(3), np.zeros(3))
+    crown = jmlv.bound(graph, box, rows, jmlv.CROWN()).rows_lower
+    rng = np.random.default_rng(0)
+    shares = np.concatenate([rng.random((60, *lower.shape)), rng.random((60, *lower.shape)) < 0.5])
+    points = (lower + shares.astype(np.float32) * (upper - lower)).astype(np.float32)
+    least = np.asarray(graph.scores(points)).min(0)
+    for tier in _tiers(network, lower, upper):
+        found = _checked(network, tier, lower, upper)
+        scale = 1 + np.abs(found)
+        assert np.all(np.abs(found - np.array(crown)) < 1e-4 * scale), tier.name
+        assert np.all(found <= least + 1e-4 * scale), tier.name
+
+
+BROKEN = {
+    "the line above is too low": ("_lines", "intercept", lambda t: t - 0.05),
+    "the line below is too steep": ("_lines", "weight", lambda w: w + 3),
+    "the floor is too high": ("_lines", "floor", lambda c: c + 0.05),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_rule_is_contradicted_by_a_point(what, monkeypatch):
+    name, field, change = BROKEN[what]
+    rule = getattr(linear, name)
+
+    def broken(*arguments):
+        lines = rule(*arguments)
+        return dataclasses.replace(lines, **{field: change(getattr(lines, field))})
+
+    monkeypatch.setattr(linear, name, broken)
+    assert any(_passes_a_reached_value(seed) for seed in range(8))
+
+
+def _passes_a_reached_value(seed):
+    """Whether bounds on some box exceed the value at its centre."""
+    for radius in (1e-4, 0.05):
+        _, network, lower, upper = _case("dense", radius, seed)
+        found = _checked(network, Floats(), lower, upper)
+        middle = ((lower.astype(np.float64) + upper) / 2).ravel()
+        point = linear.Region(network, Floats(), middle, middle)
+        for number, node in enumerate(network.nodes, 1):
+            point.intervals[number] = _value(point, node)
+        if np.any(found > point.intervals[len(network.nodes)][1] + 1e-6):
+            return True
+    return False
+
+
+def _value(point, node):
+    if isinstance(node, Affine):
+        return linear._affine_interval(point, node)
+    value = np.maximum(point.intervals[node.parent][0][node.window[:, 0]], node.floor)
+    return value, value
+
+
+# ---------------------------------------------------------------------------------------------
+# Certificates
+# ---------------------------------------------------------------------------------------------
+
+
+def _tiny(seed, labels=3):
+    """Three inputs, two layers of nine ReLUs: brute force sees all of its box."""
+    rng = np.random.default_rng(seed)
+    sizes = (3, 9), (9, 9), (9, labels), (9,)
+    a, b, d, c = (jnp.asarray(rng.normal(size=s) / np.sqrt(s[0]), jnp.float32) for s in sizes)
+    return lambda x: jnp.maximum(jnp.maximum(2 * x.reshape(-1, 3) @ a + c, 0) @ b, 0) @ d
+
+
+def _questions():
+    """Boxes in which the best label stays by a little, so that proofs need cuts."""
+    for seed in range(12):
+        f = _tiny(seed)
+        x = np.random.default_rng(seed).random((3, 1, 1)).astype(np.float32)
+        target = int(np.argmax(f(x[None])[0]))
+        grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 9)] * 3), -1).reshape(-1, 3, 1, 1)
+        prop = jmlv.InTopK(target, 1)
+        for radius in np.linspace(0.5, 0.02, 25):
+            points = np.clip(x + radius * grid, 0, 1).astype(np.float32)
+            if np.asarray(prop.margin(f(points))).min() > 0.005:
+                yield f, x, np.float32(radius), prop
+                break
+
+
+@pytest.fixture(scope="module")
+def proofs():
+    found = []
+    for f, x, radius, prop in _questions():
+        query = Query.of(f, jmlv.Box.around(x, radius), prop)
+        certificate = Certifier().prove(query, Deadline(60))
+        if certificate is not None:
+            found.append((f, certificate))
+    return found
+
+
+def test_proofs_of_what_brute_force_confirms(proofs):
+    assert len(proofs) >= 8
+    assert any(len(c.arrays["leaf.mixture"]) > 3 for _, c in proofs)  # some needed cuts
+    for _, certificate in proofs:
+        floats, exact = certificate.check(), certificate.check(exact=True)
+        assert floats.claim == exact.claim == "robust"
+        assert floats.bound > 0 and abs(floats.bound - exact.bound) < 1e-9
+
+
+def test_a_witness_is_replayed_and_a_point_that_is_none_is_refused():
+    f, x = _tiny(0), np.full((3, 1, 1), 0.5, np.float32)
+    worst = int(np.argmin(f(x[None])[0]))
+    box, prop = jmlv.Box.around(x, 0.01), jmlv.InTopK(worst, 1)
+    verdict = jmlv.verify(f, box, prop, jmlv.PGD(), certify=True)
+    certificate = verdict.certificate
+    assert certificate.check().claim == certificate.check(exact=True).claim == "not robust"
+    for moved in (0.0, np.nan, 7.0):
+        arrays = certificate.contents() | {"witness": np.full(3, moved)}
+        with pytest.raises(Refused, match="witness|not finite"):
+            check(arrays, certificate.network)
+    best = int(np.argmax(f(x[None])[0]))
+    robust = jmlv.verify(f, box, jmlv.InTopK(best, 1), certify=True).certificate
+    head = {**robust.head, "claim": "not robust"}
+    lie = dataclasses.replace(robust, head=head, arrays={**robust.arrays, "witness": x.ravel()})
+    with pytest.raises(Refused, match="margin"):
+        lie.check()
+
+
+def test_files_and_the_command(proofs, tmp_path, capsys):
+    _, certificate = proofs[0]
+    certificate.save(tmp_path / "c.npz", tmp_path / "n.npz")
+    network = jmlv_check.load(tmp_path / "n.npz")
+    assert network.sha256() == certificate.network.sha256()
+    again = jmlv.Certificate.load(tmp_path / "c.npz", network)
+    assert again.check() == certificate.check()
+    paths = [str(tmp_path / name) for name in ("c.npz", "n.npz")]
+    assert main(paths) == 0 and "is among the 1 highest" in capsys.readouterr().out
+    assert main([*paths, "--exact"]) == 0 and "exact integers" in capsys.readouterr().out
+    other = dataclasses.replace(network.nodes[0], bias=network.nodes[0].bias + 1e-9)
+    Network(network.inputs, (other, *network.nodes[1:])).save(tmp_path / "n.npz")
+    assert main(paths) == 1 and "another one" in capsys.readouterr().err
+
+
+def _holds(f, arrays):
+    """Whether no sampled point or corner of a certificate's own box breaks its own property."""
+    lower, upper = arrays["lower"], arrays["upper"]
+    corners = np.array(list(itertools.product((0, 1), repeat=lower.size)), float)
+    shares = np.concatenate([corners, np.random.default_rng(0).random((200, lower.size))])
+    points = (lower + shares * (upper - lower)).reshape(-1, lower.size, 1, 1)
+    with certificate_precision():
+        scores = np.asarray(f(jnp.asarray(points)), np.float64)
+    values = scores @ np.asarray(arrays["rows"]).T + arrays["offsets"]
+    return values.min() > -1e-6  # with k = 1 all rows are positive
+
+
+def test_every_field_damaged(proofs):
+    f, certificate = max(proofs, key=lambda p: len(p[1].arrays["leaf.mixture"]))
+    for name, array in certificate.arrays.items():
+        others = {
+            "gone": None,
+            "shorter": array[:-1],
+            "of text": array.astype(str),
+            "NaN": np.full(array.shape, np.nan),
+            "negated": -array.astype(float),
+            "another shape": array[None],
+        }
+        for what, other in others.items():
+            arrays = {n: v for n, v in certificate.contents().items() if n != name}
+            arrays |= {} if other is None else {name: other}
+            _refused_or_true(f, arrays, certificate.network, f"{name} {what}")
+    for name in certificate.head:
+        for other in (None, "robust", 3, [], {}, [1, 0], [{"rows": [0], "proof": {"leaf": 0}}]):
+            head = {**certificate.head, name: other}
+            lie = dataclasses.replace(certificate, head=head)
+            _refused_or_true(f, lie.contents(), certificate.network, f"{name} = {other}")
+
+
+def test_random_bits_flipped(proofs):
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(250):
+        f, certificate = proofs[rng.integers(len(proofs))]
+        arrays = {n: v.copy() for n, v in certificate.contents().items()}
+        name = rng.choice(sorted(arrays))
+        raw = bytearray(arrays[name].tobytes())
+        place = rng.integers(len(raw))
+        raw[place] ^= 1 << rng.integers(8)
+        arrays[name] = np.frombuffer(bytes(raw), arrays[name].dtype).reshape(arrays[name].shape)
+        refused += _refused_or_true(f, arrays, certificate.network, name)
+    assert refused > 25
+
+
+def _refused_or_true(f, arrays, network, what):
+    try:
+        report = check(arrays, network)
+    except Refused as problem:
+        assert len(str(problem)) > 10
+        return True
+    assert report.claim == "robust" and _holds(f, arrays), what
+    return False
+
+
+def test_a_clause_too_few_is_refused(proofs):
+    _, certificate = proofs[0]
+    head = {**certificate.head, "clauses": certificate.head["clauses"][1:]}
+    with pytest.raises(Refused, match="none proves"):
+        dataclasses.replace(certificate, head=head).check()
+
+
+def test_networks_without_a_certificate_say_so():
+    f = lambda x: jnp.tanh(x.reshape(-1, 3))  # noqa: E731
+    x = np.array([0.2, 0.5, 0.9], np.float32).reshape(3, 1, 1)
+    verdict = jmlv.verify(f, jmlv.Box.around(x, 0.01), jmlv.InTopK(2, 1), certify=True)
+    assert verdict.robust and verdict.certificate is None
+    assert "tanh" in verdict.stats["certificate"]
+
+
+@pytest.mark.parametrize("places", [[], [0.1], [1e-40, 3.0], [2.0**-149, 1e10, -7.25]])
+def test_exact_integers_hold_every_number(places):
+    values = np.array(places)
+    tier = Integers.for_arrays(values)
+    assert [tier.show(v) for v in tier.lift(values)] == places
+
+
+def test_sums_are_within_their_slack():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(3, 500)) * 1e5, rng.normal(size=500)
+    groups = rng.integers(0, 7, 500)
+    tier = Integers.for_arrays(a, b)
+    exact, tiny = tier.sums(tier.lift(a), tier.lift(b), groups, 7)
+    value, slack = Floats().sums(a, b, groups, 7)
+    assert not tiny.any() or tiny.max() == 1
+    gap = np.array([[abs(tier.show(e) - v) for e, v in zip(*rows)] for rows in zip(exact, value)])
+    assert np.all(gap <= slack) and np.all(slack <= 1e-9 * np.abs(a * b).sum())
