@@ -12,5 +12,6 @@ from jmlv.interop.onnx_reader import OnnxNetwork, read_onnx
 from jmlv.interop.onnx_writer import write_onnx
 from jmlv.interop.safetensors import read_safetensors
 from jmlv.interop.torch_archive import read_torch
+from jmlv.interop.torch_module import from_torch
 from jmlv.interop.vnnlib import Specification, read_vnnlib, write_vnnlib
 from jmlv.interop.weights import read_weights

@@ -36,9 +36,6 @@ from jmlv.models import (
     ResNetConfig,
 )
 
-PARALLEL = "module."
-"""PyTorch's data parallelism puts this before every name."""
-
 TORCHVISION = {"backbone": ""}
 TIMM = {"backbone": "body", "fc": "head.fc"}
 TIMM_PATTERNS = (
@@ -93,8 +90,7 @@ def resnet_from_torch(path: str | Path, config: ResNetConfig) -> MultiLabelResNe
         DamagedFile: it cannot be read, or tensors are missing, superfluous, of another shape or not
             finite; all are named.
     """
-    weights = without_beginning(read_weights(path), PARALLEL)
-    return filled(config, weights, renaming(TORCHVISION), path)
+    return filled(config, read_weights(path), renaming(TORCHVISION), path)
 
 
 def tresnet_from_timm(path: str | Path, config: ResNetConfig) -> MultiLabelResNet:
@@ -113,7 +109,7 @@ def tresnet_from_timm(path: str | Path, config: ResNetConfig) -> MultiLabelResNe
         DamagedFile: it cannot be read, or tensors are missing, superfluous, of another shape or not
             finite; all are named.
     """
-    return filled(config, without_beginning(read_weights(path), PARALLEL), _tresnet, path)
+    return filled(config, read_weights(path), _tresnet, path)
 
 
 def inception_from_torch(path: str | Path, config: LIWConfig) -> MultiLabelLIW:
@@ -136,7 +132,7 @@ def inception_from_torch(path: str | Path, config: LIWConfig) -> MultiLabelLIW:
         DamagedFile: it cannot be read, or tensors are missing, superfluous, of another shape or not
             finite; all are named.
     """
-    weights = without_beginning(without_beginning(read_weights(path), PARALLEL), "model.")
+    weights = without_beginning(read_weights(path), "model.")
     return filled(config, weights, renaming(TORCHVISION), path, _unread_in_inception)
 
 
@@ -154,8 +150,7 @@ def query2label_from_torch(path: str | Path, config: Query2LabelConfig) -> Multi
         DamagedFile: it cannot be read, or tensors are missing, superfluous, of another shape or not
             finite; all are named.
     """
-    weights = without_beginning(read_weights(path), PARALLEL)
-    return filled(config, weights, _query2label, path, lambda name: name == POSITIONS)
+    return filled(config, read_weights(path), _query2label, path, lambda name: name == POSITIONS)
 
 
 def mlgcn_from_torch(
@@ -180,7 +175,7 @@ def mlgcn_from_torch(
         DamagedFile: it cannot be read, or tensors are missing, superfluous, of another shape or not
             finite; all are named.
     """
-    weights = dict(without_beginning(without_beginning(read_weights(path), PARALLEL), "model."))
+    weights = dict(without_beginning(read_weights(path), "model."))
     if embeddings is not None:
         weights[EMBEDDINGS] = np.asarray(embeddings)
     elif np.ndim(weights.get(EMBEDDINGS)) == 3:

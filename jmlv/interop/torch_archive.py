@@ -2,8 +2,9 @@
 
 Such a file is a ZIP archive of a pickle, ``<name>/data.pkl``, and one file of raw numbers for each
 storage, ``<name>/data/<key>``. A pickle is a program. This reader's unpickler knows the handful of
-names that rebuild tensors and maps each to a small checked function of its own; any other name ends
-the reading. Nothing is looked up in a module, so nothing of the file's choosing can run.
+names that rebuild tensors and maps each to a small checked function of its own; what any other name
+makes is an empty object that stands for it. Nothing is looked up in a module, so nothing of the
+file's choosing can run.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ MAXIMUM_PICKLE = 1 << 26
 def read_torch(path: str | Path) -> dict[str, Num[np.ndarray, "..."]]:
     """The tensors of a state dict, ``torch.save(model.state_dict(), path)``, by name.
 
-    A dictionary that has the state dict under ``"state_dict"`` or ``"model"``, as training scripts
-    save it beside their progress, is read too; what else is in it is dropped.
+    A dictionary that has the state dict under ``"state_dict"``, ``"model_state_dict"``, ``"model"``
+    or ``"net"``, as training scripts save it beside their progress, is read too. What else is in it
+    (an optimizer's state, arguments, dates) is dropped, and none of it is made.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedFile: it is not such a file, or its pickle asks for anything but tensors.
+        DamagedFile: it is not such a file, or an entry of its state dict is anything but a tensor.
     """
     path = Path(path)
     try:
@@ -104,6 +106,29 @@ class _Dict(dict):
 
     def __setstate__(self, state: Any) -> None:
         pass
+
+
+class _Skipped:
+    """Stands for what the pickle makes of a name that is not read: takes all, keeps nothing."""
+
+    __slots__ = ()
+    asked = ""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Skipped:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def _drop(self, *_: Any, **__: Any) -> None:
+        pass
+
+    __call__ = __setstate__ = __setitem__ = __setattr__ = append = extend = add = _drop
+
+
+def _skipped(module: str, name: str) -> type[_Skipped]:
+    """A type of its own for a name, since a pickle makes objects of types only."""
+    return type("_Skipped", (_Skipped,), {"__slots__": (), "asked": f"{module}.{name}"})
 
 
 class _StorageType(NamedTuple):
@@ -162,15 +187,12 @@ class _Unpickler(pickle.Unpickler):
     storage: Callable[[Any, Any, Any], _Storage]
 
     def find_class(self, module: str, name: str) -> Any:
-        """The few names that a state dict needs; modules are never looked at."""
+        """The few names that a state dict needs, or a stand-in; modules are never looked at."""
         if (module, name) in _ALLOWED:
             return _Callable(_ALLOWED[module, name])
         if module == "torch" and name in STORAGES:
             return _StorageType(STORAGES[name], name == "BFloat16Storage")
-        raise _Refused(
-            f"its pickle asks for {module}.{name}, which is not read. Save model.state_dict(), "
-            "not the model"
-        )
+        return _skipped(module, name)
 
     def persistent_load(self, pid: Any) -> _Storage:
         if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage"):
@@ -214,7 +236,7 @@ _ALLOWED = {
 }
 
 
-WRAPPERS = ("state_dict", "model")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Under one of these names training scripts keep a state dict."""
 
 
@@ -223,9 +245,19 @@ def _state_dict(content: Any) -> dict[str, np.ndarray]:
         wrapped = (content[name] for name in WRAPPERS if isinstance(content.get(name), dict))
         content = next(wrapped, content)
     if not isinstance(content, dict) or not content:
-        raise _Refused(f"it holds a {type(content).__name__}, expected a state dict")
+        raise _Refused(f"it holds {_what(content)}, expected a state dict. {WAY_OUT}")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
-            kind = type(value).__name__
-            raise _Refused(f"entry {name!r} is a {kind}, not a tensor. Save model.state_dict()")
+            raise _Refused(f"entry {name!r} is {_what(value)}, not a tensor. {WAY_OUT}")
     return dict(content)
+
+
+WAY_OUT = "Save model.state_dict(), not the model"
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, type) and issubclass(value, _Skipped):
+        return f"{value.asked}, which its pickle asks for"
+    if isinstance(value, _Skipped):
+        return f"made by {value.asked}, which its pickle asks for and which never runs"
+    return f"a {type(value).__name__}"

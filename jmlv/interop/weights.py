@@ -16,7 +16,8 @@ from jmlv.interop.torch_archive import read_torch
 def read_weights(path: str | Path) -> dict[str, Num[np.ndarray, "..."]]:
     """The arrays of an ``.npz``, ``.safetensors``, ``.pt``, ``.pth`` or ``.pth.tar`` file, by name.
 
-    No code in a file is ever run.
+    No code in a file is ever run. What PyTorch's wrappers put before the names (``module.`` of data
+    parallelism, ``_orig_mod.`` of a compiled module) is taken away.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -35,7 +36,30 @@ def read_weights(path: str | Path) -> dict[str, Num[np.ndarray, "..."]]:
         raise ValueError(
             f"path: expected a name that ends in one of {sorted(_READERS)}, got {path.name!r}."
         )
-    return reader(path)
+    return _unwrapped(reader(path))
+
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What PyTorch's wrappers of modules put before every name."""
+
+
+def _unwrapped(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same arrays without wrappers in their names, unless two would then have one name."""
+    names = {name: _without_wrappers(name) for name in weights}
+    if len(set(names.values())) < len(names):
+        return weights
+    return {names[name]: value for name, value in weights.items()}
+
+
+def _without_wrappers(name: str) -> str:
+    """
+    >>> _without_wrappers("_orig_mod.module.fc.weight")
+    'fc.weight'
+    """
+    for wrapper in WRAPPERS:
+        if name.startswith(wrapper):
+            return _without_wrappers(name.removeprefix(wrapper))
+    return name
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

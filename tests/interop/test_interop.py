@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import collections
+import datetime
 import json
 import os
+import pathlib
 import pickle
 import struct
 import sys
@@ -350,7 +353,7 @@ def test_state_dicts_that_are_none_are_refused(name, tmp_path, torch_names):
         read_torch(path)
 
 
-@pytest.mark.parametrize("name", ["state_dict", "model"])
+@pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model", "net"])
 def test_a_training_scripts_state_dict_is_found(name, tmp_path, torch_names):
     """Its progress beside it is dropped; what is inside is checked as ever."""
     path, arrays = tmp_path / "model_best.pth.tar", {"a": np.arange(6.0)}
@@ -365,6 +368,41 @@ def test_a_training_scripts_state_dict_is_found(name, tmp_path, torch_names):
             assert {key: value.tolist() for key, value in read_weights(path).items()} == {
                 "a": [0, 1, 2, 3, 4, 5]
             }
+
+
+def test_what_lies_beside_a_state_dict_is_never_made(tmp_path, torch_names):
+    """Arguments, dates, NumPy's scalars, an optimizer's state, and what would run code."""
+    path, mark = tmp_path / "model_best.pth.tar", tmp_path / "mark"
+    beside = {
+        "args": argparse.Namespace(lr=0.1, name="net"),
+        "best": np.float64(0.93),
+        "when": datetime.datetime(2024, 2, 29),
+        "scheduler": {"milestones": collections.Counter([30, 60]), "kept": {1, 2}},
+        "history": collections.defaultdict(list, {"loss": [0.5]}),
+        "where": pathlib.PurePosixPath("runs") / "1",
+        "hook": Runs(os.system, f"touch {mark}"),
+    }
+
+    def content(state):
+        moments = {0: {"step": 3, "exp_avg": state["module.a"]}}
+        return {"optimizer": {"state": moments, "lr": 0.1}, **beside, "state_dict": state}
+
+    write_torch(path, torch_names, {"module.a": np.arange(6.0)}, content=content)
+    assert {name: value.tolist() for name, value in read_weights(path).items()} == {
+        "a": [0, 1, 2, 3, 4, 5]
+    }
+    assert not mark.exists()
+
+
+def test_wrappers_are_taken_from_names(tmp_path):
+    path = tmp_path / "weights.npz"
+    for names, expected in (
+        (["module.a", "_orig_mod.module.b.module.c"], ["a", "b.module.c"]),
+        (["module.a", "n_averaged"], ["a", "n_averaged"]),
+        (["module.a", "a"], ["module.a", "a"]),
+    ):
+        np.savez(path, **{name: np.zeros(1) for name in names})
+        assert list(read_weights(path)) == expected
 
 
 class Runs:

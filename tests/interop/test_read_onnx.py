@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,7 @@ from onnx_files import F32, I64, ints, save, seeded, session
 
 import jmlv
 from jmlv.errors import DamagedFile, UnsupportedOperation
-from jmlv.interop import OnnxNetwork, read_onnx
-from jmlv.oracles import PGD
+from jmlv.interop import OnnxNetwork, from_torch, read_onnx
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
 make = onnx.helper.make_node
@@ -106,17 +106,13 @@ def test_it_goes_through_transformations(tmp_path):
 
 
 def test_the_verbs_take_it(tmp_path):
-    path = small(tmp_path)
-    f, x = read_onnx(path), seeded(3, 4, 4, low=0.0)
+    f, x = read_onnx(small(tmp_path)), seeded(3, 4, 4, low=0.0)
     assert jmlv.check(f, x) == []
-    label = int(np.argmax(f(x[None])))
-    quick = jmlv.Cascade((PGD(), jmlv.Bounds()))
-    robust = jmlv.verify(f, jmlv.Box.around(x, 1e-4), jmlv.InTopK(label, 1), quick)
-    assert robust.status.name == "ROBUST"
-    broken = jmlv.verify(f, jmlv.Box.around(x, 0.5), jmlv.InTopK(label, 1), quick)
-    assert broken.status.name == "NOT_ROBUST"
-    scores = expected(path, np.asarray(broken.witness, F32)[None])[0]
-    assert scores[label] <= np.delete(scores, label).max()
+    box, best = jmlv.Box.around(x, 1e-4), jmlv.InTopK(int(np.argmax(f(x[None]))), 1)
+    assert jmlv.verify(f, box, best, jmlv.Bounds()).robust
+    corners = [f(np.asarray(end)[None])[0] for end in (box.lower, box.upper)]
+    bound = jmlv.bound(f, box, best, jmlv.CROWN())
+    assert all(bound.lower <= best.margin(scores) <= bound.upper for scores in corners)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -561,7 +557,10 @@ def test_what_has_no_rule_is_refused(name, tmp_path):
 
 
 def test_without_the_package_the_way_out_is_named(tmp_path, monkeypatch):
-    path = small(tmp_path)
-    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    path, x = small(tmp_path), np.zeros((1, 3), F32)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match="pip install 'jmlv"):
         read_onnx(path)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="pip install torch"):
+        from_torch(None, x)
