@@ -1,4 +1,24 @@
-"""Exchange with other tools: PyTorch's weights in, ONNX and VNN-LIB out and in."""
+"""Exchange with other tools: networks and weights in, ONNX and VNN-LIB out and in.
+
+=========================================================  =========================================
+what you have                                              what you call
+=========================================================  =========================================
+an ONNX file (``.onnx``, ``.onnx.gz``, external data)      ``f = read_onnx(path)``
+a PyTorch module                                           ``f = from_torch(module, example)``
+a Flax NNX module                                          the module itself
+a Flax Linen module with its variables                     ``f = jmlv.as_function(module, variables)``
+weights in ``.npz``, ``.safetensors``, ``.pt``, ``.pth``   ``weights = read_weights(path)``, then your
+or ``.pth.tar``, of a network that you write in JAX        function of them
+weights of torchvision's ResNet, of timm's TResNet, of     ``resnet_from_torch(path, config)``, or
+Inception-v3, Query2Label or ML-GCN                        ``tresnet_from_timm`` and so on
+weights of two convolutions and a dense layer              ``cnn_from_torch(path, config)``
+a network and a question for another verifier              ``write_onnx``, ``write_vnnlib``
+a question of another verifier                             ``read_vnnlib(path, input_shape)``
+=========================================================  =========================================
+
+``f`` is a function ``f(x) -> scores`` that every verb takes. What ONNX and PyTorch give keeps the
+layout of its inputs: channels that come first stay first.
+"""
 
 from jmlv.interop.classifiers import (
     inception_from_torch,

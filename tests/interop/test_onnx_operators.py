@@ -232,3 +232,12 @@ def test_the_table_has_every_operator_but_those_for_constants():
         "Shape", "Size",
     }  # fmt: skip
     assert tested.isdisjoint(elsewhere) and tested | elsewhere == RULES.keys()
+
+
+def test_the_documentation_lists_every_operator():
+    import re
+
+    from jmlv.interop.onnx_reader.operators import RULES
+
+    listed = read_onnx.__doc__.partition("Operators of versions")[2].partition(":func:")[0]
+    assert set(re.findall(r"\b[A-Z]\w+", listed)) - {"Which"} == RULES.keys()

@@ -542,6 +542,8 @@ REFUSED = {
     "since": (make("Gelu", ["x"], ["y"]), "no such operator in version 13", 13),
     "version": (make("Relu", ["x"], ["y"]), "operators of version 6", 6),
     "to integers": (make("Cast", ["x"], ["y"], to=7), "a computed value becomes int64", 13),
+    "until": (make("Upsample", ["x", "a"], ["y"]), "no such operator in version 13", 13),
+    "eight bits": (make("Cast", ["a"], ["b"], to=17), "a conversion to float8_e4m3fn", 19),
     "truth": (make("Less", ["x", "a"], ["y"]), "scores 'y' that are truth values", 13),
     "computed axes": (make("ReduceSum", ["x", "x"], ["y"]), "its axes is computed", 13),
 }  # fmt: skip
@@ -551,7 +553,9 @@ REFUSED = {
 def test_what_has_no_rule_is_refused(name, tmp_path):
     node, message, opset = REFUSED[name]
     constants = {letter: np.ones((3, 1, 1), F32) for letter in "abcd"}
-    path = save(tmp_path / "net.onnx", [node], (1, 3, 4, 4), constants, opset)
+    nodes = [node] if "y" in node.output else [node, make("Add", ["x", "b"], ["y"])]
+    constants = {name: constants[name] for name in node.input if name != "x"}
+    path = save(tmp_path / "net.onnx", nodes, (1, 3, 4, 4), constants, opset)
     with pytest.raises(UnsupportedOperation, match=f"net.onnx: no rule for .*{message}"):
         read_onnx(path)
 

@@ -130,7 +130,9 @@ def attributes(node: Any, opset: int, folder: Path) -> dict[str, Any]:
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:
-        raise Refused(f"no such operator in version {opset}") from None
+        schema = None
+    if schema is None or schema.deprecated:
+        raise Refused(f"no such operator in version {opset}")
     _require_between("operands", len(node.input), schema.min_input, schema.max_input)
     _require_between("results", len(node.output), schema.min_output, schema.max_output)
     found = {}

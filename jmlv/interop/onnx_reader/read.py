@@ -34,6 +34,18 @@ def read_onnx(
     half precision are widened, and casts between floating-point types are left out: what is
     computed, and verified, is the network of real numbers that has these weights.
 
+    Operators of versions 7 to 26: Abs, Add, AveragePool, BatchNormalization, Cast, CastLike, Celu,
+    Clip, Concat, Constant, ConstantOfShape, Conv, ConvTranspose, Cos, CumSum, DepthToSpace, Div,
+    Dropout, Einsum, Elu, Erf, Exp, Expand, Flatten, Gather, Gelu, Gemm, GlobalAveragePool,
+    GlobalMaxPool, Greater, GreaterOrEqual, HardSigmoid, HardSwish, Identity, InstanceNormalization,
+    LayerNormalization, LeakyRelu, Less, LessOrEqual, Log, LogSoftmax, MatMul, Max, MaxPool, Mean,
+    Min, Mish, Mul, Neg, Pad, PRelu, Pow, Reciprocal, ReduceL1, ReduceL2, ReduceMax, ReduceMean,
+    ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare, Relu, Reshape, Resize, Selu, SequenceAt,
+    Shape, Sigmoid, Sin, Size, Slice, Softmax, Softplus, Softsign, SpaceToDepth, Split,
+    SplitToSequence, Sqrt, Squeeze, Sub, Sum, Swish, Tanh, Tile, Transpose, Unsqueeze, Upsample,
+    Where; and on constants alone: And, Ceil, Equal, Floor, Mod, NonZero, Not, Or, Range, Round, Sign,
+    Trilu, Xor. Which of them can be verified, :func:`jmlv.check` says.
+
     Args:
         path: an ``.onnx`` file, which may be compressed by gzip; external data lies beside it.
         input_shape: of one input, without a batch axis; needed where the file leaves sizes open.

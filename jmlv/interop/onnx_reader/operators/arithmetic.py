@@ -166,19 +166,24 @@ def _clip(node: Node) -> Result:
 
 
 def _cast(node: Node) -> Result:
-    node.irrelevant("saturate")
+    node.irrelevant("saturate", "round_mode")
     return _converted(node, node.needed("to"))
 
 
 def _cast_like(node: Node) -> Result:
-    node.irrelevant("saturate")
+    node.irrelevant("saturate", "round_mode")
     if node.is_constant(1):
         return _converted(node, node.constant(1, "target").dtype)
     return _converted(node, np.dtype(np.float32))
 
 
 def _converted(node: Node, dtype: np.dtype) -> Result:
-    """Constants are converted; a computed number stays the real number that it is."""
+    """Constants are converted; a computed number stays the real number that it is.
+
+    How numbers are rounded to types of eight bits is not asked: those are refused.
+    """
+    if not is_float(dtype) and dtype.kind not in "iub":
+        raise Refused(f"a conversion to {dtype}")
     if node.is_constant(0):
         return node.constant(0, "input").astype(dtype)
     if not is_float(dtype) or node.inputs[0] in node.truths:
