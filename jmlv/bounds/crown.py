@@ -20,9 +20,8 @@ from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.backward import lower_bound
 from jmlv.bounds.functionals import Functional, Whole, Window, one_hot
-from jmlv.bounds.ibp import rows_of_scores
 from jmlv.bounds.interval import interval_step
-from jmlv.bounds.jax_verify_rules import interval_bound
+from jmlv.bounds.last_layers import rows_from_intervals
 from jmlv.bounds.lines import Lines, lines_of, undecided
 from jmlv.bounds.loop import masked_map
 from jmlv.bounds.method import BoundMethod, Interval
@@ -91,16 +90,14 @@ class CROWN(Relaxation):
         box = Interval(lower[None], upper[None])
         _check_known(graph, known)
         intervals, lines = relax(graph, box, self.chunk, known=known)
-        scores = intervals[graph.output]
         if self.frozen:
-            scores, lines = jax.lax.stop_gradient((scores, lines))
-        rows = coefficients[:, None, :].astype(graph.dtype)
+            intervals, lines = jax.lax.stop_gradient((intervals, lines))
+        coefficients = coefficients.astype(graph.dtype)
+        rows = coefficients[:, None, :]
         low = lower_bound(graph, Whole(rows), lines, *box)
         high = -lower_bound(graph, Whole(-rows), lines, *box)
-        ibp = rows_of_scores(interval_bound(scores), coefficients, offsets)
-        return Interval(
-            jnp.maximum(low + offsets, ibp.lower), jnp.minimum(high + offsets, ibp.upper)
-        )
+        within = rows_from_intervals(graph, intervals.get, coefficients, offsets)
+        return _intersection(Interval(low + offsets, high + offsets), within)
 
     def relax(self, graph, box):
         return relax(graph, box, self.chunk)

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jmlv.bounds.ibp import in_one_precision, propagate, rows_of_scores
+from jmlv.bounds.ibp import in_one_precision, propagate
 from jmlv.bounds.jax_verify_rules import backward_bound, concretize, crown_rules
+from jmlv.bounds.last_layers import rows_from_intervals
 from jmlv.bounds.method import BoundMethod, Interval
 from jmlv.graph.fuse import fuse_relu_max_pool
 
@@ -37,10 +38,10 @@ class CROWNIBP(BoundMethod):
         graph, (lower, upper, coefficients, offsets) = in_one_precision(
             fuse_relu_max_pool(graph), lower, upper, coefficients, offsets
         )
-        scores, propagation = propagate(graph, lower, upper)
+        propagation = propagate(graph, lower, upper)
         linear = _backward(propagation, coefficients, offsets)
         bound = concretize(linear, lower, upper)
-        interval = rows_of_scores(scores, coefficients, offsets)
+        interval = rows_from_intervals(graph, propagation.read, coefficients, offsets)
         return Interval(
             jnp.maximum(bound.lower, interval.lower), jnp.minimum(bound.upper, interval.upper)
         )

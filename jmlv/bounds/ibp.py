@@ -1,4 +1,4 @@
-"""Interval bound propagation, by jax_verify."""
+"""Interval bound propagation, by jax_verify up to the last layers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from jmlv.bounds.jax_verify_rules import ibp_transform, interval_bound
+from jmlv.bounds.last_layers import rows_from_intervals
 from jmlv.bounds.method import BoundMethod, Interval
 from jmlv.graph import Graph
 from jmlv.graph.jax_verify import load
@@ -19,7 +19,8 @@ from jmlv.graph.jax_verify import load
 class IBP(BoundMethod):
     """Interval arithmetic through every operation: the cheapest bound, and the loosest.
 
-    Source: Gowal et al. 2018, arXiv:1810.12715, Eq. (6)-(7). Computed by jax_verify.
+    Rows are folded into the affine operations that end the network (elision of the last layer).
+    Source: Gowal et al. 2018, arXiv:1810.12715, Eq. (6)-(7) and section 3. Intervals by jax_verify.
 
     >>> import jax.numpy as jnp, jmlv
     >>> graph = jmlv.trace(lambda x: jnp.abs(x.reshape(1, -1)), (2, 1, 1))
@@ -37,8 +38,8 @@ class IBP(BoundMethod):
         graph, (lower, upper, coefficients, offsets) = in_one_precision(
             graph, lower, upper, coefficients, offsets
         )
-        scores, _ = propagate(graph, lower, upper)
-        return rows_of_scores(scores, coefficients, offsets)
+        propagation = propagate(graph, lower, upper)
+        return rows_from_intervals(graph, propagation.read, coefficients, offsets)
 
 
 def in_one_precision(graph: Graph, *values: Any) -> tuple[Graph, list[Array]]:
@@ -48,18 +49,7 @@ def in_one_precision(graph: Graph, *values: Any) -> tuple[Graph, list[Array]]:
     return graph.astype(dtype), [jnp.asarray(v, dtype) for v in values]
 
 
-def propagate(
-    graph: Graph, lower: Float[Array, "*image"], upper: Float[Array, "*image"]
-) -> tuple[Any, Any]:
-    """jax_verify's interval bound on the scores, and its record of every variable's bound."""
+def propagate(graph: Graph, lower: Float[Array, "*image"], upper: Float[Array, "*image"]) -> Any:
+    """jax_verify's record of an interval propagation; ``read(variable)`` is a variable's bound."""
     box = interval_bound(Interval(lower[None], upper[None]))
-    return load().bound_propagation.bound_propagation(ibp_transform(), graph, box)
-
-
-def rows_of_scores(
-    scores: Any, coefficients: Float[Array, "row label"], offsets: Float[Array, " row"]
-) -> Interval:
-    """Interval bounds on ``coefficients @ scores + offsets`` from those on (1, label) scores."""
-    settings = {"dimension_numbers": (((1,), (1,)), ((), ())), "precision": lax.Precision.HIGHEST}
-    bound = load().ibp._ibp_dot_general(scores, coefficients, **settings)
-    return Interval(bound.lower[0] + offsets, bound.upper[0] + offsets)
+    return load().bound_propagation.bound_propagation(ibp_transform(), graph, box)[1]

@@ -10,7 +10,6 @@ from jmlv.training.classification import (
 from jmlv.training.config import TrainingConfig
 from jmlv.training.defences import Defence, GaussianNoise, L0Defence, LinfDefence, NoDefence
 from jmlv.training.early_stopping import EarlyStopping
-from jmlv.training.elision import ElidedIBP
 from jmlv.training.loop import TrainingResult, train
 from jmlv.training.losses import (
     AsymmetricLoss,

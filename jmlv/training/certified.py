@@ -13,7 +13,6 @@ from jmlv.bounds import IBP
 from jmlv.bounds.method import BoundMethod
 from jmlv.graph import Graph
 from jmlv.training.defences import NoDefence
-from jmlv.training.elision import ElidedIBP
 from jmlv.training.losses import Loss
 from jmlv.training.network import Mutable, Network
 from jmlv.training.objective import Objective
@@ -49,8 +48,7 @@ class CertifiedTraining(Objective):
         end: share of the training from which the radius is whole.
         kappa: the clean loss's share at the end.
         beta: the method's share at the end; the rest is IBP's.
-        margins: whether differences of scores are bounded, and not scores; IBP then leaves its last
-            affine layers to the differences (:class:`ElidedIBP`).
+        margins: whether differences of scores are bounded, and not scores.
 
     Raises:
         ValueError: the radius is not in (0, 1], ``start`` and ``end`` are not in order in [0, 1], or
@@ -115,7 +113,7 @@ class CertifiedTraining(Objective):
         kappa, beta = 1 - grown * (1 - self.kappa), 1 - grown * (1 - self.beta)
         scores, mutable = network.train(images)
         graph, radius = network.graph(images.shape[1:]), grown * self.epsilon
-        worst = self._bounds(graph, images, labels, radius, ElidedIBP() if self.margins else IBP())
+        worst = self._bounds(graph, images, labels, radius, IBP())
         if self.method != IBP():
             tight = self._bounds(graph, images, labels, radius, self.method)
             worst = beta * tight + (1 - beta) * worst
@@ -182,7 +180,7 @@ def worst_margins(
 
     >>> import jmlv
     >>> graph = jmlv.trace(lambda x: x.reshape(x.shape[0], -1), (1, 2, 1))
-    >>> worst = worst_margins(graph, jnp.full((1, 1, 2, 1), 0.5), 0.1, ElidedIBP())
+    >>> worst = worst_margins(graph, jnp.full((1, 1, 2, 1), 0.5), 0.1, IBP())
     >>> [round(float(margin), 3) for margin in worst.ravel()]
     [0.0, -0.2, -0.2, 0.0]
     """
