@@ -31,6 +31,9 @@ from jmlv.graph.independent import independent
 from jmlv.graph.ir import prefix, read
 from jmlv.graph.operations import ELEMENTWISE, is_affine
 
+ROUNDING = 64
+"""Two lower bounds closer than so many units in the last place count as equal."""
+
 
 class Relaxation(BoundMethod):
     """The role of a bound that relaxes every nonlinear equation by a pair of lines."""
@@ -56,9 +59,10 @@ class CROWN(Relaxation):
 
     Attributes:
         chunk: how many unstable neurons are pulled back at a time; memory grows with it.
-        frozen: when differentiating, take the relaxation (intermediate bounds and slopes) as
-            constant. The gradient is then that of the last backward pass alone, and cheap. Values
-            do not change.
+        frozen: when differentiating, take the lines around every nonlinear equation as constant.
+            The gradient of a row is then that of the pass that bounds it: the last backward pass,
+            or the intervals of the last layers where these are as tight. Cheaper; values do not
+            change.
     """
 
     chunk: int = 64
@@ -89,15 +93,14 @@ class CROWN(Relaxation):
         graph = fuse_relu_max_pool(graph)
         box = Interval(lower[None], upper[None])
         _check_known(graph, known)
-        intervals, lines = relax(graph, box, self.chunk, known=known)
-        if self.frozen:
-            intervals, lines = jax.lax.stop_gradient((intervals, lines))
+        intervals, lines = relax(graph, box, self.chunk, known=known, frozen=self.frozen)
         coefficients = coefficients.astype(graph.dtype)
         rows = coefficients[:, None, :]
         low = lower_bound(graph, Whole(rows), lines, *box)
         high = -lower_bound(graph, Whole(-rows), lines, *box)
         within = rows_from_intervals(graph, intervals.get, coefficients, offsets)
-        return _intersection(Interval(low + offsets, high + offsets), within)
+        low, high = low + offsets, high + offsets
+        return Interval(_attained(low, within.lower), -_attained(-high, -within.upper))
 
     def relax(self, graph, box):
         return relax(graph, box, self.chunk)
@@ -152,6 +155,7 @@ def relax(
     chunk: int,
     least: LowerBound = plain,
     known: Mapping[Variable, Interval] = MappingProxyType({}),
+    frozen: bool = False,
 ) -> tuple[dict[Variable, Interval], dict[int, Lines]]:
     """Intervals of every variable, and the lines around every nonlinear equation, in one sweep.
 
@@ -161,6 +165,7 @@ def relax(
         chunk: as in :class:`CROWN`.
         least: bounds functionals of an inner variable from below; hashable.
         known: intervals that hold on the box, of variables that nonlinear equations read.
+        frozen: as in :class:`CROWN`.
 
     Returns:
         Intervals by variable, and lines by the index of the nonlinear equation's output.
@@ -180,9 +185,20 @@ def relax(
                     graph, source, values[source], wanted, lines, box, chunk, least
                 )
                 tightened.add(source)
-            lines[eqn.outvar.index] = lines_of(graph, eqn, values[source])
+            around = lines_of(graph, eqn, values[source])
+            lines[eqn.outvar.index] = jax.lax.stop_gradient(around) if frozen else around
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
     return {v: i for v, i in values.items() if isinstance(i, Interval)}, lines
+
+
+def _attained(lower: Float[Array, " row"], within: Float[Array, " row"]) -> Float[Array, " row"]:
+    """The larger of two lower bounds; the second where they are equal up to rounding.
+
+    Where a max pool's upper line is flat the backward pass ties with the intervals and, its lines
+    frozen, has no gradient.
+    """
+    slack = ROUNDING * jnp.finfo(lower.dtype).eps * (1 + jnp.abs(lower))
+    return jnp.where((lower <= within + slack) | jnp.isnan(within), within, lower)
 
 
 def _check_known(graph: Graph, known: Mapping[Variable, Interval]) -> None:

@@ -48,9 +48,14 @@ def _forward(function, chunk, mask, operands):
     return masked_map(function, chunk, mask, operands), (mask, operands)
 
 
+def _any_nonzero(interval: Interval) -> Bool[Array, " n"]:
+    """Entries with a gradient on either side: only these are computed again."""
+    return (interval.lower != 0) | (interval.upper != 0)
+
+
 def _backward(function, chunk, residuals, cotangent: Interval):
     mask, operands = residuals
-    indices, count = _order(mask, chunk)
+    indices, count = _order(mask & _any_nonzero(cotangent), chunk)
 
     def body(turn: Array, total: Any) -> Any:
         at = indices[turn]
