@@ -7,7 +7,7 @@
 Parts: the bound of the search (IBP, CROWN-IBP, CROWN), candidates a batch, starts, rounds of
 large-neighbourhood search, polish, polish under tight intervals, complete phase (also with branch and
 bound in the solver's place), cutting weights, dynamic weights. Every finished
-case is a line of results.jsonl in the output folder; an interrupted run goes on where it stopped.
+case is a row of ``answers`` in the output folder; an interrupted run goes on where it stopped.
 The table has the mean size, and its ratio to the unchanged strategy's on the same images.
 """
 
@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import campaign
+import growing
 import numpy as np
 
 import jmlv
 from jmlv.bounds import BoundMethod
+from jmlv.campaigns import GrowQuestion
 from jmlv.cli.report import table
 
 SEARCH = jmlv.LayerSearch(complete=None)
@@ -79,34 +80,32 @@ def main() -> None:
     options = parse()
     jmlv.keep_compiled()
     plan = list(planned(options))
-    records = campaign.run_all(
-        [case for _, case in plan],
-        lambda case: campaign.grow_case(case, options.budget),
-        options.out / "results.jsonl",
-        "ablation",
-    )
+    records = growing.grow_and_attack([question for _, question in plan], options)
     report([(variant, record) for (variant, _), record in zip(plan, records)], options.out)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    campaign.add_subject_arguments(parser, images=5)
+    growing.add_subject_arguments(parser, images=5)
     parts = sorted({variant.part for variant in variants()})
     parser.add_argument("--parts", nargs="+", choices=parts, help="only these, beside the defaults")
     parser.add_argument("--out", type=Path, default=Path("results/ablate_growing"))
     return parser.parse_args()
 
 
-def planned(options: argparse.Namespace) -> Iterator[tuple[Variant, dict]]:
+def planned(options: argparse.Namespace) -> Iterator[tuple[Variant, GrowQuestion]]:
     chosen = [
         v
         for v in variants()
         if options.parts is None or v.part in options.parts or v.value == "default"
     ]
-    for name, graph, examples in campaign.subjects(options):
+    for network, examples in growing.subjects(options):
         for subject in examples:
             for v in chosen:
-                yield v, campaign.case(name, graph, subject, v.strategy, bound=v.bound)
+                asked = growing.question(
+                    network, subject, v.strategy, options.budget, bound=v.bound
+                )
+                yield v, asked
 
 
 def report(results: list[tuple[Variant, dict]], out: Path) -> None:
@@ -119,8 +118,8 @@ def report(results: list[tuple[Variant, dict]], out: Path) -> None:
     for (network, variant), members in grouped.items():
         base = np.mean([defaults[network, variant.default, m["image"]] for m in members])
         ratio = float(np.mean([m["size"] for m in members]) / max(base, 1e-9))
-        rows.append((network, variant.part, variant.value, ratio, *campaign.means(members)))
-    text = table(("network", "part", "value", "to default", *campaign.MEANS), rows)
+        rows.append((network, variant.part, variant.value, ratio, *growing.means(members)))
+    text = table(("network", "part", "value", "to default", *growing.MEANS), rows)
     (out / "table.txt").write_text(text + "\n")
     print(text)
 

@@ -9,22 +9,24 @@ two, the same under PGD, and the sizes of certified neighbourhoods around one di
 other's label in the top two (layer search under CROWN, without its two dear phases). A network that
 loses that label on the image itself gets the size 0.
 
-Trainings go on from their checkpoints, and every finished case is a line of results.jsonl in the
-output folder, so an interrupted run goes on where it stopped.
+Trainings go on from their checkpoints, and every finished case is a row of ``answers`` in the output
+folder, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import cache
 from pathlib import Path
 
-import campaign
 import jax
 import numpy as np
+from asking import add_executor_arguments, ask
 
 import jmlv
 from jmlv import checkpoints
 from jmlv.bounds import CROWNIBP, IBP
+from jmlv.campaigns import CallQuestion
 from jmlv.cli.inputs import example
 from jmlv.cli.report import table
 from jmlv.cli.train import DIGITS, PGD_STEPS, TEST_SEED
@@ -58,15 +60,18 @@ TEST_IMAGES, PGD_IMAGES = 4_000, 1_000
 
 def main() -> None:
     options = parse()
-    path = options.out / "results.jsonl"
-    names = ("network", "image", "budget")
+    for name in options.networks:  # trained here, before several processes look for it
+        trained(name, options.out)
+    fixed = {"out": str(options.out), "seconds": options.budget}
     cases = [
-        {"network": n, "image": i, "budget": options.budget}
-        for n in options.networks
-        for i in (None, *range(options.images))
+        {"network": name, "image": image}
+        for name in options.networks
+        for image in (None, *range(options.images))
     ]
-    records = campaign.run_all(cases, lambda case: run(case, options.out), path, "cases", names)
-    report(records, options)
+    questions = [
+        CallQuestion("certified_training:run", {**case, **fixed}, tags=case) for case in cases
+    ]
+    report(ask(questions, options, "cases"), options)
 
 
 def parse() -> argparse.Namespace:
@@ -75,11 +80,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", choices=everything, default=everything)
     parser.add_argument("--images", type=int, default=8, help="test images to grow on")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for each neighbourhood")
+    add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/certified_training"))
     return parser.parse_args()
 
 
-def network(name: str, out: Path):
+@cache
+def trained(name: str, out: Path):
     """A committed network, or one that is trained unless the folder has it."""
     if name in COMMITTED:
         return checkpoints.restore(Path("checkpoints") / COMMITTED[name])[0]
@@ -116,20 +123,20 @@ def accuracies(model) -> dict[str, float]:
     return found
 
 
-def run(case: dict, out: Path) -> dict:
+def run(network: str, image: int | None, out: str, seconds: float) -> dict:
     """The accuracies of a network, or its neighbourhood of the left digit (odd images: the right)."""
-    model = network(case["network"], out)
-    if case["image"] is None:
-        return {**case, **accuracies(model)}
+    model = trained(network, Path(out))
+    if image is None:
+        return accuracies(model)
     graph = jmlv.trace(model, DIGITS.input_shape)
     tests = double_digits("test", size=TEST_IMAGES, seed=TEST_SEED)
-    shown = example(tests, case["image"], case["image"] % 2)
+    shown = example(tests, image, image % 2)
     if not float(shown.property.margin(graph.scores(shown.x[None])[0])) > 0:
-        return {**case, "size": 0.0, "right": False}
+        return {"size": 0.0, "right": False}
     layers = jmlv.Layers.around(shown.perturbed)
-    grown = jmlv.grow(graph, shown.x, layers, shown.property, STRATEGY, budget=case["budget"])
+    grown = jmlv.grow(graph, shown.x, layers, shown.property, STRATEGY, budget=seconds)
     verdict = grown.verdict.status.name
-    return {**case, "size": grown.size, "right": True, "status": verdict, "seconds": grown.seconds}
+    return {"size": grown.size, "right": True, "status": verdict, "seconds": grown.seconds}
 
 
 HEADER = (

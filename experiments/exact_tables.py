@@ -8,7 +8,7 @@ must stay predicted (``AboveThreshold``), all others not predicted (``BelowThres
 row within the l-infinity radius; features are scaled to [0, 1] by the training rows. CROWN in
 float64, then PGD, then a mixed-integer program decide each label.
 
-Every row is a line of results.jsonl in the output folder; an interrupted run goes on.
+Every row is a row of ``answers`` in the output folder; an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -19,33 +19,44 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
-import campaign
 import numpy as np
+from asking import add_executor_arguments, ask
 
 import jmlv
 from jmlv import checkpoints
+from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
 from jmlv.data import mulan
 from jmlv.models import MLPConfig
 from jmlv.oracles import MILP, PGD, Bounds, Cascade
 from jmlv.training import TrainingConfig, classification_metrics, predict, train
 
-KEY = ("table", "hidden", "radius", "row", "budget")
 TRAINING = TrainingConfig(epochs=60, batch_size=32, learning_rate=3e-3, weight_decay=1e-3)
 ORACLE = Cascade((Bounds(), PGD(), MILP()))
 
 
 def main() -> None:
     options = parse()
+    for name in options.tables:  # trained here, before several processes look for it
+        subject(options.folder, name, options.hidden, str(options.out))
+    report(ask(questions(options), options, "rows"), options)
+
+
+def questions(options: argparse.Namespace) -> list[CallQuestion]:
+    """Every row of every table at every radius."""
+    fixed = {"folder": options.folder, "out": str(options.out), "hidden": options.hidden}
     cases = [
-        {"table": t, "hidden": options.hidden, "radius": r, "row": row, "budget": options.budget}
-        for t in options.tables
-        for r in options.radii
+        {"table": name, "radius": radius, "row": row}
+        for name in options.tables
+        for radius in options.radii
         for row in range(options.rows)
     ]
-    path = options.out / "results.jsonl"
-    records = campaign.run_all(cases, lambda case: settle(case, options), path, "rows", KEY)
-    report(records, options)
+    return [
+        CallQuestion(
+            "exact_tables:settle", {**case, **fixed, "label_budget": options.budget}, tags=case
+        )
+        for case in cases
+    ]
 
 
 def parse() -> argparse.Namespace:
@@ -56,15 +67,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=50, help="the first test rows")
     parser.add_argument("--hidden", type=int, default=64, help="ReLUs")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for each label")
+    add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/exact_tables"))
     return parser.parse_args()
 
 
 @cache
-def subject(folder: str, name: str, hidden: int, out: Path) -> tuple[jmlv.Graph, np.ndarray, dict]:
+def subject(folder: str, name: str, hidden: int, out: str) -> tuple[jmlv.Graph, np.ndarray, dict]:
     """The network's graph, the test rows, and how well it classifies them."""
     data, test = (mulan(folder, name, split) for split in ("train", "test"))
-    kept = out / f"{name}_{hidden}"
+    kept = Path(out) / f"{name}_{hidden}"
     try:
         model, _ = checkpoints.restore(kept)
     except FileNotFoundError:
@@ -88,18 +100,19 @@ def keeps(scores: np.ndarray, label: int) -> jmlv.Property:
     return jmlv.AboveThreshold(label) if scores[label] > 0 else jmlv.BelowThreshold(label)
 
 
-def settle(case: dict, options: argparse.Namespace) -> dict:
+def settle(
+    folder: str, out: str, table: str, hidden: int, radius: float, row: int, label_budget: float
+) -> dict:
     """The verdicts on every label of one row."""
-    graph, rows, _ = subject(options.folder, case["table"], case["hidden"], options.out)
-    row = rows[case["row"]]
-    scores, box = np.asarray(graph(row[None]))[0], jmlv.Box.around(row, np.float32(case["radius"]))
+    graph, rows, _ = subject(folder, table, hidden, out)
+    x = rows[row]
+    scores, box = np.asarray(graph(x[None]))[0], jmlv.Box.around(x, np.float32(radius))
     start = time.perf_counter()
     verdicts = [
-        jmlv.verify(graph, box, keeps(scores, label), ORACLE, budget=case["budget"])
+        jmlv.verify(graph, box, keeps(scores, label), ORACLE, budget=label_budget)
         for label in range(len(scores))
     ]
     return {
-        **case,
         "seconds": time.perf_counter() - start,
         "statuses": [verdict.status.name for verdict in verdicts],
         "methods": [verdict.stats["method"] for verdict in verdicts],
@@ -132,7 +145,7 @@ def summary(members: list[dict], options: argparse.Namespace) -> tuple:
         if status != "UNKNOWN"
     ]
     methods, total = Counter(decided), sum(statuses.values())
-    metrics = subject(options.folder, first["table"], first["hidden"], options.out)[2]
+    metrics = subject(options.folder, first["table"], options.hidden, str(options.out))[2]
     return (
         first["table"], metrics.micro_f1, f"{first['radius']:g}", len(members), total,
         *(100 * statuses[s] / total for s in ("ROBUST", "NOT_ROBUST", "UNKNOWN")),

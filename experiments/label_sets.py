@@ -3,12 +3,12 @@
     python experiments/label_sets.py                                  # all radii, k = 2 and 3
     python experiments/label_sets.py --networks x2 --radii 0.01 --budget 60
 
-Every settled image is a line of labels.jsonl in the output folder, so an interrupted run goes on
-where it stopped, and several processes may share one run. At the end: a table of labels by status
+Every settled image is a row of ``answers`` in the output folder, so an interrupted run goes on where it
+stopped. At the end: a table of labels by status
 and by deciding stage with the seconds an image, beside the published figures, and a figure.
 
-Compilation, once for a network and k, is not in the seconds: image 0 is settled beforehand, at every
-radius, without the oracle and then with a moment of it. Shapes that only later images need are
+Compilation, once for a network and k, is not in the seconds where this process answers: image 0 is
+settled beforehand, at every radius, without the oracle and then with a moment of it. Shapes that only later images need are
 compiled when they come (medians leave them out, means don't).
 
 Published (Mour and Drachsler-Cohen, SAS 2024): 23.22 minutes an image with 128 solver threads;
@@ -24,10 +24,13 @@ from typing import NamedTuple
 
 import numpy as np
 import published
+from asking import add_executor_arguments, ask
+from growing import published_network
 
 import jmlv
+from jmlv.campaigns import LabelsQuestion
 from jmlv.cli.report import table, write_json
-from jmlv.labels import LabelSet, LabelStatus, Plan
+from jmlv.labels import LabelStatus, Plan
 from jmlv.oracles import MILP, PGD, BranchAndBound, Cascade
 
 PUBLISHED_SECONDS = 23.22 * 60
@@ -52,7 +55,7 @@ class Case(NamedTuple):
     network: str
     k: int
     radius: float
-    results: list[LabelSet]
+    records: list[dict]
 
 
 def main() -> None:
@@ -72,6 +75,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--oracle", choices=ORACLES, default="default")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds an image")
+    add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/label_sets"))
     return parser.parse_args()
 
@@ -79,26 +83,26 @@ def parse() -> argparse.Namespace:
 def settle_all(options: argparse.Namespace):
     images = published.images().images[: options.images]
     plan = Plan(oracle=ORACLES[options.oracle])
-    for name in options.networks:
-        graph = jmlv.trace(published.network(name), images.shape[1:])
+    for network in map(published_network, options.networks):
         for k in options.k:
             boxes = {r: [jmlv.Box.around(x, np.float32(r)) for x in images] for r in options.radii}
-            warm_up(graph, [b[0] for b in boxes.values()], k, plan)
+            if options.workers is None and options.ray is None:
+                warm_up(network.load(), [b[0] for b in boxes.values()], k, plan)
             for radius in options.radii:
-                progress = jmlv.TqdmProgress()
-                results = jmlv.classify_labels_batch(
-                    graph, boxes[radius], k, plan=plan, budget=options.budget,
-                    path=options.out / "labels.jsonl", progress=progress,
-                )  # fmt: skip
-                yield Case(name, k, radius, results)
+                questions = [
+                    LabelsQuestion(network, box, k, plan, budget=options.budget)
+                    for box in boxes[radius]
+                ]
+                records = ask(questions, options, f"{network.name}, k = {k}, radius {radius:g}")
+                yield Case(network.name, k, radius, records)
 
 
-def warm_up(graph: jmlv.Graph, boxes: list[jmlv.Box], k: int, plan: Plan) -> None:
+def warm_up(f: jmlv.Classifier, boxes: list[jmlv.Box], k: int, plan: Plan) -> None:
     """Compiles: every box without the oracle, and then with a moment of it."""
     early = dataclasses.replace(plan, oracle=None)
-    jmlv.classify_labels_batch(graph, boxes, k, plan=early)
+    jmlv.classify_labels_batch(f, boxes, k, plan=early)
     if plan.oracle is not None:
-        jmlv.classify_labels_batch(graph, boxes, k, plan=plan, budget=WARM_UP)
+        jmlv.classify_labels_batch(f, boxes, k, plan=plan, budget=WARM_UP)
 
 
 HEADER = (
@@ -108,16 +112,15 @@ HEADER = (
 
 
 def row(case: Case) -> tuple:
-    answers = [answer for result in case.results for answer in result.answers]
-    stages = [answer.stage for answer in answers]
-    seconds = [result.seconds for result in case.results]
+    stages = [stage for record in case.records for stage in record["stages"]]
+    seconds = [record["seconds"] for record in case.records]
 
     def share(*names: str) -> float:
         return 100 * sum(stage in names for stage in stages) / len(stages)
 
-    counts = [sum(answer.status is status for answer in answers) for status in LabelStatus]
+    counts = [sum(record[status.value] for record in case.records) for status in LabelStatus]
     return (
-        case.network, case.k, case.radius, len(case.results), *counts,
+        case.network, case.k, case.radius, len(case.records), *counts,
         100 - share("open"), share(*EARLY), share("centre", "PGD"), share("CROWN"),
         float(np.median(seconds)), float(np.mean(seconds)), max(seconds),
     )  # fmt: skip

@@ -5,8 +5,8 @@
     python experiments/layered_neighborhoods.py --mnist FOLDER --checkpoint PARENT_OF_THREE
     python experiments/layered_neighborhoods.py --cuts fixed sensitive --weights equal decaying pixels
 
-Every finished case is a line of results.jsonl in the output folder, keyed by what was asked, so an
-interrupted run goes on where it stopped. At the end: a table of means, a paired Wilcoxon test of
+Every finished case is a row of the folder ``answers`` in the output folder, keyed by what was asked, so
+an interrupted run goes on where it stopped. At the end: a table of means, a paired Wilcoxon test of
 the networks under the best strategy, and a figure of sizes. ``--cuts`` adds GradientGuided and
 OracleGuided under each of the cutting weights named. Several images of a network grow at a time and
 share the budget's seconds, so for seconds to compare with other methods' use ``--together 1``.
@@ -18,11 +18,12 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 
-import campaign
+import growing
 import numpy as np
 from scipy.stats import wilcoxon
 
 import jmlv
+from jmlv.campaigns import GrowQuestion
 from jmlv.cli.report import table
 
 STRATEGIES = (
@@ -43,21 +44,16 @@ CUTS = {
 
 def main() -> None:
     options = parse()
-    campaign.use_all_cores()
+    growing.use_all_cores()
     jmlv.keep_compiled()
-    records = campaign.run_together(
-        all_cases(options),
-        lambda cases: campaign.grow_cases(cases, options.budget, options.together),
-        options.out / "results.jsonl",
-        "neighbourhoods",
-    )
+    records = growing.grow_and_attack(all_questions(options), options, options.together)
     report(records, options.out)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    campaign.add_subject_arguments(parser, images=20)
-    parser.add_argument("--weights", nargs="+", choices=campaign.WEIGHTS, default=["equal"])
+    growing.add_subject_arguments(parser, images=20)
+    parser.add_argument("--weights", nargs="+", choices=growing.WEIGHTS, default=["equal"])
     parser.add_argument("--cuts", nargs="+", choices=CUTS, default=[], help="which cutting weights")
     parser.add_argument("--only-cuts", action="store_true", help="leave the other strategies out")
     parser.add_argument("--oracle-seconds", type=float, default=2.0, help="of one of its queries")
@@ -78,21 +74,23 @@ def strategies(options: argparse.Namespace) -> list[jmlv.Strategy]:
     return list(dict.fromkeys([*(() if options.only_cuts else plain), *with_cuts]))
 
 
-def all_cases(options: argparse.Namespace):
-    """Every combination, network by network."""
-    for name, graph, examples in campaign.subjects(options):
-        for subject in examples:
-            for weights in options.weights:
-                for strategy in strategies(options):
-                    yield campaign.case(name, graph, subject, strategy, weights=weights)
+def all_questions(options: argparse.Namespace) -> list[GrowQuestion]:
+    """Every combination, network by network; images that can grow together are neighbours."""
+    return [
+        growing.question(network, subject, strategy, options.budget, weights)
+        for network, examples in growing.subjects(options)
+        for weights in options.weights
+        for strategy in strategies(options)
+        for subject in examples
+    ]
 
 
 def report(records: list[dict], out: Path) -> None:
     grouped = defaultdict(list)
     for record in records:
-        grouped[record["network"], record["weights"], record["name"]].append(record)
-    rows = [(*group, *campaign.means(members)) for group, members in grouped.items()]
-    text = table(("network", "weights", "strategy", *campaign.MEANS), rows)
+        grouped[record["network"], record["weights"], record["strategy"]].append(record)
+    rows = [(*group, *growing.means(members)) for group, members in grouped.items()]
+    text = table(("network", "weights", "strategy", *growing.MEANS), rows)
     (out / "table.txt").write_text(text + "\n")
     print(text)
     print_tests(grouped)

@@ -3,7 +3,7 @@
     python experiments/optimality_gap.py                    # the published networks
     python experiments/optimality_gap.py --bands 0          # all layers
 
-Every finished case is a line of results.jsonl in the output folder; an interrupted run resumes.
+Every finished case is a row of ``answers`` in the output folder; an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import campaign
 import numpy as np
 import published
+from asking import add_executor_arguments, ask
+from growing import published_network
 
 import jmlv
+from jmlv.campaigns import GrowQuestion, Network
 from jmlv.cli.report import table
-
-KEY = ("network", "image", "side", "bands", "seconds")
 
 
 def main() -> None:
     options = parse()
     jmlv.keep_compiled()
-    path = options.out / "results.jsonl"
-    report(campaign.run_all(all_cases(options), run, path, "gaps", KEY), options.out)
+    report(ask(questions(options), options, "gaps"), options.out)
 
 
 def parse() -> argparse.Namespace:
@@ -34,43 +33,42 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--bands", type=int, default=5, help="0 for all layers")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each of the two bounds")
+    add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/optimality_gap"))
     return parser.parse_args()
 
 
-def all_cases(options: argparse.Namespace) -> list[dict]:
+def questions(options: argparse.Namespace) -> list[GrowQuestion]:
     return [
-        {"network": n, "image": i, "side": s, "bands": options.bands, "seconds": options.seconds}
-        for n in options.networks
-        for i in range(options.images)
-        for s in (0, 1)
+        question(network, image, side, options)
+        for network in map(published_network, options.networks)
+        for image in range(options.images)
+        for side in (0, 1)
     ]
 
 
-def run(case: dict) -> dict:
-    data, graph = published.images(), jmlv.trace(published.network(case["network"]), (64, 64, 1))
-    layers = jmlv.Layers.around(data.mask(case["image"], case["side"]))
+def question(network: Network, image: int, side: int, options: argparse.Namespace) -> GrowQuestion:
+    """A neighbourhood and an upper bound, on bands of layers or on all."""
+    data = published.images()
+    layers = jmlv.Layers.around(data.mask(image, side))
     weights = np.ones(layers.count)
-    if case["bands"]:
-        weights = np.bincount(layers.bands(case["bands"]), weights)
-        layers = layers.banded(case["bands"])
-    target = jmlv.InTopK(int(data.digits[case["image"], 1 - case["side"]]), 2)
-    grown = jmlv.grow(
-        graph, data.images[case["image"]], layers, target, weights=weights,
-        budget=case["seconds"], optimality=case["seconds"],
+    if options.bands:
+        weights = np.bincount(layers.bands(options.bands), weights)
+        layers = layers.banded(options.bands)
+    target = jmlv.InTopK(int(data.digits[image, 1 - side]), 2)
+    return GrowQuestion(
+        network, data.images[image], layers, target, weights=weights, budget=options.seconds,
+        optimality=options.seconds, tags={"network": network.name, "image": image, "side": side},
     )  # fmt: skip
-    return {
-        **case, "size": grown.size, "upper": grown.upper_bound.value, "gap": grown.gap,
-        "cuts": len(grown.upper_bound.cuts), "certified_by": grown.certified_by,
-        "grow_seconds": grown.seconds,
-    }  # fmt: skip
 
 
 def report(records: list[dict], out: Path) -> None:
     rows = []
     for network in dict.fromkeys(r["network"] for r in records):
         members = [r for r in records if r["network"] == network]
-        sizes, uppers, gaps = (np.array([m[k] for m in members]) for k in ("size", "upper", "gap"))
+        sizes, uppers, gaps = (
+            np.array([m[k] for m in members]) for k in ("size", "upper_bound", "gap")
+        )
         rows.append(
             (network, len(members), sizes.mean(), uppers.mean(), uppers.mean() / sizes.mean(),
              gaps.min(), gaps.max())

@@ -11,23 +11,25 @@ the very photographs that the neighbourhoods are of, those with two different la
 In each photograph the box that is changed and the box whose label must stay among the top k are the
 two of different labels that overlap least; k is the number of labels in the photograph. Layers are
 rings of several pixels' width, and the size weighs each by its pixels. Each finished photograph is a
-line of results.jsonl and a heat map, and the network is kept beside them, so that an interrupted run
-goes on where it stopped.
+row of ``answers`` and a heat map, and the network is kept beside them, so that an interrupted run goes
+on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from functools import cache
 from itertools import permutations
 from pathlib import Path
 
-import campaign
 import numpy as np
+from asking import add_executor_arguments, ask
 from flax import nnx
 
 import jmlv
 from jmlv import checkpoints
+from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
 from jmlv.data import MultiLabelImages, coco
 from jmlv.models import CNNConfig
@@ -50,7 +52,6 @@ NOTHING = 0.5 / 255
 DEFENCE = LinfDefence(epsilon=0.1, steps=3)
 TRAINING = TrainingConfig(epochs=800, batch_size=21, learning_rate=3e-3)
 STRATEGY = jmlv.LayerSearch(tighter=None, complete=None)
-NAMES = ("photograph", "changed", "kept", "budget")
 SHAREABLE = {4: "CC BY 2.0", 7: "no known copyright restrictions"}
 """COCO's numbers of the licences whose photographs may be shown changed, with a credit."""
 
@@ -58,29 +59,25 @@ SHAREABLE = {4: "CC BY 2.0", 7: "no known copyright restrictions"}
 def main() -> None:
     options = parse()
     everything = photographs(options.data)
-    model = network(everything, options.out / "network")
-    numbers = range(len(everything))
-    data = everything[[image for image in numbers if pair(everything, image) is not None]]
+    model, data = subject(options.data, options.out)
     right = top_k_accuracy(model, data.images, data.labels)
     print(
         f"trained on {len(everything)} photographs; of the {len(data)} with two labels the network "
         f"orders the labels of {right:.0%} rightly"
     )
-    graph = jmlv.trace(model, data.image_shape)
-    credits = licences(options.data)
-    cases = [case(graph, data, image, options.budget) for image in range(len(data))]
+    cases = [case(data, image, options.budget) for image in range(len(data))]
     if options.figure is not None:
         cases = [one for one in cases if one["photograph"] == options.figure]
-        draw_figure(cases, data, credits)
+        draw_figure(cases, jmlv.trace(model, data.image_shape), data, licences(options.data))
         return
-    records = campaign.run_all(
-        cases,
-        lambda one: grown(one, data, credits, options.out),
-        options.out / "results.jsonl",
-        "photographs",
-        NAMES,
-    )
-    report(records, options.out)
+    fixed = {"folder": str(options.data), "out": str(options.out)}
+    questions = [
+        CallQuestion(
+            "photographs:grown", {**fixed, "image": image, "seconds": options.budget}, tags=one
+        )
+        for image, one in enumerate(cases)
+    ]
+    report(ask(questions, options, "photographs"), options.out)
 
 
 def parse() -> argparse.Namespace:
@@ -88,8 +85,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder in COCO's layout")
     parser.add_argument("--budget", type=float, default=120.0, help="seconds for each photograph")
     parser.add_argument("--figure", type=int, help="only draw this photograph's figure")
+    add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/photographs"))
     return parser.parse_args()
+
+
+@cache
+def subject(folder: Path, out: Path) -> tuple[nnx.Module, MultiLabelImages]:
+    """The trained network, and the photographs that have a pair of boxes."""
+    everything = photographs(folder)
+    numbers = range(len(everything))
+    chosen = [image for image in numbers if pair(everything, image) is not None]
+    return network(everything, out / "network"), everything[chosen]
 
 
 def photographs(folder: Path) -> MultiLabelImages:
@@ -139,8 +146,8 @@ def licences(folder: Path) -> dict[int, tuple[int, str]]:
     return {image["id"]: (image["license"], image["flickr_url"]) for image in content["images"]}
 
 
-def case(graph: jmlv.Graph, data: MultiLabelImages, image: int, budget: float) -> dict:
-    """What identifies one photograph's run, and what it needs under ``"work"``."""
+def case(data: MultiLabelImages, image: int, budget: float) -> dict:
+    """What identifies one photograph's run."""
     changed, kept = pair(data, image)
     name = data.label_names[data.object_labels[image, kept]]
     return {
@@ -148,19 +155,20 @@ def case(graph: jmlv.Graph, data: MultiLabelImages, image: int, budget: float) -
         "changed": f"{data.label_names[data.object_labels[image, changed]]} (box {changed})",
         "kept": f"{name} (box {kept})",
         "budget": budget,
-        "work": (graph, image, changed, kept),
     }
 
 
-def grow(one: dict, data: MultiLabelImages) -> jmlv.GrownNeighborhood | None:
+def grow(
+    graph: jmlv.Graph, data: MultiLabelImages, image: int, budget: float
+) -> jmlv.GrownNeighborhood | None:
     """The neighbourhood, or None where the label is not among the top k of the photograph itself."""
-    graph, image, changed, kept = one["work"]
+    changed, kept = pair(data, image)
     property = jmlv.InTopK(int(data.object_labels[image, kept]), int(data.labels[image].sum()))
     x = data.images[image]
     if not float(property.margin(graph.scores(x[None])[0])) > 0:
         return None
     layers = rings(data.masks[image, changed])
-    settings = dict(weights=jmlv.by_pixel_count, budget=one["budget"], maximality=None)
+    settings = dict(weights=jmlv.by_pixel_count, budget=budget, maximality=None)
     return jmlv.grow(graph, x, layers, property, STRATEGY, **settings)
 
 
@@ -171,23 +179,24 @@ def rings(mask: np.ndarray) -> jmlv.Layers:
     return jmlv.Layers(index, int(index.max()) + 1)
 
 
-def grown(one: dict, data: MultiLabelImages, credits: dict, out: Path) -> dict:
+def grown(folder: str, out: str, image: int, seconds: float) -> dict:
     """Grows and draws; the record of one photograph."""
-    record = {name: one[name] for name in NAMES}
-    result = grow(one, data)
+    model, data = subject(Path(folder), Path(out))
+    result = grow(jmlv.trace(model, data.image_shape), data, image, seconds)
     if result is None:
-        return {**record, "size": 0.0, "status": "MISCLASSIFIED"}
-    figure(one, data, credits, result).savefig(out / f"{one['photograph']}.png", dpi=110)
-    return {**result.as_dict(), **record}
+        return {"size": 0.0, "status": "MISCLASSIFIED"}
+    drawn = figure(image, data, licences(Path(folder)), result)
+    drawn.savefig(Path(out, f"{int(data.source_indices[image, 0])}.png"), dpi=110)
+    return result.as_dict()
 
 
-def figure(one: dict, data: MultiLabelImages, credits: dict, result: jmlv.GrownNeighborhood):
-    _, image, _, kept = one["work"]
-    changed, label = (one[name].partition(" (")[0] for name in ("changed", "kept"))
+def figure(image: int, data: MultiLabelImages, credits: dict, result: jmlv.GrownNeighborhood):
+    changed, kept = pair(data, image)
+    names = (data.label_names[data.object_labels[image, box]] for box in (changed, kept))
     title = (
-        f"How much the {changed} and what is around it may change while the label '{label}' stays in "
-        f"the top {result.property.k}\n{credit(one['photograph'], credits)}"
-    )
+        "How much the {} and what is around it may change while the label '{}' stays in the top "
+        "{}\n{}"
+    ).format(*names, result.property.k, credit(int(data.source_indices[image, 0]), credits))
     drawn = jmlv.plotting.heatmap(result, target=data.masks[image, kept], title=title)
     fixed = np.asarray(result.layers.spread(result.epsilon))[..., 0] < NOTHING
     drawn.axes[1].imshow(result.x, alpha=0.5 * fixed, interpolation="nearest")
@@ -200,13 +209,17 @@ def credit(number: int, credits: dict) -> str:
     return f"COCO {number}, {SHAREABLE.get(licence, 'not for sharing')}, {address.split('//')[-1]}, resized"
 
 
-def draw_figure(cases: list[dict], data: MultiLabelImages, credits: dict) -> None:
+def draw_figure(
+    cases: list[dict], graph: jmlv.Graph, data: MultiLabelImages, credits: dict
+) -> None:
     """Writes one photograph's figure where the README shows it, if its licence allows that."""
     for one in cases:
-        licence, _ = credits[one["photograph"]]
-        result = grow(one, data) if licence in SHAREABLE else None
+        if credits[one["photograph"]][0] not in SHAREABLE:
+            continue
+        image = list(data.source_indices[:, 0]).index(one["photograph"])
+        result = grow(graph, data, image, one["budget"])
         if result is not None:
-            figure(one, data, credits, result).savefig(FIGURES / "photographs.png", dpi=110)
+            figure(image, data, credits, result).savefig(FIGURES / "photographs.png", dpi=110)
             print(result)
             return
     raise SystemExit(

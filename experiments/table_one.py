@@ -4,7 +4,7 @@
     python experiments/table_one.py FOLDER --data emotions flags --losses bce asl ml-liw
 
 Each seed gives another network and another order of the training rows, and other pairs of digits.
-Every finished training is a line of results.jsonl in the output folder; an interrupted run goes on.
+Every finished training is a row of ``answers`` in the output folder; an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import campaign
 import numpy as np
+from asking import add_executor_arguments, ask
 
+from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
 from jmlv.cli.train import DIGITS, TEST_SEED
 from jmlv.data import MultiLabelImages, Warp, double_digits, mulan
@@ -31,7 +32,6 @@ from jmlv.training import (
     train,
 )
 
-KEY = ("data", "loss", "seed", "digits")
 LOSSES = {
     "bce": binary_cross_entropy,
     "asl": AsymmetricLoss(),
@@ -50,10 +50,11 @@ def main() -> None:
         for loss in options.losses
         for seed in range(options.seeds)
     ]
-    path = options.out / "results.jsonl"
-    report(
-        campaign.run_all(cases, lambda c: run(c, options.folder), path, "trainings", KEY), options
-    )
+    questions = [
+        CallQuestion("table_one:run", {**case, "folder": options.folder}, tags=case)
+        for case in cases
+    ]
+    report(ask(questions, options, "trainings"), options)
 
 
 def parse() -> argparse.Namespace:
@@ -63,6 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=["bce"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--digits", type=int, default=20_000, help="pairs of digits that train")
+    add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/table_one"))
     options = parser.parse_args()
     if options.folder is None and set(options.data) != {"digits"}:
@@ -70,23 +72,23 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def run(case: dict, folder: str | None) -> dict:
+def run(data: str, loss: str, seed: int, digits: int, folder: str | None) -> dict:
     """One training and its metrics on the test rows."""
-    data, test, model, config = subject(case, folder)
-    config = dataclasses.replace(config, seed=case["seed"])
-    trained = train(data, model, config, loss=LOSSES[case["loss"]]).model
+    rows, test, model, config = subject(data, seed, digits, folder)
+    config = dataclasses.replace(config, seed=seed)
+    trained = train(rows, model, config, loss=LOSSES[loss]).model
     metrics = classification_metrics(predict(trained, test), test.labels)
-    return {**case, **dataclasses.asdict(metrics), "train": len(data), "test": len(test)}
+    return {**dataclasses.asdict(metrics), "train": len(rows), "test": len(test)}
 
 
 def subject(
-    case: dict, folder: str | None
+    name: str, seed: int, digits: int, folder: str | None
 ) -> tuple[MultiLabelImages, MultiLabelImages, ModelConfig, TrainingConfig]:
     """Rows that train, rows that test, and what suits them."""
-    if case["data"] == "digits":
-        data = double_digits("train", size=case["digits"], seed=case["seed"], warp=Warp())
+    if name == "digits":
+        data = double_digits("train", size=digits, seed=seed, warp=Warp())
         return data, double_digits("test", size=4_000, seed=TEST_SEED), DIGITS, DIGITS_TRAINING
-    data, test = (mulan(folder, case["data"], split) for split in ("train", "test"))
+    data, test = (mulan(folder, name, split) for split in ("train", "test"))
     model = MLPConfig(data.image_shape, hidden=(128,), labels=data.labels.shape[1])
     return data, test, model, TABLE_TRAINING
 

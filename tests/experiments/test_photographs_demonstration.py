@@ -45,7 +45,7 @@ def test_rings_have_one_width():
 def test_what_may_not_be_shared_is_not_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(photographs, "FIGURES", tmp_path)
     with pytest.raises(SystemExit, match="free to share"):
-        photographs.draw_figure([{"photograph": 7}], None, {7: (3, "http://x/y.jpg")})
+        photographs.draw_figure([{"photograph": 7}], None, None, {7: (3, "http://x/y.jpg")})
     assert not any(tmp_path.iterdir())
     assert (
         photographs.credit(7, {7: (4, "http://x/y.jpg")}) == "COCO 7, CC BY 2.0, x/y.jpg, resized"

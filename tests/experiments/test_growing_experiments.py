@@ -3,78 +3,60 @@
 import argparse
 
 import ablate_growing
-import campaign
+import growing
 import layered_neighborhoods
 import numpy as np
 import pytest
+from asking import ask, executor_of
 
 import jmlv
+from jmlv.campaigns import CallQuestion, Held, InProcess, Network, Processes, Ray
 
 
-def cases(count):
-    return [
-        dict.fromkeys(campaign.KEY, "a") | {"image": str(i), "work": object()} for i in range(count)
-    ]
+def options(folder, **changes):
+    return argparse.Namespace(out=folder, workers=None, ray=None, **changes)
 
 
-def test_finished_cases_are_not_run_again(tmp_path):
-    path, ran = tmp_path / "deep" / "results.jsonl", []
-
-    def run(case):
-        ran.append(case["image"])
-        if case["image"] == "2" and len(ran) == 3:
-            raise KeyboardInterrupt
-        return {name: case[name] for name in campaign.KEY} | {"size": float(case["image"])}
-
-    with pytest.raises(KeyboardInterrupt):
-        campaign.run_all(cases(4), run, path, "")
-    records = campaign.run_all(cases(4), run, path, "")
-    assert ran == ["0", "1", "2", "2", "3"]
-    assert [record["size"] for record in records] == [0, 1, 2, 3]
-    assert len(path.read_text().splitlines()) == 4
-    campaign.run_all(cases(2), run, path, "")
-    assert len(ran) == 5
+def test_records_come_in_order_and_finished_ones_are_not_asked_again(tmp_path):
+    (tmp_path / "tries").mkdir()
+    fails = {"folder": str(tmp_path / "tries"), "times": 2}
+    asked = [CallQuestion("campaign_tasks:square", {"x": x}, tags={"case": x}) for x in (2, 1)]
+    asked.insert(1, CallQuestion("campaign_tasks:fail", fails, tags={"case": "fails"}))
+    with pytest.raises(SystemExit, match="some questions failed"):
+        ask(asked, options(tmp_path), "")
+    assert [r["case"] for r in ask(asked[::2], options(tmp_path), "")] == [2, 1]
+    assert [r["square"] for r in ask(asked[::2], options(tmp_path), "")] == [4, 1]
+    assert len(list((tmp_path / "tries").iterdir())) == 2
 
 
-def test_a_line_cut_short_is_run_again(tmp_path):
-    path = tmp_path / "results.jsonl"
-    for case in cases(2):
-        campaign.append(path, {name: case[name] for name in campaign.KEY})
-    text = path.read_text()
-    path.write_text(text[:-9])
-    assert len(campaign.load(path)) == 1
-    campaign.append(path, {name: cases(2)[1][name] for name in campaign.KEY})
-    assert len(campaign.load(path)) == 2
+def test_options_name_the_executor(tmp_path):
+    chosen = options(tmp_path)
+    assert executor_of(chosen, 3) == InProcess(3)
+    chosen.workers = 2
+    assert executor_of(chosen, 3) == Processes(2)
+    chosen.workers, chosen.ray = None, "local"
+    assert executor_of(chosen) == Ray(None)
 
 
-def test_grown_case_and_table_on_a_small_network(tmp_path):
+def test_grown_cases_and_their_table_on_a_small_network(tmp_path):
     def f(x):
         h = x.reshape(x.shape[0], 4)
-        return (
-            np.float32(1)
-            * h
-            @ np.array([[2, 0, 1], [0, 2, 0], [-1, 0, 0], [0, 0, 0.5]], np.float32)
-        )
+        return h @ np.array([[2, 0, 1], [0, 2, 0], [-1, 0, 0], [0, 0, 0.5]], np.float32)
 
     image = np.array([[[0.9], [0.8]], [[0.1], [0.3]]], np.float32)
     mask = np.array([[False, True], [False, False]])
-    graph = jmlv.trace(f, image.shape)
+    network = Network.of(Held(f, image.shape), "toy")
     right, wrong = ("0 side 0", image, mask, 0), ("1 side 0", 0 * image, mask, 2)
-    strategy = jmlv.Uniform(steps=4)
-    made = [
-        campaign.case("toy", graph, one, strategy, weights="decaying") for one in (right, wrong)
+    asked = [
+        growing.question(network, one, jmlv.Uniform(steps=4), 20.0, "decaying")
+        for one in (right, wrong)
     ]
-    records = campaign.run_all(
-        made, lambda c: campaign.grow_case(c, 20.0), tmp_path / "r.jsonl", ""
-    )
+    records = growing.grow_and_attack(asked, options(tmp_path), together=2)
     assert records[0]["size"] > 0 and records[0]["attacked"] == "UNKNOWN"
     assert records[0]["weights"] == "decaying" and records[0]["network"] == "toy"
-    assert records[1] == {name: made[1][name] for name in campaign.KEY} | {
-        "name": "uniform",
-        "size": 0.0,
-        "status": "MISCLASSIFIED",
-    }
-    row = dict(zip(campaign.MEANS, campaign.means(records)))
+    assert records[1]["status"] == "MISCLASSIFIED" and records[1]["size"] == 0
+    assert [r["strategy"] for r in records] == ["uniform"] * 2
+    row = dict(zip(growing.MEANS, growing.means(records)))
     assert row["cases"] == 2 and row["mean size"] == pytest.approx(records[0]["size"] / 2)
     layered_neighborhoods.report(records, tmp_path)
     assert "uniform" in (tmp_path / "table.txt").read_text()
@@ -108,7 +90,7 @@ def test_every_ablation_differs_from_its_default_in_one_thing():
 def test_ablation_table_divides_by_the_default(tmp_path):
     default, changed = list(ablate_growing.variants())[:2]
     size = dict(maximal=0, open=1, queries={}, complete_queries=0, seconds=1.0, attacked="UNKNOWN")
-    record = dict.fromkeys(campaign.KEY, "a") | {"status": "ROBUST", **size}
+    record = {"network": "a", "image": "a", "status": "ROBUST", **size}
     results = [(default, record | {"size": 2.0}), (changed, record | {"size": 1.5})]
     ablate_growing.report(results, tmp_path)
     lines = (tmp_path / "table.txt").read_text().splitlines()
