@@ -22,8 +22,8 @@ from jmlv.campaigns.table import Table, in_pandas
 POLL = 0.5
 """Seconds that a crew is waited for at a time."""
 
-LOOK = 1.0
-"""Seconds between two looks at what other writers have answered."""
+LOOK = 0.2
+"""Seconds between two looks at what other writers have answered and begun."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +88,8 @@ class Campaign:
             attempts: how often a question is asked in all, earlier runs included, before it counts as
                 failed. Another worker is asked each time, where there is one.
             share: ``(i, n)``: the i-th of n parts of the questions, i from 1, for n runs side by side
-                (jobs of a cluster, say) into one folder.
+                (jobs of a cluster, say) into one folder. Without shares, such runs leave each other
+                what they are at, as far as they see it (within `LOOK` seconds).
 
         Raises:
             ValueError: ``attempts`` or ``share`` is not positive.
@@ -160,15 +161,18 @@ class _Run:
         self.tasks = collections.deque(Task(question) for question in questions)
         self.under_way: set[str] = set()
         self.begun: dict[str, float] = {}
-        self._looked = 0.0
+        self.elsewhere: set[str] = set()
+        self._looked = -float("inf")
 
     def rows(self, executor: Executor) -> Iterator[Row]:
-        self._look(always=True)
+        self._look()
         if not any(map(self._open, self.tasks)):
             return
         with self.store.writing(), executor.open() as crew:
             try:
                 while self._feed(crew) or self.under_way:
+                    if not self.under_way:
+                        time.sleep(LOOK)  # for another run's questions, or for workers
                     yield from self._written(crew.reports(POLL))
                     self.store.settle()
             except KeyboardInterrupt:
@@ -176,22 +180,30 @@ class _Run:
                 raise
 
     def _feed(self, crew: Crew) -> bool:
-        """Gives tasks to whoever has room; whether there are more."""
+        """Gives tasks to whoever has room; whether there are more.
+
+        What another run is at waits: it will be answered, or that run ends without it.
+        """
         self._look()
         given: list[Task] = []
-        while self.tasks and len(given) < crew.room:
+        for _ in range(len(self.tasks)):
+            if len(given) == crew.room:
+                break
             task = self.tasks.popleft()
-            if self._open(task):
+            if task.question.key in self.elsewhere:
+                self.tasks.append(task)
+            elif self._open(task):
                 given.append(task)
         if given:
             self.under_way.update(task.question.key for task in given)
             crew.give(given)
         return bool(self.tasks)
 
-    def _look(self, always: bool = False) -> None:
-        """Reads what other writers have added, now and then."""
-        if always or time.monotonic() - self._looked >= LOOK:
+    def _look(self) -> None:
+        """Reads what other writers have added and begun, now and then."""
+        if time.monotonic() - self._looked >= LOOK:
             self.store.refresh()
+            self.elsewhere = self.store.running_elsewhere()
             self._looked = time.monotonic()
 
     def _open(self, task: Task) -> bool:

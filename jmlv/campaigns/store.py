@@ -143,6 +143,12 @@ class Store:
             self._file.close()
             self._file, self._unsynced = None, False
 
+    def running_elsewhere(self) -> set[str]:
+        """Keys that other writers, which are alive, have started and not finished."""
+        own = None if self._file is None else Path(self._file.name)
+        others = (w for w in self.writers.values() if w.running and w.path != own)
+        return {key for writer in others if writer.alive for key in writer.running}
+
     def plan(self, keys: Iterable[str]) -> None:
         """Notes which questions the folder is to answer."""
         keys = list(keys)

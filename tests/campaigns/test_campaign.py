@@ -14,6 +14,7 @@ import pytest
 
 import jmlv
 from jmlv.campaigns import (
+    Answer,
     CallQuestion,
     Campaign,
     Futures,
@@ -21,6 +22,7 @@ from jmlv.campaigns import (
     Held,
     InProcess,
     Network,
+    Store,
     Table,
     VerifyQuestion,
     summary,
@@ -109,6 +111,24 @@ def test_what_another_writer_answers_is_not_asked_again(tmp_path, monkeypatch):
     next(mine)
     assert len(list(Campaign(squares(4), tmp_path).run())) == 3
     assert list(mine) == [] and len(records(tmp_path)) == 4
+
+
+def test_what_another_writer_is_at_is_waited_for(tmp_path):
+    """While it is alive; what it began and left is asked."""
+    left, taken = squares(2), []
+    other = Store(tmp_path)
+    with other.writing():
+        other.started(left[0].key, "other")
+        run = Campaign(left, tmp_path).run()
+        taken.append(next(run).question.key)
+        assert taken == [left[1].key]
+        other.answered(left[0].key, Answer({"square": -1}), {"kind": "call"})
+        other.started(left[1].key, "other")
+    assert list(run) == []
+    third = squares(3)[2]
+    with other.writing():
+        other.started(third.key, "other")
+    assert [row.values["square"] for row in Campaign([third], tmp_path).run()] == [4]
 
 
 def test_ctrl_c_keeps_what_is_written_and_nothing_half_done(tmp_path):
