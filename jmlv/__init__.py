@@ -76,10 +76,15 @@ from jmlv.properties import (
 )
 from jmlv.regions import Box, LayeredNeighborhood, Layers, Region
 from jmlv.smoothing import (
+    LayeredNoise,
+    NoiseSearch,
+    Smoothed,
+    SmoothedNeighborhood,
     attack_smoothed,
     certified_intersection_size,
     certified_metrics,
     certified_radius,
+    grow_smoothed,
     jia_certified_intersection_size,
     predict,
     probability_bounds,

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
     from jmlv.neighborhoods.grown import GrownNeighborhood
     from jmlv.neighborhoods.relations import RelationMatrix
+    from jmlv.smoothing.layered import SmoothedNeighborhood
 
 PERTURBED, TARGET = "tab:red", "tab:cyan"
 
 
 def heatmap(
-    result: GrownNeighborhood,
+    result: GrownNeighborhood | SmoothedNeighborhood,
     *,
     target: Bool[np.ndarray, "height width"] | None = None,
     title: str | None = None,
@@ -30,9 +31,9 @@ def heatmap(
     layers, which the network never reads, are hatched.
 
     Args:
-        result: what :func:`jmlv.grow` returned.
+        result: what :func:`jmlv.grow` or :func:`jmlv.grow_smoothed` returned.
         target: pixels of the object whose label is kept.
-        title: by default strategy, size and who certified it.
+        title: by default strategy, size and what is claimed.
 
     Returns:
         A matplotlib figure; ``figure.savefig(path)`` writes it.
@@ -54,7 +55,7 @@ def heatmap(
 
 
 def heatmaps(
-    results: Mapping[str, GrownNeighborhood],
+    results: Mapping[str, GrownNeighborhood | SmoothedNeighborhood],
     *,
     target: Bool[np.ndarray, "height width"] | None = None,
     title: str = "",
@@ -137,15 +138,12 @@ def _draw_profiles(axes: Axes, result: RelationMatrix):
     return drawn
 
 
-def describe(result: GrownNeighborhood) -> str:
-    """One line: strategy, size, verdict and who proved it."""
-    return (
-        f"{result.strategy}: size {result.size:.2f}, "
-        f"{result.verdict.status.name} by {result.certified_by}"
-    )
+def describe(result: GrownNeighborhood | SmoothedNeighborhood) -> str:
+    """One line: strategy, size and what is claimed, by whom."""
+    return f"{result.strategy}: size {result.size:.2f}, {result.claim}"
 
 
-def draw_epsilon(axes: Axes, result: GrownNeighborhood):
+def draw_epsilon(axes: Axes, result: GrownNeighborhood | SmoothedNeighborhood):
     """Draws the map of epsilons, on a square-root scale; returns the image, for a colour bar."""
     from matplotlib.colors import PowerNorm
 

@@ -1,5 +1,6 @@
 """Layered neighbourhoods: growing the largest one that is provably robust."""
 
+from jmlv.neighborhoods.arguments import Weights, weights_of
 from jmlv.neighborhoods.grow import grow
 from jmlv.neighborhoods.grow_many import grow_many
 from jmlv.neighborhoods.grown import GrownNeighborhood
@@ -8,6 +9,7 @@ from jmlv.neighborhoods.optimum import SizeUpperBound, size_upper_bound
 from jmlv.neighborhoods.relations import (
     LabelDependence,
     Objects,
+    PairGrower,
     RelationMatrix,
     label_dependence,
     relation_matrix,

@@ -75,6 +75,11 @@ class GrownNeighborhood:
         return self.verdict.method
 
     @property
+    def claim(self) -> str:
+        """What may be said of it: the verdict and its oracle."""
+        return f"{self.verdict.status.name} by {self.certified_by}"
+
+    @property
     def complete_queries(self) -> int:
         """How many candidates a complete oracle was asked."""
         return sum(count for kind, count in self.queries.items() if "MILP" in kind)
@@ -107,6 +112,6 @@ class GrownNeighborhood:
 
     def __repr__(self) -> str:
         return (
-            f"GrownNeighborhood(size={self.size:.4g}, {self.verdict.status.name} by "
-            f"{self.certified_by}, {sum(self.queries.values())} queries, {self.seconds:.1f} s)"
+            f"GrownNeighborhood(size={self.size:.4g}, {self.claim}, "
+            f"{sum(self.queries.values())} queries, {self.seconds:.1f} s)"
         )

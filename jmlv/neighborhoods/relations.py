@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -12,7 +13,6 @@ from jaxtyping import Array, Bool, Float, Int
 from jmlv.bounds import CROWN, BoundMethod
 from jmlv.graph import Classifier
 from jmlv.neighborhoods.grow import Weights, grow
-from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.oracles import Query
 from jmlv.progress import NoProgress, Progress
@@ -52,6 +52,45 @@ class Objects:
         return len(self.labels)
 
 
+class PairNeighborhood(Protocol):
+    """What relations read of a certified neighbourhood, whatever certified it."""
+
+    epsilon: Float[np.ndarray, " layer"]
+    size: float
+    size_without_free: float
+    certified_by: str
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+class PairGrower(abc.ABC):
+    """How the neighbourhood of one pair of objects is grown, where it is not by proof."""
+
+    @abc.abstractmethod
+    def grow(
+        self,
+        f: Classifier,
+        x: Float[np.ndarray, "height width channel"],
+        layers: Layers,
+        label: int,
+        objects: int,
+        number: int,
+        *,
+        weights: Weights | None,
+        budget: float | None,
+    ) -> PairNeighborhood | None:
+        """The neighbourhood, or None where the label seems not to be predicted at ``x`` itself.
+
+        Args:
+            f, x: the network and the image.
+            layers: around the perturbed object.
+            label: of the target.
+            objects: how many the image has.
+            number: of the pair, different for every pair of the image.
+            weights, budget: as for :func:`jmlv.grow`.
+        """
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class RelationMatrix:
     """The largest certified neighbourhood for every ordered pair of objects of one image.
@@ -60,12 +99,13 @@ class RelationMatrix:
         x: the image (height, width, channel).
         objects: its objects.
         grown: ``grown[i][j]`` changes object ``i`` and keeps what was asked of object ``j``'s
-            label; None on the diagonal, and where the property does not hold at ``x`` itself.
+            label; None on the diagonal, and where the property does not hold at ``x`` itself (for a
+            smoothed classifier, where it seems not to).
     """
 
     x: Float[np.ndarray, "height width channel"]
     objects: Objects
-    grown: tuple[tuple[GrownNeighborhood | None, ...], ...]
+    grown: tuple[tuple[PairNeighborhood | None, ...], ...]
 
     HEADER = ("perturbed", "label", "target", "kept label", "size", "without free", "certified by")
     """Names of the columns of :meth:`rows`."""
@@ -87,7 +127,7 @@ class RelationMatrix:
             raise ValueError(f"perturbed, target: nothing was grown for {(perturbed, target)}.")
         return np.asarray(grown.epsilon)
 
-    def pairs(self) -> Iterator[tuple[int, int, GrownNeighborhood | None]]:
+    def pairs(self) -> Iterator[tuple[int, int, PairNeighborhood | None]]:
         """Every ordered pair of different objects."""
         for i, j in _pairs(len(self.objects)):
             yield i, j, self.grown[i][j]
@@ -154,6 +194,7 @@ def relation_matrix(
     weights: Weights | None = None,
     budget: float | None = 60.0,
     bound: BoundMethod = CROWN(),
+    by: PairGrower | None = None,
     progress: Progress = NoProgress(),
 ) -> RelationMatrix:
     """Grows a neighbourhood for every ordered pair of objects (perturbed, target) of an image.
@@ -168,11 +209,14 @@ def relation_matrix(
         weights: as for :func:`jmlv.grow`.
         budget: seconds for each pair.
         bound: the certificate of the search.
+        by: ``jmlv.Smoothed(...)`` certifies by smoothing, for networks and images of any size; nothing is
+            proven then. It says what must hold, so that ``property``, ``strategy`` and ``bound`` are
+            left out.
         progress: shows the pairs done.
 
     Raises:
         UnsupportedOperation: ``f`` has operations without a sound rule.
-        ValueError: arguments do not fit together.
+        TypeError, ValueError: arguments do not fit together.
 
     >>> import jax.numpy as jnp, numpy as np, jmlv
     >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], x[:, 0, 1, 0] - 2 * x[:, 0, 0, 0], 0 * x[:, 0, 0, 0]], -1)
@@ -185,25 +229,44 @@ def relation_matrix(
     require_image(x, "x")
     x = np.asarray(x, np.float32)
     _require_objects(objects, x)
+    if by is None:
+        by = _Proved.of(f, x, objects, property, strategy, bound)
+    elif not isinstance(by, PairGrower):
+        raise TypeError(f"by: expected jmlv.Smoothed(...), got {type(by).__name__}.")
+    elif property is not None or strategy is not None or bound != CROWN():
+        raise ValueError("property, strategy, bound: not beside 'by'; it says what must hold.")
     count = len(objects)
-    property = (lambda label: InTopK(label, count)) if property is None else property
-    properties = [property(label) for label in objects.labels]
-    holds = [_holds(f, x, one) for one in properties]
     layers = [Layers.around(mask) for mask in objects.masks]
-    grown: list[list[GrownNeighborhood | None]] = [[None] * count for _ in range(count)]
-    for i, j in progress.wrap(_pairs(count), "relations"):
-        if holds[j]:
-            grown[i][j] = grow(
-                f,
-                x,
-                layers[i],
-                properties[j],
-                strategy,
-                weights=weights,
-                budget=budget,
-                bound=bound,
-            )
+    grown: list[list[PairNeighborhood | None]] = [[None] * count for _ in range(count)]
+    pairs = list(enumerate(_pairs(count)))
+    for number, (i, j) in progress.wrap(pairs, "relations"):
+        grown[i][j] = by.grow(
+            f, x, layers[i], objects.labels[j], count, number, weights=weights, budget=budget
+        )
     return RelationMatrix(x, objects, tuple(map(tuple, grown)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Proved(PairGrower):
+    """By :func:`jmlv.grow`, where what is asked holds at the image itself."""
+
+    property: Callable[[int], Property]
+    strategy: Strategy | None
+    bound: BoundMethod
+    holding: frozenset[int]
+
+    @staticmethod
+    def of(f, x, objects, property, strategy, bound) -> _Proved:
+        count = len(objects)
+        property = (lambda label: InTopK(label, count)) if property is None else property
+        holding = {label for label in objects.labels if _holds(f, x, property(label))}
+        return _Proved(property, strategy, bound, frozenset(holding))
+
+    def grow(self, f, x, layers, label, objects, number, *, weights, budget):
+        if label not in self.holding:
+            return None
+        options = {"weights": weights, "budget": budget, "bound": self.bound}
+        return grow(f, x, layers, self.property(label), self.strategy, **options)
 
 
 def label_dependence(results: Iterable[RelationMatrix]) -> LabelDependence:
@@ -236,7 +299,7 @@ def _pairs(count: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(count) for j in range(count) if i != j]
 
 
-def _cells(grown: GrownNeighborhood | None) -> tuple[float, float, str]:
+def _cells(grown: PairNeighborhood | None) -> tuple[float, float, str]:
     if grown is None:
         return float("nan"), float("nan"), "does not hold at x"
     return grown.size, grown.size_without_free, grown.certified_by

@@ -2,6 +2,15 @@
 
 from jmlv.smoothing.attack import attack_smoothed
 from jmlv.smoothing.jia import jia_certified_intersection_size
+from jmlv.smoothing.layered import (
+    Moments,
+    NoiseSearch,
+    Smoothed,
+    SmoothedNeighborhood,
+    SoftTopK,
+    StraightThrough,
+    grow_smoothed,
+)
 from jmlv.smoothing.metrics import CertifiedMetrics, certified_metrics
 from jmlv.smoothing.multiguard import certified_intersection_size, certified_radius
 from jmlv.smoothing.noise import LayeredNoise

@@ -93,7 +93,7 @@ class LayeredNoise:
     >>> noise = LayeredNoise(layers, [0.5, 0.25, 0.0])
     >>> noise.distance(np.float32([[[1.5], [1.0], [0.0]]]))
     5.0
-    >>> noise.largest_box(radius=1.0, weights=np.ones(3)).round(3)
+    >>> noise.largest_box(radius=1.0, weights=np.ones(3), shape=(1, 3, 1)).round(3)
     array([0.447, 0.112, 0.   ], dtype=float32)
     """
 
@@ -118,23 +118,22 @@ class LayeredNoise:
         sigma.setflags(write=False)
         object.__setattr__(self, "sigma", sigma)
 
-    def scale(self, shape: tuple[int, ...]) -> Float[np.ndarray, "height width 1"]:
-        """The standard deviation of every pixel of an image of that shape.
+    def scale(self, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+        """The standard deviation of every entry of an input, of a shape that broadcasts to its own.
 
         Raises:
-            ValueError: the image has another height or width than the layers.
+            ValueError: the layers are those of inputs of another shape.
         """
-        if len(shape) != 3 or shape[:2] != self.layers.shape:
-            raise ValueError(
-                f"sigma: its layers are those of an image {self.layers.shape}, x has shape {shape}."
-            )
-        return self.sigma[np.asarray(self.layers.index)][..., None]
+        self.layers.require_fits(shape)
+        return self.sigma[np.asarray(self.layers.places)]
 
-    def entries(self, channels: int = 1) -> Int[np.ndarray, " layer"]:
-        """How many numbers of an image each layer has, $n_d$."""
-        return self.layers.counts() * channels
+    def entries(self, shape: tuple[int, ...]) -> Int[np.ndarray, " layer"]:
+        """How many numbers of an input each layer has, $n_d$: pixels times channels."""
+        self.layers.require_fits(shape)
+        places = np.broadcast_to(np.asarray(self.layers.places), shape)
+        return np.bincount(places.ravel(), minlength=self.layers.count)
 
-    def distance(self, change: Float[Array, "height width channel"]) -> float:
+    def distance(self, change: Float[Array, "*shape"]) -> float:
         """The length of a change in standard deviations; ``inf`` where a layer without noise changes.
 
         It is at most ``R`` iff the change lies in the ellipsoid.
@@ -146,24 +145,24 @@ class LayeredNoise:
         white = np.divide(change, scale, out=np.zeros_like(change), where=scale > 0)
         return float(np.sqrt(np.sum(white**2)))
 
-    def box_distance(self, epsilon: Float[np.ndarray, " layer"], channels: int = 1) -> float:
+    def box_distance(self, epsilon: Float[np.ndarray, " layer"], shape: tuple[int, ...]) -> float:
         """The distance of the corners of a layered box: it lies in the ellipsoid iff at most ``R``."""
         epsilon, sigma = np.asarray(epsilon, np.float64), self.sigma.astype(np.float64)
-        entries = self.entries(channels)
+        entries = self.entries(shape)
         if np.any((epsilon > 0) & (sigma == 0) & (entries > 0)):
             return math.inf
         white = np.divide(epsilon, sigma, out=np.zeros_like(epsilon), where=sigma > 0)
         return float(np.sqrt(np.sum(entries * white**2)))
 
-    def layer_radii(self, radius: float, channels: int = 1) -> Float[np.ndarray, " layer"]:
+    def layer_radii(self, radius: float, shape: tuple[int, ...]) -> Float[np.ndarray, " layer"]:
         """By how much each layer alone may change in l2; never above what [0, 1] has room for."""
         radius = float(require_radius(radius)) if math.isfinite(radius) else math.inf
         with np.errstate(invalid="ignore"):  # without noise 0 * inf
             alone = np.nan_to_num(radius * self.sigma.astype(np.float64), posinf=math.inf)
-        return np.minimum(alone, np.sqrt(self.entries(channels)))
+        return np.minimum(alone, np.sqrt(self.entries(shape)))
 
     def largest_box(
-        self, radius: float, weights: Float[np.ndarray, " layer"], channels: int = 1
+        self, radius: float, weights: Float[np.ndarray, " layer"], shape: tuple[int, ...]
     ) -> Float[np.ndarray, " layer"]:
         """The epsilons of largest ``weights @ epsilon``, none above 1, whose box is in the ellipsoid.
 
@@ -172,7 +171,7 @@ class LayeredNoise:
         Args:
             radius: ``R``; ``inf`` where nothing can break what is certified.
             weights: (layer,) not negative.
-            channels: of the image.
+            shape: of the image.
 
         Raises:
             ValueError: the radius is negative, or there is not one weight for each layer.
@@ -182,11 +181,11 @@ class LayeredNoise:
         weights = np.asarray(weights, np.float64)
         if weights.shape != self.sigma.shape:
             raise ValueError(f"weights: expected {self.sigma.shape}, got shape {weights.shape}.")
-        entries, variance = self.entries(channels), self.sigma.astype(np.float64) ** 2
+        entries, variance = self.entries(shape), self.sigma.astype(np.float64) ** 2
         ideal = _filled(radius**2, weights, entries, variance)
         inside = np.maximum(ideal * (1 - INWARD) - FLOAT32_STEP, 0.0)
         epsilon = np.where(ideal >= 1, 1.0, inside).astype(np.float32)
-        while self.box_distance(epsilon, channels) > radius:  # a box of ones, rounded outward
+        while self.box_distance(epsilon, shape) > radius:  # a box of ones, rounded outward
             epsilon = epsilon * np.float32(1 - INWARD)
         return epsilon
 

@@ -74,8 +74,11 @@ def test_a_layer_without_noise_is_passed_on_as_it_is():
     assert sample_counts(f, X, sigma=still, n=100, k_prime=1, key=KEY).tolist() == [100, 0]
     change = np.where(kept[..., None], np.float32(1e-6), 0) * np.ones(2, np.float32)
     assert still.distance(change) == np.inf
-    assert still.box_distance([0.1, 1e-9, 0.1]) == np.inf
-    assert still.largest_box(3.0, np.ones(3))[1] == 0 and still.layer_radii(3.0)[1] == 0
+    assert still.box_distance([0.1, 1e-9, 0.1], X.shape) == np.inf
+    assert (
+        still.largest_box(3.0, np.ones(3), X.shape)[1] == 0
+        and still.layer_radii(3.0, X.shape)[1] == 0
+    )
 
 
 def test_no_change_in_the_ellipsoid_breaks_what_is_certified_and_one_on_its_border_does():
@@ -100,7 +103,7 @@ def test_no_change_in_the_ellipsoid_breaks_what_is_certified_and_one_on_its_bord
         worst = -radius * scale * (slope * scale) / spread
         assert noise.distance(worst) == pytest.approx(radius)
         assert margin + np.sum(slope * 1.001 * worst) < 0
-        box = noise.largest_box(radius, weights, channels=2)
+        box = noise.largest_box(radius, weights, shape=(4, 5, 2))
         corner = np.asarray(noise.layers.spread(box)) * -np.sign(slope)
         assert noise.distance(corner) <= radius and margin + np.sum(slope * corner) >= 0
         certified += box.sum() > 0
@@ -131,8 +134,8 @@ def test_the_largest_box_is_inside_touches_and_none_is_larger():
         noise = random_noise(rng)
         weights = rng.random(noise.layers.count) * (rng.random(noise.layers.count) < 0.8)
         radius = np.exp(rng.normal(1, 1.5))
-        box = noise.largest_box(radius, weights, channels=3)
-        length = noise.box_distance(box, channels=3)
+        box = noise.largest_box(radius, weights, shape=(4, 5, 3))
+        length = noise.box_distance(box, shape=(4, 5, 3))
         assert length <= radius and box.min() >= 0 and box.max() <= 1
         if not np.any((noise.sigma > 0) & (weights > 0)):
             assert not box.any()
@@ -144,7 +147,7 @@ def test_the_largest_box_is_inside_touches_and_none_is_larger():
         directions = rng.random((200, noise.layers.count)) ** 3 * (noise.sigma > 0)
         others = np.concatenate([directions, box * (1 + 0.1 * rng.normal(size=(200, len(box))))])
         others = np.clip(others, 0, 1)
-        lengths = np.array([noise.box_distance(e, channels=3) for e in others])
+        lengths = np.array([noise.box_distance(e, shape=(4, 5, 3)) for e in others])
         others *= np.minimum(1, radius / np.maximum(lengths, 1e-12))[:, None]
         assert (others @ weights).max() <= box @ weights * (1 + 1e-5) + 1e-5
     assert capped > 5 and free > 5
@@ -152,12 +155,12 @@ def test_the_largest_box_is_inside_touches_and_none_is_larger():
 
 def test_without_the_cap_the_box_has_its_closed_form():
     weights, radius = np.array([1.0, 2.0, 0.5]), 0.3
-    entries, variance = NOISE.entries(2), SIGMA.astype(float) ** 2
+    entries, variance = NOISE.entries(X.shape), SIGMA.astype(float) ** 2
     expected = weights * variance / entries
     expected *= radius / np.sqrt(np.sum(weights**2 * variance / entries))
-    np.testing.assert_allclose(NOISE.largest_box(radius, weights, 2), expected, rtol=1e-4)
+    np.testing.assert_allclose(NOISE.largest_box(radius, weights, X.shape), expected, rtol=1e-4)
     size = radius * np.sqrt(np.sum(weights**2 * variance / entries))
-    assert weights @ NOISE.largest_box(radius, weights, 2) == pytest.approx(size, rel=1e-4)
+    assert weights @ NOISE.largest_box(radius, weights, X.shape) == pytest.approx(size, rel=1e-4)
 
 
 def test_the_box_of_float32_is_inside():
@@ -165,17 +168,17 @@ def test_the_box_of_float32_is_inside():
     for _ in range(50):
         noise, x = random_noise(rng), rng.random((4, 5, 2), np.float32)
         radius = np.exp(rng.normal(0, 2))
-        epsilon = noise.largest_box(radius, np.ones(noise.layers.count), channels=2)
+        epsilon = noise.largest_box(radius, np.ones(noise.layers.count), shape=(4, 5, 2))
         region = jmlv.LayeredNeighborhood(x, noise.layers, epsilon)
         lower, upper = (np.asarray(side, np.float64) for side in (region.lower, region.upper))
         assert noise.distance(np.maximum(upper - x, x - lower)) <= radius
 
 
 def test_nothing_to_certify_and_nothing_to_lose():
-    assert not NOISE.largest_box(0.0, np.ones(3)).any()
-    assert NOISE.largest_box(np.inf, np.ones(3)).tolist() == [1, 1, 1]
-    np.testing.assert_allclose(NOISE.layer_radii(np.inf, 2), np.sqrt(NOISE.entries(2)))
-    np.testing.assert_allclose(NOISE.layer_radii(0.5), 0.5 * SIGMA, rtol=1e-6)
+    assert not NOISE.largest_box(0.0, np.ones(3), X.shape).any()
+    assert NOISE.largest_box(np.inf, np.ones(3), X.shape).tolist() == [1, 1, 1]
+    np.testing.assert_allclose(NOISE.layer_radii(np.inf, X.shape), np.sqrt(NOISE.entries(X.shape)))
+    np.testing.assert_allclose(NOISE.layer_radii(0.5, X.shape), 0.5 * SIGMA, rtol=1e-6)
 
 
 def test_an_attack_stays_in_the_ellipsoid_and_is_a_real_one():
@@ -225,14 +228,14 @@ def test_values_compare_and_print():
         (lambda: LayeredNoise(LAYERS, [0.5, np.nan, 1]), ValueError, "sigma: expected finite"),
         (lambda: LayeredNoise(LAYERS, [0.5, np.inf, 1]), ValueError, "sigma: expected finite"),
         (lambda: LayeredNoise(LAYERS, 0.0), ValueError, "sigma: every layer"),
-        (lambda: NOISE.scale((4, 4, 1)), ValueError, "sigma: its layers are"),
-        (lambda: NOISE.largest_box(-1.0, np.ones(3)), ValueError, "radius: expected"),
-        (lambda: NOISE.largest_box(np.nan, np.ones(3)), ValueError, "radius: expected"),
-        (lambda: NOISE.largest_box(1.0, np.ones(2)), ValueError, "weights: expected"),
+        (lambda: NOISE.scale((4, 4, 1)), ValueError, "layers: made for"),
+        (lambda: NOISE.largest_box(-1.0, np.ones(3), X.shape), ValueError, "radius: expected"),
+        (lambda: NOISE.largest_box(np.nan, np.ones(3), X.shape), ValueError, "radius: expected"),
+        (lambda: NOISE.largest_box(1.0, np.ones(2), X.shape), ValueError, "weights: expected"),
         (
             lambda: sample_counts(scores, X[:2], sigma=NOISE, n=9, k_prime=1, key=KEY),
             ValueError,
-            "sigma: its layers are",
+            "layers: made for",
         ),
     ],
 )
