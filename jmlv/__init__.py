@@ -23,6 +23,7 @@ from jmlv.attacks import (
     attack,
 )
 from jmlv.bounds import CROWN, CROWNIBP, IBP, AlphaCROWN, JointBounds, MarginBounds, bound
+from jmlv.bounds.rounding import Float32
 from jmlv.certificate import Certificate
 from jmlv.compilation import keep_compiled
 from jmlv.errors import DamagedFile, UnsupportedOperation

@@ -412,6 +412,42 @@ class AtLeast(Property):
         return at_least(self.count, _trees(self.parts, label_count))
 
 
+@dataclasses.dataclass(frozen=True)
+class WithSlack(Property):
+    """The part holds with something to spare: each of its rows counts as that much smaller.
+
+    Args:
+        part: a property.
+        slack: what is taken off each row of the part, in the order of :meth:`Property.rows`.
+
+    >>> import jax.numpy as jnp, jmlv
+    >>> print(WithSlack(jmlv.AboveThreshold(0), (0.25,)).margin(jnp.array([1.0, 3.0])))
+    0.75
+    """
+
+    part: Property
+    slack: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slack", tuple(map(float, self.slack)))
+        if not np.isfinite(self.slack).all() or min(self.slack, default=0.0) < 0:
+            raise ValueError(
+                f"slack: expected finite numbers that are at least 0, got {self.slack}."
+            )
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return self.part.labels
+
+    def tree(self, label_count: int) -> Tree:
+        tree = self.part.tree(label_count)
+        if len(leaves(tree)) != len(self.slack):
+            raise ValueError(
+                f"slack: {len(leaves(tree))} rows need as many, got {len(self.slack)}."
+            )
+        return _lowered(tree, iter(self.slack))
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Not(Property):
     """The part fails, and by more than a tie; margin = minus the part's. Written ``~a``.
@@ -441,6 +477,12 @@ class Not(Property):
 def leaves(tree: Tree) -> list[Row]:
     """The rows of a tree, left to right."""
     return [tree] if isinstance(tree, Row) else list(_descend(tree))
+
+
+def _lowered(tree: Tree, slack: Iterator[float]) -> Tree:
+    if isinstance(tree, Row):
+        return dataclasses.replace(tree, offset=tree.offset - next(slack))
+    return KthSmallest(tree.k, tuple(_lowered(child, slack) for child in tree.children))
 
 
 def _skeleton(tree: Tree) -> Tree:

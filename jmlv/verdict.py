@@ -12,6 +12,9 @@ import numpy as np
 
 from jmlv.certificate import Certificate
 
+REAL_VALUED = "the real-valued network"
+"""What a verdict is about where nothing else was asked for."""
+
 
 class Status(enum.Enum):
     """The three answers. The method that found one is in ``Verdict.stats``, never here."""
@@ -33,6 +36,7 @@ class Verdict:
             breaks the property, replayed in float64 and on the deployed float32 path.
         reason: one sentence on why this status.
         stats: ``method`` (which oracle decided), ``queries`` by oracle, ``seconds``, and more.
+        about: which network a ROBUST is about: the real-valued one, or the deployed one.
         certificate: where it was asked for and found, what :mod:`jmlv_check` can replay.
     """
 
@@ -42,6 +46,7 @@ class Verdict:
     witness: np.ndarray | None = None
     reason: str = ""
     stats: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    about: str = REAL_VALUED
     certificate: Certificate | None = None
 
     def __post_init__(self) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from jmlv.bounds.rounding import Float32
 from jmlv.graph import Classifier
 from jmlv.oracles.answers import answer
 from jmlv.oracles.aside import run_until
 from jmlv.oracles.cascade import Cascade
 from jmlv.oracles.certify import certified
 from jmlv.oracles.deadline import Deadline, TimeUp
+from jmlv.oracles.deployed import verify_deployed
 from jmlv.oracles.oracle import Oracle, Query
 from jmlv.properties import Property
 from jmlv.regions import Region
@@ -24,6 +26,7 @@ def verify(
     *,
     budget: float | None = 60.0,
     certify: bool = False,
+    deployed: Float32 | None = None,
 ) -> Verdict:
     """Decides whether a property holds everywhere in a region.
 
@@ -39,6 +42,8 @@ def verify(
         certify: look, in what is left of the budget, for a certificate of the answer that
             :mod:`jmlv_check` can replay: ``Verdict.certificate``, None where none was found
             (``stats["certificate"]`` then says why).
+        deployed: prove the property of the network as it is evaluated in this precision, whatever
+            the order of its sums; by default of the real-valued one. ``Verdict.about`` says which.
 
     Returns:
         A verdict: ``ROBUST`` with a proven bound, ``NOT_ROBUST`` with a replayed witness, else
@@ -61,7 +66,11 @@ def verify(
     except TimeUp as late:
         stats = {"method": "", "seconds": deadline.elapsed}
         return Verdict(Status.UNKNOWN, reason=f"reading the network: {late}", stats=stats)
-    verdict = ask(query, Cascade() if oracle is None else oracle, deadline)
+    oracle = Cascade() if oracle is None else oracle
+    if deployed is None:
+        verdict = ask(query, oracle, deadline)
+    else:
+        query, verdict = verify_deployed(query, deployed, lambda q: ask(q, oracle, deadline))
     return certified(query, verdict, deadline) if certify else verdict
 
 

@@ -1,0 +1,76 @@
+"""Verdicts that survive rounding: about the network as deployed, in any order of summation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jmlv.bounds.method import Interval
+from jmlv.bounds.rounding import Float32, rounding_errors
+from jmlv.graph import Graph
+from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.numerics import as_float64, certificate_precision
+from jmlv.oracles.oracle import Evidence, Query, judge
+from jmlv.properties import WithSlack
+from jmlv.verdict import Status, Verdict
+
+
+def verify_deployed(
+    query: Query, deployed: Float32, ask: Callable[[Query], Verdict]
+) -> tuple[Query, Verdict]:
+    """Asks for the property with the rounding errors to spare, and says what that is about.
+
+    A row ``c . F + d`` of the deployed scores is off by at most ``|c| . e``
+    (:mod:`jmlv.bounds.rounding`). So where the real-valued network keeps the property with as much
+    taken off every row, the deployed one keeps it. A point where it does not is a witness only if it
+    breaks the property itself.
+
+    Args:
+        query: about the property itself.
+        deployed: the precision.
+        ask: for the verdict on a query.
+
+    Returns:
+        What was asked, and the verdict on ``query``.
+
+    Raises:
+        UnsupportedOperation: an operation of the network has no stated accuracy.
+    """
+    slack = row_errors(query, deployed)
+    if not np.isfinite(slack).all():
+        reason = f"a sum may overflow in {deployed}"
+        return query, Verdict(Status.UNKNOWN, reason=reason, about=str(deployed))
+    stricter = query.about(WithSlack(query.property, tuple(slack)))
+    verdict = ask(stricter)
+    errors = float(slack.max(initial=0.0))
+    stats = {**verdict.stats, "rounding": errors}
+    found = judge(
+        query, Evidence(verdict.lower, verdict.witness, verdict.reason, stats), verdict.method
+    )
+    found = dataclasses.replace(found, about=str(deployed))
+    if verdict.status is Status.ROBUST:
+        return stricter, found
+    if found.status is Status.ROBUST:  # the real-valued network is: that is not what was asked
+        found = dataclasses.replace(found, status=Status.UNKNOWN)
+    if verdict.status is Status.NOT_ROBUST and found.status is Status.UNKNOWN:
+        reason = f"a point's margin, {found.upper:.3g}, is within the rounding errors, {errors:.3g}"
+        found = dataclasses.replace(found, reason=reason)
+    return query, found
+
+
+def row_errors(query: Query, deployed: Float32) -> Float[np.ndarray, " row"]:
+    """How far each row of the property, of the deployed scores, can be from the real-valued one."""
+    with certificate_precision():
+        box = (jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
+        errors = _errors(deployed, fuse_relu_max_pool(query.graph64), Interval(*box))
+    coefficients, _ = query.property.rows(query.label_count)
+    return np.abs(coefficients) @ np.asarray(errors[0], np.float64) * (1 + 1e-9)
+
+
+def _errors(deployed: Float32, graph: Graph, box: Interval) -> Float[Array, "1 label"]:
+    return jax.jit(lambda graph, box: rounding_errors(graph, box, deployed))(graph, box)
