@@ -82,6 +82,17 @@ def _require_sum(counts: np.ndarray, n: int, k_prime: int) -> None:
         )
 
 
+def require_same_sums(counts: Int[np.ndarray, "*image label"], n: int) -> None:
+    """Every image's counts sum to ``n`` times one and the same number of labels, whatever that is."""
+    sums = np.atleast_1d(counts.sum(axis=-1))
+    wrong = (sums % n != 0) | (sums != sums[:1]) | (sums == 0)
+    if wrong.any():
+        raise ValueError(
+            f"counts: every image must sum to n * k_prime, a multiple of n = {n}, the same for all; "
+            f"got {sums[wrong][0]}. Samples are missing: pass every label's count, and their n."
+        )
+
+
 def multi_hot(labels: Labels, shape: tuple[int, ...]) -> Bool[np.ndarray, "*image label"]:
     """The true labels as booleans of the counts' shape, at least one true in each row.
 

@@ -14,6 +14,7 @@ from jmlv.smoothing.arguments import (
     require_alpha,
     require_count,
     require_counts,
+    require_same_sums,
 )
 
 OUTWARD = 1e-12
@@ -51,13 +52,14 @@ def probability_bounds(
 
     Args:
         counts: how often each label was in the top k', of one image or several.
-        n: number of noisy inputs (counts of an image sum to ``n * k_prime``).
+        n: number of noisy inputs; the counts of each image sum to ``n * k_prime``.
         labels: the true labels, as numbers or multi-hot booleans.
         alpha: probability, for each image, that some bound fails; inside (0, 1).
 
     Raises:
-        ValueError: a count is above ``n``, a label set is empty or repeats a label, ``alpha`` is
-            not inside (0, 1).
+        ValueError: a count is above ``n``, the counts of an image do not sum to a multiple of ``n``
+            (samples are missing) or images differ in it, a label set is empty or repeats a label,
+            ``alpha`` is not inside (0, 1).
 
     Source: Jia, Qu and Gong, *MultiGuard*, NeurIPS 2022, Section 3.3, Eq. 9 and (corrected) 10.
 
@@ -67,6 +69,7 @@ def probability_bounds(
     """
     n, alpha = require_count("n", n), require_alpha(alpha)
     counts = require_counts(counts, n)
+    require_same_sums(counts, n)
     hot = multi_hot(labels, counts.shape)
     share = alpha / counts.shape[-1]
     return ProbabilityBounds(

@@ -54,8 +54,9 @@ def sample_counts(
 
     Each noisy input has its own key, so the counts depend on ``key`` alone: not on ``batch_size``,
     nor on how many devices the batch is spread over, nor on interruptions. Equal scores count for
-    the label of the lower number. Noisy inputs are not clipped to [0, 1]; a classifier that wants
-    them clipped does so itself, and the certificate holds for that classifier.
+    the label of the lower number, zeros of either sign among them. Noisy inputs are not clipped to
+    [0, 1]; a classifier that wants them clipped does so itself, and the certificate holds for that
+    classifier.
 
     Args:
         f: maps a batch of inputs to raw scores (batch, label); a function or a Flax NNX module.
@@ -141,7 +142,7 @@ class _Sampler:
         with jax.default_matmul_precision("highest"):
             return _count(
                 self.network, self.weights, self.x, self.sigma, self.key, indices, stop,
-                k_prime=self.k_prime, near=NEAR_TIE if len(indices) > 1 else -1.0,
+                k_prime=self.k_prime, near=NEAR_TIE,
             )  # fmt: skip
 
     def count_alone(self, index: int) -> np.ndarray:
@@ -232,11 +233,12 @@ def _count(
     keys = jax.vmap(partial(jax.random.fold_in, key))(indices)
     noise = jax.vmap(lambda k: jax.random.normal(k, x.shape, jnp.float32))(keys)
     scores = scores_of(network, weights, x + sigma * noise)
+    scores = jnp.where(scores == 0, 0.0, scores)  # to top_k, -0.0 is less than 0.0
     used = indices < stop
     broken = used & ~jnp.isfinite(scores).all(axis=1)
     top, chosen = jax.lax.top_k(scores, min(k_prime + 1, scores.shape[1]))
     unclear = jnp.zeros_like(used)
-    if k_prime < scores.shape[1]:
+    if k_prime < scores.shape[1] and len(indices) > 1:  # alone, every sample is decided
         gap = top[:, k_prime - 1] - top[:, k_prime]
         unclear = used & ~broken & (gap <= near * jnp.abs(scores).max(axis=1))
     hot = jax.nn.one_hot(chosen[:, :k_prime], scores.shape[1], dtype=jnp.int32).sum(axis=1)

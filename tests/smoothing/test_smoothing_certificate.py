@@ -255,6 +255,12 @@ def test_bounds_are_clopper_pearson_with_bonferroni():
     assert np.all(bounds.lower[[0, 2, 3]] == 0) and np.all(bounds.upper[[1, 4]] == 1)
 
 
+@pytest.mark.parametrize("counts", [[[90, 60, 49]], [[90, 60, 50], [50, 40, 10]], [[0, 0, 0]]])
+def test_bounds_of_counts_that_lack_samples_are_refused(counts):
+    with pytest.raises(ValueError, match="counts: every image must sum to n"):
+        probability_bounds(counts, 100, [[0]] * len(counts), 0.01)
+
+
 @pytest.mark.parametrize("p", [0.001, 0.01, 0.3, 0.9])
 def test_eq_10_as_printed_is_no_upper_bound(p):
     """Coverage, summed exactly over all counts: ours holds at every p, the printed one does not."""
@@ -263,8 +269,8 @@ def test_eq_10_as_printed_is_no_upper_bound(p):
     weight = stats.binom.pmf(counts, n, p)
     with np.errstate(all="ignore"):
         printed = np.nan_to_num(stats.beta.ppf(1 - alpha / labels, counts, n - counts + 1))
-    rest = np.zeros((n + 1, labels - 1), int)
-    rows = np.column_stack([counts, rest])
+    rest = np.zeros((n + 1, labels - 2), int)
+    rows = np.column_stack([counts, n - counts, rest])
     true = np.arange(labels)[None].repeat(n + 1, 0) > 0
     ours = probability_bounds(rows, n, true, alpha).upper[:, 0]
     lower = probability_bounds(rows, n, [[0]] * (n + 1), alpha).lower[:, 0]

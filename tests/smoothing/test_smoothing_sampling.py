@@ -234,6 +234,20 @@ def test_bad_input_is_named(change, message):
         sample_counts(call.pop("f"), call.pop("x"), **call)
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_ties_at_zero_and_below_go_to_the_lowest_numbers(batch_size):
+    """A network that goes silent under noise: all its scores are zero, most often."""
+    silent = lambda x: jnp.maximum(linear(x) - 2.0, 0.0)  # noqa: E731
+    counts = sample_counts(silent, X, **NOISE, batch_size=batch_size)
+    assert counts.sum() == NOISE["n"] * NOISE["k_prime"]
+    np.testing.assert_array_equal(counts, one_by_one(silent, X, **NOISE))
+    assert (np.asarray(silent(X[None] + 0.1)) == 0).mean() > 0.5
+    nothing = sample_counts(lambda x: 0 * linear(x), X, **NOISE, batch_size=batch_size)
+    assert nothing.tolist() == [100, 100, 0, 0, 0]
+    signed = lambda x: jnp.where(jnp.arange(5) < 2, -0.0, jnp.abs(0 * linear(x)))  # noqa: E731
+    assert sample_counts(signed, X, **NOISE, batch_size=batch_size).tolist() == nothing.tolist()
+
+
 def test_prediction_and_its_ties():
     counts = np.array([[5, 9, 5, 5], [1, 2, 3, 4]])
     silent = predict(counts, 2)
