@@ -34,11 +34,11 @@ import numpy as np
 from campaign import run_all
 
 from jmlv.cli.report import table
-from jmlv.cli.solve import Answer, solve
+from jmlv.cli.solve import Answer, oracle_for, solve
 from jmlv.compilation import keep_compiled
 from jmlv.interop import read_onnx
 from jmlv.interop.vnnlib import Asked, parse_vnnlib
-from jmlv.oracles import Cascade, Deadline
+from jmlv.oracles import Deadline
 
 MEANING = {"holds": "unsat", "violated": "sat", "": None}
 GRACE = 10.0
@@ -198,7 +198,7 @@ def answer(instance: Instance, seconds: float) -> dict[str, Any]:
     deadline = Deadline(seconds)
     try:
         network, asked = read_onnx(instance.network), parse_vnnlib(instance.question)
-        found = solve(network, asked, Cascade(), deadline)
+        found = solve(network, asked, oracle_for(asked), deadline)
         taken = deadline.elapsed
         witness = replayed(instance.network, network.input_name, asked, found)
         return row_of(instance, seconds, found, taken, "", witness)

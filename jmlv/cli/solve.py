@@ -12,14 +12,32 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
+from jmlv.bounds import AlphaCROWN
 from jmlv.graph import Graph
 from jmlv.interop import read_onnx
 from jmlv.interop.onnx_reader import OnnxNetwork
 from jmlv.interop.vnnlib import Asked, parse_vnnlib
 from jmlv.numerics import search_precision
-from jmlv.oracles import Cascade, Deadline, Oracle, Query, ask
+from jmlv.oracles import (
+    MILP,
+    PGD,
+    Bounds,
+    Cascade,
+    Deadline,
+    InputSplitting,
+    Oracle,
+    Query,
+    ask,
+)
+from jmlv.oracles.cascade import BY_PARTS
 from jmlv.regions import Box
 from jmlv.verdict import Status, Verdict
+
+FEW = 10
+"""Moving inputs up to which a box is split along them before anything else that takes seconds."""
+
+TABLE = Cascade((Bounds(), PGD(), InputSplitting(), Bounds(AlphaCROWN()), BY_PARTS, MILP()))
+"""The default cascade, with input splitting as early as that."""
 
 Report = Callable[[str], None]
 """Told of progress, a line at a time."""
@@ -97,6 +115,12 @@ def solve(
     return Answer("unsat" if proven else "unknown", tuple(verdicts), reason=reasons)
 
 
+def oracle_for(asked: Asked) -> Oracle:
+    """The default cascade, in the order that suits the file's boxes."""
+    moving = max(int(np.sum(box.lower < box.upper)) for box, _ in asked.specifications)
+    return TABLE if moving <= FEW else Cascade()
+
+
 def _counterexample(network: OnnxNetwork, asked: Asked, verdicts: tuple[Verdict, ...]) -> Answer:
     witness = verdicts[-1].witness
     with search_precision():
@@ -128,7 +152,7 @@ def run(arguments: argparse.Namespace) -> None:
     network = read_onnx(arguments.network)
     asked = parse_vnnlib(arguments.question)
     _say(f"{network!r}; {asked.inputs} inputs, {len(asked.specifications)} boxes")
-    answer = solve(network, asked, Cascade(), deadline, _say)
+    answer = solve(network, asked, oracle_for(asked), deadline, _say)
     _say(f"{answer.result} in {deadline.elapsed:.1f} s {answer.reason}")
     print(answer.text(), end="")
     if arguments.out is not None:
