@@ -13,19 +13,19 @@ from jaxtyping import Array, Bool, Float, Float32, Key
 
 from jmlv.attacks.decisions import Decision, Threshold
 from jmlv.attacks.goals import Aim, Goal
-from jmlv.attacks.network import scores_of, split
-from jmlv.attacks.problem import Attack, Found, Problem
-from jmlv.attacks.projection import distance, project
+from jmlv.attacks.network import Network, scores_of, split
+from jmlv.attacks.problem import Attack, Found, Problem, column
+from jmlv.attacks.projection import distance
 from jmlv.attacks.result import AttackResult
 from jmlv.graph import Classifier
 from jmlv.numerics import search_precision
 from jmlv.progress import NoProgress, Progress
-from jmlv.regions import require_image
+from jmlv.regions import IMAGES, Domain, require_input
 
 
 def attack(
     f: Classifier,
-    x: Float[Array | np.ndarray, "image height width channel"],
+    x: Float[Array | np.ndarray, "image *shape"],
     goal: Goal,
     method: Attack,
     *,
@@ -33,26 +33,30 @@ def attack(
     key: Key[Array, ""] | None = None,
     mask: Any = None,
     decision: Decision | None = None,
+    domain: Domain = IMAGES,
     progress: Progress = NoProgress(),
 ) -> AttackResult:
     """Looks for images near ``x`` that are classified as the goal says.
 
-    No image returned leaves its budget, [0, 1] or the mask, whatever the method does: the last
+    No image returned leaves its budget, its domain or the mask, whatever the method does: the last
     projection is made here (:mod:`jmlv.attacks.projection` states the rule), and success, flips and
     distances are computed from the projected float32 images.
 
     Args:
         f: any JAX function ``f(x) -> scores``, a Flax NNX module or a graph.
-        x: images in [0, 1]; taken as float32.
+        x: images in the domain, (image, height, width, channel) or any other inputs; taken as
+            float32.
         goal: what the images should be classified as.
         method: how to search.
         budgets: largest distances, in the method's norm; one batch of images is returned for each.
             Methods that look for the smallest change may do without, and take a budget as a ball that
             their images are pulled back into.
         key: random numbers of methods that use them; by default those of seed 0.
-        mask: pixels that may change, (height, width) or (image, height, width); by default all.
+        mask: what may change: pixels, (height, width) or (image, height, width), of images whose
+            channel comes last; or entries, of the shape of one input or of all. By default all.
         decision: which labels count as predicted: by default those with a probability above 0.5, or
             the goal's own rule (top k).
+        domain: which values inputs may have, as for :func:`jmlv.Box.around`: images by default.
         progress: how to show that a long call is getting on.
 
     Returns:
@@ -73,7 +77,7 @@ def attack(
     start = time.perf_counter()
     decision = _decision(goal, decision)
     with search_precision():
-        problem, before = _problem(f, x, goal, decision, mask, key, progress)
+        problem, before = _problem(f, x, goal, decision, mask, key, domain, progress)
         allowed = _budgets(budgets, method)
         already = np.asarray(problem.aim.reached(problem.margins))
         found = method.run(problem, allowed) if not already.all() else _untouched(problem, allowed)
@@ -107,17 +111,18 @@ def pose(
     decision: Decision | None = None,
     mask: Any = None,
     key: Key[Array, ""] | None = None,
+    domain: Domain = IMAGES,
     progress: Progress = NoProgress(),
 ) -> Problem:
     """The checked problem that methods and analysis tools work on; arguments as of `attack`."""
     with search_precision():
-        return _problem(f, x, goal, _decision(goal, decision), mask, key, progress)[0]
+        return _problem(f, x, goal, _decision(goal, decision), mask, key, domain, progress)[0]
 
 
-def _problem(f, x, goal, decision, mask, key, progress) -> tuple[Problem, np.ndarray]:
-    x = _images(x)
+def _problem(f, x, goal, decision, mask, key, domain, progress) -> tuple[Problem, np.ndarray]:
+    x = _images(x, domain)
     network, weights = split(f, decision)
-    scores = np.asarray(scores_of(network, weights, jnp.asarray(x)))
+    scores = _first_scores(network, weights, x)
     _require_scores(scores, len(x))
     decision.require(scores.shape[1])
     margins = np.asarray(decision.margins(scores))
@@ -130,18 +135,19 @@ def _problem(f, x, goal, decision, mask, key, progress) -> tuple[Problem, np.nda
         margins=margins,
         key=jax.random.key(0) if key is None else key,
         progress=progress,
+        domain=domain,
     )
     return problem, scores
 
 
 def _sealed(
     found: Found, problem: Problem, budgets: tuple[float, ...], method: Attack, already: np.ndarray
-) -> Float32[np.ndarray, "budget image height width channel"]:
-    """The found images inside budget, box and mask; the original where nothing was to do."""
-    held = already[:, None, None, None]
+) -> Float32[np.ndarray, "budget image *shape"]:
+    """The found images inside budget, domain and mask; the original where nothing was to do."""
+    held = column(already, problem.x)
     return np.stack(
         [
-            np.where(held, problem.x, project(images, problem.x, problem.free, budget, method.norm))
+            np.where(held, problem.x, problem.project(images, budget, method.norm))
             for images, budget in zip(found.images, budgets)
         ]
     )
@@ -167,14 +173,25 @@ def _decision(goal: Goal, decision: Decision | None) -> Decision:
     return implied or decision or Threshold()
 
 
-def _images(x: Any) -> Float32[np.ndarray, "image height width channel"]:
-    require_image(x, "x")
-    x = np.asarray(x, np.float32)
-    if x.ndim != 4 or not x.size:
+def _first_scores(network: Network, weights: Any, x: np.ndarray) -> np.ndarray:
+    """The scores of the images, of which ``f`` may say here that they do not fit it."""
+    try:
+        return np.asarray(scores_of(network, weights, jnp.asarray(x)))
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"x: expected (image, height, width, channel) with at least one image, got {x.shape}."
+            f"x: expected (image, *shape) as f takes them; f fails on {x.shape} ({error})."
+        ) from error
+
+
+def _images(x: Any, domain: Domain) -> Float32[np.ndarray, "image *shape"]:
+    shape = np.shape(x)
+    if len(shape) < 2 or not np.size(x):
+        raise ValueError(
+            f"x: expected (image, height, width, channel) or another shape with at least one input, "
+            f"got {shape}."
         )
-    return x
+    require_input(x, "x", domain)
+    return np.asarray(x, np.float32)
 
 
 def _budgets(budgets: Sequence[float] | None, method: Attack) -> tuple[float, ...]:
@@ -188,15 +205,18 @@ def _budgets(budgets: Sequence[float] | None, method: Attack) -> tuple[float, ..
     return values
 
 
-def _free(mask: Any, x: np.ndarray) -> Bool[np.ndarray, "image height width channel"]:
+def _free(mask: Any, x: np.ndarray) -> Bool[np.ndarray, "image *shape"]:
     if mask is None:
         return np.ones(x.shape, bool)
     mask = np.asarray(mask).astype(bool)
-    if mask.shape not in (x.shape[:3], x.shape[1:3]):
+    if x.ndim == 4 and mask.shape in (x.shape[:3], x.shape[1:3]):
+        mask = mask[..., None]
+    elif mask.shape not in (x.shape, x.shape[1:]):
         raise ValueError(f"mask: shape {mask.shape} does not fit images of {x.shape}.")
-    if not mask.reshape(-1, mask.shape[-2] * mask.shape[-1]).any(1).all():
+    free = np.broadcast_to(mask, x.shape)
+    if not free.reshape(len(x), -1).any(1).all():
         raise ValueError("mask: no pixel is set on some image, so nothing may change there.")
-    return np.broadcast_to(mask[..., None], x.shape)
+    return free
 
 
 def _require_scores(scores: np.ndarray, images: int) -> None:

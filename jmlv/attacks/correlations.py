@@ -14,7 +14,7 @@ from jmlv.attacks.decisions import Decision
 from jmlv.attacks.goals import FlipAll
 from jmlv.attacks.momentum import STEP, snapshots
 from jmlv.attacks.problem import Problem, require_positive
-from jmlv.attacks.projection import Norm, project
+from jmlv.attacks.projection import Norm
 from jmlv.graph import Classifier
 from jmlv.numerics import search_precision
 from jmlv.progress import NoProgress, Progress
@@ -139,7 +139,7 @@ def _probe(
     aim = dataclasses.replace(problem.aim, wanted=jnp.asarray(problem.margins <= 0))
     quiet = dataclasses.replace(problem, aim=aim)
     (images,), _ = snapshots(quiet, (epsilon,), step, norm, label_weights=weights, mix=1.0)
-    after = problem.margins_at(project(images, problem.x, problem.free, epsilon, norm))
+    after = problem.margins_at(problem.project(images, epsilon, norm))
     toward = np.where(problem.margins <= 0, 1.0, -1.0)
     change = toward * (_confidence(after) - _confidence(problem.margins))
     return change, (after[:, label] > 0) != (problem.margins[:, label] > 0)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32
 from jmlv.attacks.goals import Aim
 from jmlv.attacks.network import Network
 from jmlv.attacks.problem import Problem, column, require_finite_gradients
-from jmlv.attacks.projection import Norm, bounds
+from jmlv.attacks.projection import Norm
 
 STEP = 1 / 2560
 """A tenth of one of 256 grey levels: the published step."""
@@ -39,20 +39,20 @@ def trajectory(
     step: float = STEP,
     decay: float = 1.0,
     norm: Norm = "linf",
-) -> Iterator[tuple[Float[Array, "image height width channel"], Array]]:
+) -> Iterator[tuple[Float[Array, "image *shape"], Array]]:
     r"""Images after 1, 2, 3, ... momentum steps, each with a flag 'all gradients were finite'.
 
     $$g_{i+1} = \mu g_i + \frac{\nabla L(x_i)}{\|\nabla L(x_i)\|_1}, \qquad
       x_{i+1} = \Pi\big(x_i - \alpha \operatorname{sign} g_{i+1}\big)$$
 
     with the loss of :func:`loss`, and $g / \|g\|_2$ for the sign in l2. $\Pi$ keeps the image in
-    [0, 1] and the mask. After $i$ steps the change is at most $i \alpha$ long, so the images for every
+    its domain and the mask. After $i$ steps the change is at most $i \alpha$ long, so the images for every
     smaller budget lie on the way to those for the largest: a budget's own projection only ever
     shortens the last step.
 
     Loops outside ``jit``: inside a ``lax`` loop XLA runs convolutions on a CPU ten times slower.
     """
-    low, high = map(jnp.asarray, bounds(problem.x, problem.free))
+    low, high = map(jnp.asarray, problem.bounds())
     weights = jnp.asarray(label_weights, jnp.float32)
     length = jnp.float32(step_length(problem, step, norm))
     state = (jnp.asarray(problem.x), jnp.zeros(problem.x.shape, jnp.float32), jnp.array(True))

@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from jmlv.attacks.goals import Aim
 from jmlv.attacks.network import Network, margins_of
-from jmlv.attacks.projection import Norm
+from jmlv.attacks.projection import Norm, bounds, project
 from jmlv.progress import Progress
+from jmlv.regions import IMAGES, Domain
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,18 +27,20 @@ class Problem:
         aim: the wanted labels.
         free: which entries may change, of the images' shape.
         margins: of the unattacked images.
+        domain: which values images may have.
         key: for methods that draw random numbers. What they draw must not depend on an image's
             place in the batch.
     """
 
     network: Network
     weights: Any
-    x: Float32[np.ndarray, "image height width channel"]
+    x: Float32[np.ndarray, "image *shape"]
     aim: Aim
-    free: Bool[np.ndarray, "image height width channel"]
+    free: Bool[np.ndarray, "image *shape"]
     margins: Float[np.ndarray, "image label"]
     key: Key[Array, ""]
     progress: Progress
+    domain: Domain = IMAGES
 
     @property
     def label_count(self) -> int:
@@ -47,6 +50,16 @@ class Problem:
     def entries(self) -> int:
         """Numbers in an image."""
         return int(np.prod(self.x.shape[1:]))
+
+    def bounds(self, epsilon: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
+        """The smallest and largest images within a budget in the maximum norm, entry by entry."""
+        return bounds(self.x, self.free, self.domain, epsilon)
+
+    def project(
+        self, images: Any, epsilon: float, norm: Norm
+    ) -> Float32[np.ndarray, "image *shape"]:
+        """Images brought into budget, domain and mask."""
+        return project(images, self.x, self.free, self.domain, epsilon, norm)
 
     def margins_at(self, x: Any) -> Float[np.ndarray, "image label"]:
         return np.asarray(margins_of(self.network, self.weights, jnp.asarray(x)))
@@ -61,7 +74,7 @@ class Found:
         iterations: gradient steps (linear programs, for MLA-LP) that led to each image.
     """
 
-    images: Float[np.ndarray, "budget image height width channel"]
+    images: Float[np.ndarray, "budget image *shape"]
     iterations: Int[np.ndarray, "budget image"]
 
 

@@ -21,7 +21,7 @@ from jmlv.attacks.problem import (
     require_finite_gradients,
     require_positive,
 )
-from jmlv.attacks.projection import Norm, project
+from jmlv.attacks.projection import Norm
 from jmlv.errors import DamagedFile
 from jmlv.graph import Classifier
 from jmlv.numerics import search_precision
@@ -191,7 +191,7 @@ def _probe(problem: Problem, mix: float, spacing: float, step: float, norm: Norm
             x, finite = next(walk)
         require_finite_gradients(finite)
         epsilon = number * step_length(problem, spacing, norm)
-        images = project(np.asarray(x), problem.x, problem.free, epsilon, norm)
+        images = problem.project(np.asarray(x), epsilon, norm)
         yield float(((problem.margins_at(images) > 0) != present).sum(1).mean())
 
 

@@ -7,7 +7,7 @@ The rule: an image is moved toward the original until
 * in the Euclidean norm, ``||x' - x|| <= epsilon`` holds in float64; where the projection had to
   shorten the change, it leaves one part in a million, so that a float32 sum agrees,
 
-and it stays in [0, 1] and is bit for bit the original outside the mask.
+and it stays in its domain, [0, 1] unless said, and is bit for bit the original outside the mask.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from jmlv.regions import Domain, domain_ends
+
 Norm = Literal["linf", "l2"]
 NORMS = ("linf", "l2")
 
@@ -24,17 +26,20 @@ _SPARE = 1e-6
 
 
 def bounds(
-    x: Float32[np.ndarray, "*image"], free: Bool[np.ndarray, "*image"], epsilon: float = np.inf
+    x: Float32[np.ndarray, "*image"],
+    free: Bool[np.ndarray, "*image"],
+    domain: Domain,
+    epsilon: float = np.inf,
 ) -> tuple[Float32[np.ndarray, "*image"], Float32[np.ndarray, "*image"]]:
     """The smallest and largest float32 images within ``epsilon`` of ``x``, entry by entry.
 
-    >>> low, high = bounds(np.float32([[0.05]]), np.array([[True]]), 0.1)
+    >>> low, high = bounds(np.float32([[0.05]]), np.array([[True]]), (0, 1), 0.1)
     >>> print(f"{low[0, 0]:.2f} {high[0, 0]:.2f}")
     0.00 0.15
     """
-    wide = x.astype(np.float64)
-    low = _toward(np.maximum(wide - epsilon, 0).astype(np.float32), x, epsilon)
-    high = _toward(np.minimum(wide + epsilon, 1).astype(np.float32), x, epsilon)
+    wide, (least, greatest) = x.astype(np.float64), domain_ends(domain, x)
+    low = _toward(np.maximum(wide - epsilon, least).astype(np.float32), x, epsilon)
+    high = _toward(np.minimum(wide + epsilon, greatest).astype(np.float32), x, epsilon)
     return np.where(free, low, x), np.where(free, high, x)
 
 
@@ -42,24 +47,25 @@ def project(
     images: Float[np.ndarray, "image *shape"],
     x: Float32[np.ndarray, "image *shape"],
     free: Bool[np.ndarray, "image *shape"],
+    domain: Domain,
     epsilon: float,
     norm: Norm,
 ) -> Float32[np.ndarray, "image *shape"]:
-    """The images, brought into budget, box and mask by the rule of this module."""
+    """The images, brought into budget, domain and mask by the rule of this module."""
     images = np.asarray(images, np.float32)
     if norm == "linf":
-        return np.clip(images, *bounds(x, free, epsilon))
-    return _shorten(np.clip(images, *bounds(x, free)), x, epsilon)
+        return np.clip(images, *bounds(x, free, domain, epsilon))
+    return _shorten(np.clip(images, *bounds(x, free, domain)), x, epsilon)
 
 
 def distance(
-    images: Float[np.ndarray, "*batch height width channel"],
-    x: Float[np.ndarray, "*batch height width channel"],
+    images: Float[np.ndarray, "*budget image *shape"],
+    x: Float[np.ndarray, "image *shape"],
     norm: Norm,
-) -> Float[np.ndarray, "*batch"]:
+) -> Float[np.ndarray, "*budget image"]:
     """Distance of images from their originals, in float64."""
     change = np.abs(np.asarray(images, np.float64) - np.asarray(x, np.float64))
-    axes = tuple(range(-3, 0))
+    axes = tuple(range(1 - np.ndim(x), 0))
     return change.max(axes) if norm == "linf" else np.sqrt(np.square(change).sum(axes))
 
 

@@ -13,7 +13,7 @@ from jmlv.attacks.decisions import Decision
 from jmlv.attacks.goals import FlipAll
 from jmlv.attacks.momentum import STEP, snapshots
 from jmlv.attacks.problem import Problem, require_positive
-from jmlv.attacks.projection import Norm, project
+from jmlv.attacks.projection import Norm
 from jmlv.graph import Classifier
 from jmlv.numerics import search_precision
 from jmlv.progress import NoProgress, Progress
@@ -84,6 +84,6 @@ def _flips(
     found, _ = snapshots(problem, budgets, step, norm, label_weights=attacked, mix=1.0)
     means = []
     for images, budget in zip(found, budgets):
-        after = problem.margins_at(project(images, problem.x, problem.free, budget, norm))
+        after = problem.margins_at(problem.project(images, budget, norm))
         means.append(float(((after > 0) != (problem.margins > 0)).sum(1).mean()))
     return means

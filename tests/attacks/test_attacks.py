@@ -123,18 +123,18 @@ def test_projection_is_exact(norm):
     free = np.ones(x.shape, bool)
     for epsilon in (1e-12, 1e-8, 1e-7, 1 / 255, 0.3, 3.0, np.inf):
         moved = x + rng.normal(size=x.shape) * min(epsilon, 2)
-        inside = project(moved, x, free, epsilon, norm)
+        inside = project(moved, x, free, (0, 1), epsilon, norm)
         axes = (1, 2, 3)
         change = np.abs(inside.astype(float) - x)
         length = change.max(axes) if norm == "linf" else np.sqrt((change**2).sum(axes))
         assert (length <= epsilon).all() and inside.min() >= 0 and inside.max() <= 1
-        again = project(inside, x, free, epsilon, norm)
+        again = project(inside, x, free, (0, 1), epsilon, norm)
         np.testing.assert_array_equal(again, inside)
 
 
 def test_bounds_are_the_widest_in_float32():
     x, free = images(20, 5), np.ones((20, 4, 4, 3), bool)
-    low, high = bounds(x, free, 0.01)
+    low, high = bounds(x, free, (0, 1), 0.01)
     beyond = np.nextafter(high, np.float32(2))[high < 1]
     assert (beyond.astype(float) - x[high < 1] > 0.01).all()
     assert (x[low > 0] - np.nextafter(low, np.float32(-1))[low > 0].astype(float) > 0.01).all()

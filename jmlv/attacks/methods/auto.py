@@ -11,7 +11,7 @@ from jmlv.attacks.methods.mifgsm import MIFGSM
 from jmlv.attacks.methods.pgd import PGD
 from jmlv.attacks.methods.slam import SLAM
 from jmlv.attacks.problem import Attack, Found, Problem
-from jmlv.attacks.projection import NORMS, Norm, distance, project
+from jmlv.attacks.projection import NORMS, Norm, distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class AutoMultiLabel(Attack):
         return Found(np.stack(best), sum(f.iterations for f in found))
 
     def _best(self, problem: Problem, budget: float, candidates: list[np.ndarray]) -> np.ndarray:
-        inside = [project(c, problem.x, problem.free, budget, self.norm) for c in candidates]
+        inside = [problem.project(c, budget, self.norm) for c in candidates]
         met, length = [], [distance(images, problem.x, self.norm) for images in inside]
         for images in inside:
             margins = jnp.asarray(problem.margins_at(images))

@@ -25,6 +25,7 @@ from jmlv.attacks.problem import (
     require_positive,
 )
 from jmlv.attacks.projection import Norm
+from jmlv.regions import domain_ends
 
 _SQUEEZE = 0.999999
 """Keeps arctanh finite at black and white pixels, as published."""
@@ -32,7 +33,8 @@ _SQUEEZE = 0.999999
 
 @dataclasses.dataclass(frozen=True)
 class PenaltyAttack(Attack):
-    r"""Minimises $\|x' - x\|_2^2 + \lambda\, h(x')$ with $x' = (\tanh(w) + 1) / 2$.
+    r"""Minimises $\|x' - x\|_2^2 + \lambda\, h(x')$ with $x' = a + (b - a)
+    (\tanh(w) + 1) / 2$, where $[a, b]$ is the images' domain.
 
     Adam on $w$; $\lambda$ by bisection for each image, ten times as large as long as nothing is
     found, as large as the best known in the last round. In each round an image stops when its loss has
@@ -93,9 +95,10 @@ class PenaltyAttack(Attack):
 
     def _round(self, problem: Problem, weight: np.ndarray, best: tuple) -> tuple:
         x, free = jnp.asarray(problem.x), jnp.asarray(problem.free)
-        start = jnp.arctanh((2 * x - 1) * _SQUEEZE)
+        least, width = _range(problem)
+        start = jnp.arctanh((2 * (x - least) / width - 1) * _SQUEEZE)
         state = (start, _adam(self).init(start), jnp.zeros(len(x), bool))
-        arguments = (x, free, problem.aim, jnp.asarray(weight, jnp.float32))
+        arguments = (x, free, problem.aim, jnp.asarray(weight, jnp.float32), least, width)
         active, previous = np.ones(len(x), bool), np.full(len(x), np.inf)
         spent, check = np.zeros(len(x), int), max(1, self.iterations // 10)
         for number in range(self.iterations):
@@ -109,6 +112,14 @@ class PenaltyAttack(Attack):
             if not active.any():
                 break
         return best, np.asarray(state[2]), spent
+
+
+def _range(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """The domain's least value, and how wide it is."""
+    least, greatest = domain_ends(problem.domain, problem.x)
+    if not (np.isfinite(least).all() and np.isfinite(greatest).all() and (least < greatest).all()):
+        raise ValueError("domain: this method searches a finite range, got one without an end.")
+    return least, greatest - least
 
 
 def _adam(method: PenaltyAttack) -> optax.GradientTransformation:
@@ -127,13 +138,15 @@ def _step(
     free: Array,
     aim: Aim,
     weight: Array,
+    least: Array,
+    width: Array,
 ) -> tuple[tuple, tuple, Array]:
     """Judges the point, then takes one step of Adam."""
     w, optimizer, reached = state
     axes = tuple(range(1, x.ndim))
 
     def objective(w: Array) -> tuple[Array, tuple]:
-        moved = jnp.where(free, (jnp.tanh(w) + 1) / 2, x)
+        moved = jnp.where(free, least + width * (jnp.tanh(w) + 1) / 2, x)
         margins = network.margins(weights, moved)
         square = jnp.square(moved - x).sum(axes)
         total = square + weight * method.penalty(margins, aim)

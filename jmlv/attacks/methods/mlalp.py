@@ -110,7 +110,7 @@ class _Images:
         self.kind = kind
         self.origin = problem.x[part]
         self.x = self.origin.copy()
-        low, high = bounds(self.origin, problem.free[part])
+        low, high = bounds(self.origin, problem.free[part], problem.domain)
         self.down, self.up = (self.origin - low).astype(float), (high - self.origin).astype(float)
         self.signs = np.asarray(problem.aim.signs)[part].astype(float)
         self.wanted = np.asarray(problem.aim.wanted)[part]
@@ -127,7 +127,7 @@ class _Images:
     def judge(self, margins: Float[np.ndarray, "image label"]) -> None:
         """Keeps the iterate if more labels are as wanted, or as many with less change."""
         met = (((margins > 0) == self.wanted) & self.relevant).sum(1)
-        length = np.abs(self.x - self.origin).max((1, 2, 3))
+        length = np.abs(self.x - self.origin).max(tuple(range(1, self.x.ndim)))
         better = (met > self.most) | ((met == self.most) & (length < self.least))
         self.best[better], self.most[better] = self.x[better], met[better]
         self.least[better] = length[better]

@@ -14,7 +14,8 @@ from jmlv.attacks.problem import (
     require_at_least,
     require_finite_gradients,
 )
-from jmlv.attacks.projection import Norm, bounds
+from jmlv.attacks.projection import Norm, distance
+from jmlv.regions import domain_ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ class MLDeepFool(Attack):
         return False
 
     def run(self, problem: Problem, budgets: tuple[float, ...]) -> Found:
-        low, high = bounds(problem.x, problem.free)
+        low, high = problem.bounds()
         x, best = problem.x.copy(), problem.x.copy()
         most, least = np.full(len(x), -1), np.full(len(x), np.inf)
         spent, active = np.zeros(len(x), int), np.ones(len(x), bool)
@@ -63,7 +64,7 @@ class MLDeepFool(Attack):
             require_finite_gradients(np.isfinite(jacobian).all())
             margins = margins.astype(np.float64)
             met = _met(problem, margins)
-            length = np.sqrt(np.square(x - problem.x).sum((1, 2, 3)))
+            length = distance(x, problem.x, "l2")
             better = active & ((met > most) | ((met == most) & (length < least)))
             best[better], most[better], least[better] = x[better], met[better], length[better]
             active &= met < np.asarray(problem.aim.relevant).sum(1)
@@ -94,4 +95,6 @@ def _step(
     if not alive.any():
         return np.zeros(problem.x.shape[1:], np.float32)
     change, *_ = np.linalg.lstsq(slope[alive], asked[alive], rcond=None)
-    return np.clip(change, -1, 1).reshape(problem.x.shape[1:]).astype(np.float32)
+    least, greatest = domain_ends(problem.domain, problem.x[i])
+    change, width = change.reshape(problem.x.shape[1:]), greatest - least
+    return np.clip(change, -width, width).astype(np.float32)

@@ -23,7 +23,7 @@ from jmlv.attacks.problem import (
     require_finite_gradients,
     require_positive,
 )
-from jmlv.attacks.projection import NORMS, Norm, bounds
+from jmlv.attacks.projection import NORMS, Norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class PGD(Attack):
 
     def _arguments(self, problem: Problem, epsilon: float) -> tuple:
         radius = epsilon if self.norm == "linf" else np.inf
-        low, high = map(jnp.asarray, bounds(problem.x, problem.free, radius))
+        low, high = map(jnp.asarray, problem.bounds(radius))
         return (
             problem.aim,
             problem.aim.relevant,
