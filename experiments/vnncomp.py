@@ -6,7 +6,7 @@
 
 A benchmark is a folder with an ``instances.csv``: network, question and seconds, and where they are
 known the answer (``holds`` or ``violated``) and the seconds of the fastest tool. Every answer is a
-line of instances.jsonl in the output folder, so that an interrupted run goes on where it stopped.
+row of a campaign in the output folder, so that an interrupted run goes on where it stopped.
 
 A process answers the questions about one network, so that they share what is compiled; it is ended
 from outside when a question takes longer than its time and a grace, which counts as 'unknown'. With
@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from campaign import run_all
+from asking import add_executor_arguments, ask
 
+from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
 from jmlv.cli.solve import Answer, oracle_for, solve
 from jmlv.compilation import keep_compiled
@@ -73,9 +74,10 @@ class Instance(NamedTuple):
 
 def main() -> None:
     options = parse()
-    path = options.out / "instances.jsonl"
     instances = shared(read_folder(options.folder), options.share)[: options.limit]
-    rows = answer_all(instances, path, options.cap, options.separate)
+    questions = [question(i, options.cap, options.separate) for i in instances]
+    rows = ask(questions, options, "questions")
+    WORKER.end()
     print(table(HEADER, [summary(name, list(group)) for name, group in by_benchmark(rows)]))
     for row in rows:
         if row["wrong"] or row["witness"] not in (None, "replayed") or row["error"]:
@@ -89,6 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="no more questions than this")
     parser.add_argument("--cap", type=float, default=np.inf, help="seconds a question at most")
     parser.add_argument("--separate", action="store_true", help="a process for each question")
+    add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/vnncomp"))
     return parser.parse_args()
 
@@ -126,20 +129,21 @@ def shared(instances: Sequence[Instance], share: str) -> list[Instance]:
     return sorted(instances[number - 1 :: count], key=lambda i: (i.benchmark, str(i.network)))
 
 
-def answer_all(
-    instances: Sequence[Instance], path: Path, cap: float, separate: bool = False
-) -> list[dict[str, Any]]:
-    """A row for each instance, in their order; those in the file are not asked again."""
-    worker = Worker()
-    cases = [{"key": instance.key, "instance": instance} for instance in instances]
+def question(instance: Instance, cap: float, separate: bool) -> CallQuestion:
+    """An instance as a campaign's question; another cap makes another one."""
+    arguments = {name: _plain(value) for name, value in instance._asdict().items()}
+    arguments |= {"limit": min(cap, instance.seconds), "separate": separate}
+    return CallQuestion("vnncomp:ask_worker", arguments)
 
-    def ask(case: dict) -> dict:
-        return worker.ask(case["instance"], min(cap, case["instance"].seconds), separate)
 
-    try:
-        return run_all(cases, ask, path, "questions", ("key",))
-    finally:
-        worker.end()
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def ask_worker(limit: float, separate: bool, **instance: Any) -> dict[str, Any]:
+    """The row of one instance, asked in a process that can be ended."""
+    places = {name: Path(instance[name]) for name in ("network", "question")}
+    return WORKER.ask(Instance(**instance | places), limit, separate)
 
 
 class Worker:
@@ -182,6 +186,9 @@ class Worker:
         self.pipe.recv()
 
 
+WORKER = Worker()
+
+
 def _serve(pipe: Connection) -> None:
     keep_compiled()
     pipe.send("ready")
@@ -221,7 +228,7 @@ def row_of(
     witness: str | None = None,
 ) -> dict[str, Any]:
     return {
-        "key": instance.key,
+        "instance": instance.key,
         "benchmark": instance.benchmark,
         "answer": found.result,
         "known": instance.known,

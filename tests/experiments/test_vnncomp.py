@@ -1,5 +1,6 @@
 """The competition's campaign: answers are compared, counterexamples replayed, processes ended."""
 
+import argparse
 import dataclasses
 import gzip
 import multiprocessing
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import asking
 import jax
 import numpy as np
 import pytest
@@ -79,19 +81,22 @@ def test_a_counterexample_is_held_against_onnxruntime_and_the_file(folder, point
 def test_an_interrupted_campaign_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
     asked = []
 
-    def ask(self, instance, seconds, separate):
-        asked.append((instance.question.name, seconds))
+    def ask_one(instance, seconds, separate):
+        asked.append((instance.question.name.split(".")[0], seconds))
         if len(asked) == 2:
             raise KeyboardInterrupt
         return vnncomp.row_of(instance, seconds, Answer("unknown", ()), 1.0)
 
-    monkeypatch.setattr(vnncomp.Worker, "ask", ask)
-    instances, path = vnncomp.read_folder(folder), tmp_path / "out" / "instances.jsonl"
+    monkeypatch.setattr(vnncomp.WORKER, "ask", ask_one)
+    options = argparse.Namespace(out=tmp_path)
+    instances = vnncomp.read_folder(folder)
+    questions = [vnncomp.question(i, 5.0, False) for i in instances]
     with pytest.raises(KeyboardInterrupt):
-        vnncomp.answer_all(instances, path, cap=5.0)
-    rows = vnncomp.answer_all(instances, path, cap=50.0)
-    assert [name.split(".")[0] for name, _ in asked] == ["low", "high", "high", "bad"]
-    assert [seconds for _, seconds in asked] == [5.0, 5.0, 20.0, 20.0] and len(rows) == 3
+        asking.ask(questions, options, "")
+    rows = asking.ask(questions, options, "")
+    assert asked == [(name, 5.0) for name in ("low", "high", "high", "bad")] and len(rows) == 3
+    asking.ask([vnncomp.question(i, 50.0, False) for i in instances], options, "")
+    assert asked[4:] == [(name, 20.0) for name in ("low", "high", "bad")]
 
 
 def _sleeping(pipe):
