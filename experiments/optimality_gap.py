@@ -66,9 +66,8 @@ def report(records: list[dict], out: Path) -> None:
     rows = []
     for network in dict.fromkeys(r["network"] for r in records):
         members = [r for r in records if r["network"] == network]
-        sizes, uppers, gaps = (
-            np.array([m[k] for m in members]) for k in ("size", "upper_bound", "gap")
-        )
+        sizes, uppers = (np.array([m[k] for m in members]) for k in ("size", "upper_bound"))
+        gaps = np.array([np.inf if m["gap"] is None else m["gap"] for m in members])
         rows.append(
             (network, len(members), sizes.mean(), uppers.mean(), uppers.mean() / sizes.mean(),
              gaps.min(), gaps.max())

@@ -171,8 +171,8 @@ class _Run:
         with self.store.writing(), executor.open() as crew:
             try:
                 while self._feed(crew) or self.under_way:
-                    if not self.under_way:
-                        time.sleep(LOOK)  # for another run's questions, or for workers
+                    if not self.under_way and crew.room:
+                        time.sleep(LOOK)  # all that is left is another run's for now
                     yield from self._written(crew.reports(POLL))
                     self.store.settle()
             except KeyboardInterrupt:

@@ -27,6 +27,7 @@ from jmlv.campaigns import (
     VerifyQuestion,
     summary,
 )
+from jmlv.campaigns.campaign import LOOK
 
 
 def squares(count, **arguments):
@@ -54,6 +55,12 @@ def test_a_run_that_was_cut_off_repeats_nothing(tmp_path):
     assert (
         str(Campaign(squares(6), tmp_path).status()) == "6 of 6 done, 0 running, 0 failed, 0 left"
     )
+
+
+def test_nothing_waits_between_two_questions(tmp_path):
+    start = time.monotonic()
+    assert len(list(Campaign(squares(40), tmp_path).run())) == 40
+    assert time.monotonic() - start < 40 * LOOK / 2
 
 
 def test_every_row_is_written_before_it_is_handed_out(tmp_path):

@@ -42,34 +42,36 @@ class InProcess(Executor):
 class _Crew(Crew):
     def __init__(self, together: int, interrupts: Interrupts) -> None:
         self._together, self._interrupts = together, interrupts
-        self._work: Iterator[list[Report]] = iter(())
-        self._busy = False
+        self._work: Iterator[Report] = iter(())
+        self._left = 0
 
     @property
     def room(self) -> int:
-        return 0 if self._busy else self._together
+        return 0 if self._left else self._together
 
     def give(self, tasks: Sequence[Task]) -> None:
-        self._work, self._busy = self._reports(tasks), True
+        self._work, self._left = self._reports(tasks), len(tasks)
 
     def reports(self, seconds: float) -> list[Report]:
-        """The next ones, however long they take."""
-        found = next(self._work, None)
+        """The next one, however long it takes."""
+        report = next(self._work, None)
         self._interrupts.check()
-        self._busy = found is not None
-        return found or []
+        if report is None:
+            return []
+        self._left -= not report.begun
+        return [report]
 
     def arrived(self) -> list[Report]:
         return []
 
-    def _reports(self, tasks: Sequence[Task]) -> Iterator[list[Report]]:
+    def _reports(self, tasks: Sequence[Task]) -> Iterator[Report]:
         for group in _groups(tasks):
-            yield [Report(task, NAME) for task in group]
+            yield from (Report(task, NAME) for task in group)
             if len(group) == 1:
-                yield [Report(group[0], NAME, *answered(group[0].question))]
+                yield Report(group[0], NAME, *answered(group[0].question))
                 continue
             for number, *outcome in answered_together([task.question for task in group]):
-                yield [Report(group[number], NAME, *outcome)]
+                yield Report(group[number], NAME, *outcome)
 
 
 def _groups(tasks: Sequence[Task]) -> list[list[Task]]:
