@@ -26,6 +26,7 @@ from jmlv.training import (
     L0Defence,
     LabelAndInstanceRanking,
     LabelWiseRanking,
+    LayeredGaussianNoise,
     LinfDefence,
     Loss,
     NoDefence,
@@ -79,6 +80,7 @@ DEFENCES = {
     "l0": L0Defence,
     "linf": LinfDefence,
     "noise": GaussianNoise,
+    "layered-noise": LayeredGaussianNoise,
     "ibp": partial(CertifiedTraining, IBP()),
     "crown-ibp": partial(CertifiedTraining, CROWNIBP()),
 }

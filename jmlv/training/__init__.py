@@ -8,7 +8,14 @@ from jmlv.training.classification import (
     predict,
 )
 from jmlv.training.config import TrainingConfig
-from jmlv.training.defences import Defence, GaussianNoise, L0Defence, LinfDefence, NoDefence
+from jmlv.training.defences import (
+    Defence,
+    GaussianNoise,
+    L0Defence,
+    LayeredGaussianNoise,
+    LinfDefence,
+    NoDefence,
+)
 from jmlv.training.early_stopping import EarlyStopping
 from jmlv.training.loop import TrainingResult, train
 from jmlv.training.losses import (

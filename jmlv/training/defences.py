@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from jmlv.training.losses import Loss, binary_cross_entropy
 from jmlv.training.network import Mutable, Network
@@ -50,7 +50,7 @@ class Defence(Objective):
         key: Key[Array, ""],
         done: Float[ArrayLike, ""] = 1.0,
     ) -> Float[Array, "batch height width channel"]:
-        """The images to train on, with values in [0, 1] but for ``GaussianNoise``.
+        """The images to train on, with values in [0, 1] but for Gaussian noise.
 
         Args:
             scores: the network as it is.
@@ -244,6 +244,82 @@ class GaussianNoise(Defence):
         done: Float[ArrayLike, ""] = 1.0,
     ) -> Float[Array, "batch height width channel"]:
         return images + self.sigma * jax.random.normal(key, images.shape, images.dtype)
+
+
+@dataclass(frozen=True)
+class LayeredGaussianNoise(Defence):
+    """Adds Gaussian noise whose level changes from layer to layer around a random rectangle.
+
+    The base classifier of :func:`jmlv.grow_smoothed` must be right under noise that is weak on some
+    layers and drowns others. Each image has a rectangle of its own (sides uniform in 1..half the image,
+    centre uniform) and bands of layers around it; each band has a level of its own, 0 with probability
+    ``silent`` and else log-uniform in ``lowest..highest``. The images are not clipped and leave [0, 1].
+
+    Args:
+        lowest, highest: standard deviations, in units of pixel values.
+        ring: layers of a band, in pixels.
+        silent: the probability that a band has no noise.
+
+    Raises:
+        ValueError: not ``0 < lowest <= highest``, ``ring`` is below 1, or ``silent`` is not in [0, 1).
+
+    >>> noise = LayeredGaussianNoise().apply(None, jnp.zeros((1, 32, 32, 1)), None, jax.random.key(0))
+    >>> levels = noise[0, :, :, 0].reshape(4, 8, 4, 8).std((1, 3))
+    >>> bool(levels.max() > 3 * levels.min())
+    True
+    """
+
+    lowest: float = 0.05
+    highest: float = 2.0
+    ring: int = 4
+    silent: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lowest <= self.highest < float("inf"):
+            raise ValueError(
+                f"lowest, highest: got {self.lowest!r}, {self.highest!r}; expected standard "
+                "deviations, 0 < lowest <= highest, in units of pixel values."
+            )
+        _check_at_least("ring", self.ring, 1)
+        if not 0 <= self.silent < 1:
+            raise ValueError(f"silent: got {self.silent!r}; expected a probability in [0, 1).")
+
+    def apply(
+        self,
+        scores: Scores | None,
+        images: Float[Array, "batch height width channel"],
+        labels: Bool[Array, "batch label"] | None,
+        key: Key[Array, ""],
+        done: Float[ArrayLike, ""] = 1.0,
+    ) -> Float[Array, "batch height width channel"]:
+        place, level, drawn = jax.random.split(key, 3)
+        scale = self.scale(place, level, images.shape)
+        return images + scale[..., None] * jax.random.normal(drawn, images.shape, images.dtype)
+
+    def scale(
+        self, place: Key[Array, ""], level: Key[Array, ""], shape: tuple[int, ...]
+    ) -> Float[Array, "batch height width"]:
+        """The standard deviation of every pixel."""
+        count, height, width = shape[:3]
+        rows, columns = jax.random.split(place)
+        down, across = _distances(rows, count, height), _distances(columns, count, width)
+        distance = jnp.maximum(down[:, :, None], across[:, None, :])
+        band = (distance + self.ring - 1) // self.ring
+        bands = 1 + -(-max(height, width) // self.ring)
+        drawn, kept = jax.random.split(level)
+        low, high = jnp.log(self.lowest), jnp.log(self.highest)
+        levels = jnp.exp(jax.random.uniform(drawn, (count, bands), minval=low, maxval=high))
+        levels = jnp.where(jax.random.bernoulli(kept, self.silent, levels.shape), 0.0, levels)
+        return jax.vmap(lambda own, index: own[index])(levels, band)
+
+
+def _distances(key: Key[Array, ""], count: int, length: int) -> Int[Array, "batch {length}"]:
+    """How far every place on an axis is from a random interval of 1..half of it."""
+    centre_key, side_key = jax.random.split(key)
+    sides = jax.random.randint(side_key, (count, 1), 1, max(2, length // 2 + 1))
+    starts = jax.random.randint(centre_key, (count, 1), 0, length) - sides // 2
+    places = jnp.arange(length)
+    return jnp.maximum(jnp.maximum(starts - places, places - (starts + sides - 1)), 0)
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:
