@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(READY)
 	$(VENV)/bin/jmlv demo
@@ -21,10 +21,14 @@ test: $(READY)
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 \
 	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
 
+docs: $(READY)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
+
 $(READY): pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build *.egg-info results
+	rm -rf $(VENV) build site *.egg-info results

@@ -10,7 +10,7 @@ from pathlib import Path
 import jmlv
 from jmlv.cli.inputs import example, network, test_images
 
-FOLDER = Path(__file__).parent / "figures"
+FOLDER = Path(__file__).parents[1] / "docs" / "figures"
 NETWORKS = ("none", "l0", "linf")
 STRATEGY = jmlv.LayerSearch(complete=None)
 
