@@ -35,6 +35,7 @@ from jmlv.attacks import (
 )
 from jmlv.cli.inputs import add_batch_arguments, batch
 from jmlv.cli.report import table, write_json
+from jmlv.cli.sources import add_image_arguments, add_onnx_arguments, label_number, own_batch
 from jmlv.data import MultiLabelImages
 from jmlv.progress import TqdmProgress
 
@@ -56,11 +57,15 @@ HEADER = ("budget", "success rate", "flips", "rmsd", "l2", "linf")
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     add_batch_arguments(command, images=16, seed="random starts", out="results/attack")
+    add_onnx_arguments(command)
+    add_image_arguments(command, "--images-from")
     command.add_argument("--method", choices=METHODS, default="mifgsm", help="how to search")
     command.add_argument("--norm", choices=("linf", "l2"), help="norm of budgets, where it is free")
     command.add_argument("--goal", choices=GOALS, default="leave-top-k", help="what to reach")
     command.add_argument(
-        "--label", type=int, help="label of the goal; by default the left object's"
+        "--label",
+        help="label of the goal, by name or number; by default the left object's, or the "
+        "first of an ONNX network",
     )
     command.add_argument("--k", type=int, default=2, help="size of the label set")
     command.add_argument(
@@ -71,7 +76,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    model, data = batch(arguments)
+    own = arguments.network is not None
+    if own and arguments.only_object:
+        raise ValueError("only_object: the objects of one's own images are not known.")
+    model, data = own_batch(arguments) if own else batch(arguments)
     method = _method(arguments)
     result = attack(
         model,
@@ -110,7 +118,9 @@ def _budgets(arguments: argparse.Namespace, method) -> list[float] | None:
 
 def _goal(arguments: argparse.Namespace, data: MultiLabelImages) -> Goal:
     left = tuple(int(label) for label in data.object_labels[:, 0])
-    label = left if arguments.label is None else (arguments.label,) * len(data)
+    label = left
+    if arguments.label is not None:
+        label = (label_number(arguments.label, data.label_names),) * len(data)
     each = tuple((one,) for one in label)
     goals = {
         "flip-all": FlipAll,

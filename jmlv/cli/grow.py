@@ -1,15 +1,28 @@
-"""Grow a certified layered neighbourhood of one digit in which the other's label stays."""
+"""Grow certified layered neighbourhoods of objects in which labels stay."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from jmlv.bounds import CROWN, CROWNIBP
 from jmlv.cli.inputs import add_network_arguments, selected
+from jmlv.cli.masks import masks_for
 from jmlv.cli.report import table, write_grown, write_heatmap
+from jmlv.cli.sources import (
+    add_image_arguments,
+    add_onnx_arguments,
+    chosen_network,
+    image_files,
+    kept,
+)
+from jmlv.graph import Graph
 from jmlv.neighborhoods import (
     GradientGuided,
+    GrownNeighborhood,
     LayerByLayer,
     LayerSearch,
     LinearSteps,
@@ -20,6 +33,7 @@ from jmlv.neighborhoods import (
     grow,
 )
 from jmlv.progress import TqdmProgress
+from jmlv.properties import Property
 from jmlv.regions import Layers
 
 STRATEGIES = {
@@ -36,6 +50,14 @@ BOUNDS = {"crown": CROWN(), "crown-ibp": CROWNIBP()}
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     add_network_arguments(command)
+    add_onnx_arguments(command)
+    add_image_arguments(command)
+    command.add_argument("--masks", type=Path, metavar="PATH",
+                         help="the perturbed objects: a picture, a folder of them, or COCO's JSON")  # fmt: skip
+    command.add_argument("--object", help="category of the perturbed objects in COCO's JSON")
+    command.add_argument("--label", help="label to keep in one's own images, by name or number; by "
+                         "default all of the top k")  # fmt: skip
+    command.add_argument("--k", type=int, default=2, help="size of the label set")
     command.add_argument("--strategy", choices=STRATEGIES, default="search", help="how to search")
     command.add_argument("--weights", choices=WEIGHTS, default="equal", help="weight of each layer")
     command.add_argument(
@@ -47,23 +69,63 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+class Case(NamedTuple):
+    """One object to grow around."""
+
+    name: str
+    x: np.ndarray
+    perturbed: np.ndarray
+    target: np.ndarray | None
+    property: Property
+
+
 def run(arguments: argparse.Namespace) -> None:
-    graph, example = selected(arguments)
-    result = grow(
-        graph,
-        example.x,
-        Layers.around(example.perturbed),
-        example.property,
-        STRATEGIES[arguments.strategy],
-        weights=WEIGHTS[arguments.weights],
-        bound=BOUNDS[arguments.bound],
-        budget=arguments.budget,
-        progress=TqdmProgress(leave=False),
-    )
-    name = f"image{arguments.image}_{arguments.perturb}_{arguments.strategy}"
-    write_grown(arguments.out / name, result)
-    write_heatmap(arguments.out / name, result, example.target)
+    own = arguments.network is not None
+    graph, cases = _own_cases(arguments) if own else _test_case(arguments)
+    for case in cases:
+        result = grow(
+            graph,
+            case.x,
+            Layers.around(case.perturbed),
+            case.property,
+            STRATEGIES[arguments.strategy],
+            weights=WEIGHTS[arguments.weights],
+            bound=BOUNDS[arguments.bound],
+            budget=arguments.budget,
+            progress=TqdmProgress(leave=False),
+        )
+        _report(arguments.out / f"{case.name}_{arguments.strategy}", result, case)
+
+
+def _report(path: Path, result: GrownNeighborhood, case: Case) -> None:
+    write_grown(path, result)
+    write_heatmap(path, result, case.target)
     statuses = [status.value for status in result.statuses]
     columns = range(len(statuses)), map(float, result.epsilon), map(float, result.weights), statuses
     print(table(("layer", "epsilon", "weight", "status"), list(zip(*columns))))
-    print(f"\n{result}\n{result.verdict}\nwritten to {arguments.out / name}.json, .npz and .png")
+    print(f"\n{case.property}\n{result}\n{result.verdict}\nwritten to {path}.json, .npz and .png")
+
+
+def _test_case(arguments: argparse.Namespace) -> tuple[Graph, list[Case]]:
+    """One digit of a test image, and the other one's label."""
+    for option in ("images", "masks", "object", "label", "names", "image_shape"):
+        if getattr(arguments, option) is not None:
+            raise ValueError(f"{option}: is about a network of one's own; name it with --network.")
+    graph, example = selected(arguments)
+    name = f"image{arguments.image}_{arguments.perturb}"
+    return graph, [Case(name, example.x, example.perturbed, example.target, example.property)]
+
+
+def _own_cases(arguments: argparse.Namespace) -> tuple[Graph, list[Case]]:
+    """The object of every image in files."""
+    if arguments.images is None or arguments.masks is None:
+        raise ValueError("network: name its images with --images, and their objects with --masks.")
+    graph = chosen_network(arguments)
+    images = image_files(arguments.images, graph.input_shape, arguments.resize)
+    names = [name for name, _ in images]
+    size = graph.input_shape[:2]
+    masks = masks_for(arguments.masks, names, size, arguments.object, arguments.resize)
+    return graph, [
+        Case(name, x, mask, None, kept(arguments, graph, x))
+        for (name, x), mask in zip(images, masks)
+    ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from jmlv.cli.inputs import add_source_arguments
 from jmlv.cli.report import table
-from jmlv.cli.sources import add_file_arguments, chosen_images, chosen_network
+from jmlv.cli.sources import add_file_arguments, chosen_images, chosen_network, label_names
 from jmlv.labels import LabelSet, LabelStatus, Plan, classify_labels_batch
 from jmlv.progress import TqdmProgress
 from jmlv.regions import Box
@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace) -> None:
         progress=TqdmProgress(leave=False),
     )
     print(f"top {arguments.k} within {arguments.epsilon:g}, labels by status:\n")
-    print(table(HEADER, [_row(name, result) for (name, _), result in zip(images, results)]))
+    names = label_names(arguments, graph.label_count)
+    print(table(HEADER, [_row(name, result, names) for (name, _), result in zip(images, results)]))
     for (name, _), result in zip(images, results):
         for label in result.labels(LabelStatus.UNKNOWN):
             print(f"{name}: {result.answers[label]}")
@@ -60,7 +61,7 @@ def _first(arguments: argparse.Namespace, images: list) -> list:
     return images[:count]
 
 
-def _row(name: str, result: LabelSet) -> tuple:
-    labels = (" ".join(map(str, result.labels(status))) or "-" for status in LabelStatus)
+def _row(name: str, result: LabelSet, names: tuple[str, ...]) -> tuple:
+    labels = (" ".join(names[i] for i in result.labels(status)) or "-" for status in LabelStatus)
     stages = ", ".join(f"{stage} {count}" for stage, count in result.stages.items())
     return (name, *labels, stages, result.seconds)

@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jmlv.cli import attack, campaign, demo, grow, labels, smooth, solve, train, verify
+from jmlv.cli import attack, campaign, check, demo, grow, labels, smooth, solve, train, verify
 from jmlv.compilation import keep_compiled
 
 COMMANDS = {
     "demo": demo,
     "train": train,
+    "check": check,
     "verify": verify,
     "solve": solve,
     "labels": labels,

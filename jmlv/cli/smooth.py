@@ -10,6 +10,7 @@ import numpy as np
 
 from jmlv.cli.inputs import add_batch_arguments, batch
 from jmlv.cli.report import table, write_json
+from jmlv.cli.sources import add_image_arguments, add_onnx_arguments, own_batch
 from jmlv.data import MultiLabelImages
 from jmlv.progress import TqdmProgress
 from jmlv.smoothing import (
@@ -26,6 +27,8 @@ HEADER = ("radius", "precision", "recall", "F1", "Jia precision", "Jia recall", 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     add_batch_arguments(command, images=20, seed="the noise", out="results/smooth")
+    add_onnx_arguments(command)
+    add_image_arguments(command, "--images-from")
     command.set_defaults(checkpoint="checkpoints/double_digits_noise")
     command.add_argument(
         "--sigma", type=float, default=0.25, help="standard deviation of the noise"
@@ -48,7 +51,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from jmlv.smoothing.plots import certified_curves
 
-    model, data = batch(arguments)
+    own = arguments.network is not None
+    model, data = own_batch(arguments) if own else batch(arguments)
     counts = _counts(model, data, arguments)
     results = certify(counts, data.labels, arguments)
     rows = [(*ours, *theirs[1:]) for ours, theirs in zip(*(m.rows() for m in results.values()))]

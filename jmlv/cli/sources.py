@@ -1,4 +1,4 @@
-"""Networks and images from the user's own files, for commands that take them."""
+"""Networks, label names and images from the user's own files, for commands that take them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from jmlv.cli.inputs import network, test_images
+from jmlv.data import MultiLabelImages
 from jmlv.errors import DamagedFile
 from jmlv.graph import Graph, trace
-from jmlv.interop import cnn_from_torch, config_of
-from jmlv.regions import require_image
+from jmlv.interop import OnImages, cnn_from_torch, config_of, read_onnx
+from jmlv.oracles import Query
+from jmlv.properties import AboveThreshold, InTopK, KeepsLabels, Property
+from jmlv.regions import Box, require_image
 
 PICTURES = (".png", ".bmp", ".gif", ".jpg", ".jpeg", ".tif", ".tiff", ".pgm", ".ppm")
 ARRAYS = (".npy", ".npz")
@@ -24,7 +27,9 @@ Named = tuple[str, Float[np.ndarray, "height width channel"]]
 
 
 def add_file_arguments(command: argparse.ArgumentParser) -> None:
-    """Options for a network in PyTorch's layout and for images in files."""
+    """Options for a network of one's own, in two forms, and for images in files."""
+    add_onnx_arguments(command)
+    add_image_arguments(command)
     command.add_argument(
         "--weights",
         type=Path,
@@ -32,20 +37,124 @@ def add_file_arguments(command: argparse.ArgumentParser) -> None:
         "convolutions (conv1, conv2) and a dense layer (fc1); the next four options describe it",
     )
     command.add_argument("--input-shape", type=int, nargs=3, default=(64, 64, 1), metavar=("H", "W", "C"),
-                         help="images of the imported network")  # fmt: skip
+                         help="images of that network")  # fmt: skip
     command.add_argument("--strides", type=int, nargs=2, default=(2, 2), help="of its convolutions")
     command.add_argument(
         "--paddings", type=int, nargs=2, default=(1, 1), help="of its convolutions"
     )
     command.add_argument("--pool", type=int, default=4, help="side of its max pool; 0 for none")
+
+
+def add_onnx_arguments(command: argparse.ArgumentParser) -> None:
+    """Options for a network in an ONNX file, which is asked about images in [0, 1]."""
     command.add_argument(
-        "--images", type=Path, metavar="PATH",
+        "--network", type=Path, metavar="FILE", help="ONNX file instead of a checkpoint"
+    )
+    command.add_argument("--image-shape", type=int, nargs=3, metavar=("H", "W", "C"),
+                         help="images of the ONNX network, where its file does not say it")  # fmt: skip
+    command.add_argument("--mean", type=float, nargs="+", default=[0.0],
+                         help="what it was trained to subtract from images in [0, 1]")  # fmt: skip
+    command.add_argument("--std", type=float, nargs="+", default=[1.0],
+                         help="and to divide by; one number, or one a channel")  # fmt: skip
+    command.add_argument("--names", type=Path, metavar="FILE", help="label names, one a line")
+
+
+def add_image_arguments(command: argparse.ArgumentParser, flag: str = "--images") -> None:
+    """Options for images in files."""
+    command.add_argument(
+        flag, type=Path, metavar="PATH",
         help="picture, .npy or .npz file, or a folder of such files, instead of the test images",
     )  # fmt: skip
+    command.add_argument("--resize", action="store_true",
+                         help="fit pictures and masks of other sizes to the network")  # fmt: skip
+
+
+def own_network(arguments: argparse.Namespace) -> OnImages:
+    """The ONNX network as a function of images in [0, 1]."""
+    network = read_onnx(arguments.network)
+    return OnImages(
+        network,
+        network.input_shape,
+        None if arguments.image_shape is None else tuple(arguments.image_shape),
+        mean=tuple(arguments.mean),
+        std=tuple(arguments.std),
+    )
+
+
+def label_names(arguments: argparse.Namespace, count: int) -> tuple[str, ...]:
+    """The names of the labels: the file's, or their numbers.
+
+    Raises:
+        ValueError: the file has another number of names, or one twice.
+    """
+    if arguments.names is None:
+        return tuple(map(str, range(count)))
+    lines = arguments.names.read_text(encoding="utf-8-sig").splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) != count or len(set(names)) != count:
+        raise ValueError(
+            f"names: {arguments.names} has {len(names)} lines, {len(set(names))} of them different; "
+            f"the network has {count} labels."
+        )
+    return names
+
+
+def label_number(label: str, names: Sequence[str]) -> int:
+    """A label from its name or number.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if label in names:
+        return names.index(label)
+    if label.isdecimal() and int(label) < len(names):
+        return int(label)
+    raise ValueError(f"label: expected a name or a number in 0..{len(names) - 1}, got {label!r}.")
+
+
+def label_asked(arguments: argparse.Namespace, graph: Graph) -> int:
+    """The label that ``--label`` names."""
+    return label_number(arguments.label, label_names(arguments, graph.label_count))
+
+
+def kept(arguments: argparse.Namespace, graph: Graph, x: np.ndarray) -> Property:
+    """The label that is asked for stays in the top k; by default all of the image's top k do."""
+    if arguments.label is not None:
+        return InTopK(label_asked(arguments, graph), arguments.k)
+    best = np.argsort(-np.asarray(graph.scores(x[None])[0]), kind="stable")[: arguments.k]
+    return KeepsLabels(tuple(sorted(map(int, best))), arguments.k)
+
+
+def own_batch(arguments: argparse.Namespace) -> tuple[OnImages, MultiLabelImages]:
+    """The ONNX network and the images in files, with the network's own top k as their labels."""
+    if arguments.images_from is None:
+        raise ValueError("network: name its images with --images-from.")
+    model = own_network(arguments)
+    named = image_files(arguments.images_from, model.image_shape, arguments.resize)
+    images = np.stack([x for _, x in named])
+    scores = np.asarray(model(images))
+    order = np.argsort(-scores, axis=1, kind="stable")
+    labels = np.zeros(scores.shape, bool)
+    np.put_along_axis(labels, order[:, : arguments.k], True, axis=1)
+    data = MultiLabelImages(
+        images=images,
+        labels=labels,
+        masks=np.zeros((len(images), 1, *model.image_shape[:2]), bool),
+        object_labels=order[:, :1],
+        source_indices=np.arange(len(images))[:, None],
+        label_names=label_names(arguments, scores.shape[1]),
+        split="test",
+        origin=str(arguments.images_from),
+    )
+    return model, data
 
 
 def chosen_network(arguments: argparse.Namespace) -> Graph:
-    """The imported network if one is named, else the checkpoint's."""
+    """The network of one's own if one is named, else the checkpoint's."""
+    if arguments.network is not None:
+        f = own_network(arguments)
+        every = Box(np.zeros(f.image_shape, np.float32), np.ones(f.image_shape, np.float32))
+        return Query.of(f, every, AboveThreshold(0)).graph  # compared with f all over the images
     if arguments.weights is None:
         return network(arguments.checkpoint)[0]
     config = config_of(
@@ -61,7 +170,7 @@ def chosen_network(arguments: argparse.Namespace) -> Graph:
 def chosen_images(arguments: argparse.Namespace, shape: tuple[int, ...]) -> list[Named]:
     """Name and values of every image that is named, else of the test images."""
     if arguments.images is not None:
-        return image_files(arguments.images, shape)
+        return image_files(arguments.images, shape, arguments.resize)
     data = test_images(arguments.mnist)
     if data.image_shape != shape:
         raise ValueError(
@@ -71,12 +180,13 @@ def chosen_images(arguments: argparse.Namespace, shape: tuple[int, ...]) -> list
     return [(f"test image {i}", image) for i, image in enumerate(data.images)]
 
 
-def image_files(path: Path, shape: tuple[int, ...]) -> list[Named]:
+def image_files(path: Path, shape: tuple[int, ...], resize: bool = False) -> list[Named]:
     """The images of one file, or of all files in a folder in the order of their names.
 
     Args:
         path: a picture (grey levels divided by 255), an array file, or a folder of them.
         shape: (height, width, channel) that the network takes; arrays may have the channel first.
+        resize: whether pictures of another size are fitted to it.
 
     Raises:
         FileNotFoundError: there is no such path.
@@ -91,12 +201,13 @@ def image_files(path: Path, shape: tuple[int, ...]) -> list[Named]:
         raise ValueError(
             f"images: expected {', '.join(known)} files, none or another found at {path}."
         )
-    return [image for file in files for image in _from_file(file, shape)]
+    return [image for file in files for image in _from_file(file, shape, resize)]
 
 
-def _from_file(path: Path, shape: tuple[int, ...]) -> list[Named]:
+def _from_file(path: Path, shape: tuple[int, ...], resize: bool) -> list[Named]:
+    size = shape[:2] if resize else None
     try:
-        content = _array(path) if path.suffix.lower() in ARRAYS else _picture(path, shape[-1])
+        content = _array(path) if path.suffix.lower() in ARRAYS else _picture(path, shape[-1], size)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, EOFError, SyntaxError, KeyError) as error:
@@ -118,13 +229,16 @@ def _array(path: Path) -> np.ndarray:
         return content[names[0]]
 
 
-def _picture(path: Path, channels: int) -> np.ndarray:
+def _picture(path: Path, channels: int, size: tuple[int, int] | None) -> np.ndarray:
     from PIL import Image
 
     if channels not in (1, 3):
         raise ValueError(f"the network reads {channels} channels, pictures have 1 or 3")
     with Image.open(path) as picture:
-        return np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+        picture = picture.convert("L" if channels == 1 else "RGB")
+        if size is not None:
+            picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(picture)
 
 
 def _scaled(content: Shaped[np.ndarray, "..."], path: Path) -> Float[np.ndarray, "..."]:
@@ -150,4 +264,7 @@ def _channels_last(
         return values.reshape(-1, height, width, channels)
     if values.ndim in (3, 4) and values.shape[-3:] == (channels, height, width):
         return np.moveaxis(values.reshape(-1, channels, height, width), 1, -1)
-    raise ValueError(f"images: {path} has shape {values.shape}, the network takes {tuple(shape)}.")
+    raise ValueError(
+        f"images: {path} has shape {values.shape}, the network takes {tuple(shape)}. Fit pictures to "
+        "it with --resize."
+    )

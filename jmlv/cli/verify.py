@@ -11,13 +11,19 @@ import numpy as np
 from jmlv.bounds import CROWN, CROWNIBP, IBP
 from jmlv.cli.inputs import Example, add_network_arguments, selected_example
 from jmlv.cli.report import table, write_json
-from jmlv.cli.sources import add_file_arguments, chosen_network, image_files
+from jmlv.cli.sources import (
+    add_file_arguments,
+    chosen_network,
+    image_files,
+    kept,
+    label_asked,
+)
 from jmlv.errors import DamagedFile
 from jmlv.graph import Graph
 from jmlv.interop import read_vnnlib, write_onnx, write_vnnlib
 from jmlv.oracles import MILP, PGD, Bounds, BranchAndBound, Cascade, InputSplitting, verify
 from jmlv.progress import TqdmProgress
-from jmlv.properties import InTopK, KeepsLabels, Property
+from jmlv.properties import InTopK, Property
 from jmlv.regions import Box
 from jmlv.verdict import Verdict
 
@@ -48,8 +54,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--only-object", action="store_true", help="change the object's pixels only"
     )
     command.add_argument(
-        "--label", type=int,
-        help="label to keep; by default the other digit's, or with --images the whole label set",
+        "--label",
+        help="label to keep, by name or number; by default the other digit's, or with --images the whole label set",
     )  # fmt: skip
     command.add_argument("--k", type=int, default=2, help="size of the label set")
     command.add_argument("--oracle", choices=ORACLES, default="cascade", help="who decides")
@@ -86,19 +92,25 @@ def run(arguments: argparse.Namespace) -> None:
 def _questions(arguments: argparse.Namespace, graph: Graph) -> list[Question]:
     """What is asked of the network: of a file, of images in files, or of one test image."""
     if arguments.vnnlib is not None:
+        if arguments.network is not None:
+            raise ValueError(
+                "vnnlib: is about the ONNX network's own inputs, not about images in [0, 1]; ask "
+                "'jmlv solve NETWORK.onnx QUESTION.vnnlib'."
+            )
         read = read_vnnlib(arguments.vnnlib, graph.input_shape)
         return [Question(f"case {i}", *specification) for i, specification in enumerate(read)]
     if arguments.images is not None:
-        images = image_files(arguments.images, graph.input_shape)
+        images = image_files(arguments.images, graph.input_shape, arguments.resize)
         return [
-            Question(name, _around(arguments, x), _kept(arguments, graph, x)) for name, x in images
+            Question(name, _around(arguments, x), kept(arguments, graph, x)) for name, x in images
         ]
-    if arguments.weights is not None:
-        raise ValueError(
-            "weights: name images for the imported network with --images, or --vnnlib."
-        )
+    for option in ("weights", "network"):
+        if getattr(arguments, option) is not None:
+            raise ValueError(
+                f"{option}: name images for the imported network with --images, or --vnnlib."
+            )
     chosen = selected_example(arguments)
-    label = chosen.target_label if arguments.label is None else arguments.label
+    label = chosen.target_label if arguments.label is None else label_asked(arguments, graph)
     region = _region(arguments, chosen)
     return [Question(f"image {chosen.name}", region, InTopK(label, arguments.k))]
 
@@ -109,13 +121,6 @@ def _around(arguments: argparse.Namespace, x: np.ndarray) -> Box:
             "images: --neighborhood and --only-object need a test image, not --images."
         )
     return Box.around(x, np.float32(arguments.epsilon))
-
-
-def _kept(arguments: argparse.Namespace, graph: Graph, x: np.ndarray) -> Property:
-    if arguments.label is not None:
-        return InTopK(arguments.label, arguments.k)
-    best = np.argsort(-np.asarray(graph.scores(x[None])[0]), kind="stable")[: arguments.k]
-    return KeepsLabels(tuple(sorted(map(int, best))), arguments.k)
 
 
 def _region(arguments: argparse.Namespace, example: Example) -> Box:

@@ -17,7 +17,8 @@ a question of another verifier                             ``read_vnnlib(path, i
 =========================================================  =========================================
 
 ``f`` is a function ``f(x) -> scores`` that every verb takes. What ONNX and PyTorch give keeps the
-layout of its inputs: channels that come first stay first.
+layout of its inputs: channels that come first stay first. ``OnImages(f, f.input_shape, mean=...,
+std=...)`` is the same network as a function of images (height, width, channel) in [0, 1].
 """
 
 from jmlv.interop.classifiers import (
@@ -28,6 +29,7 @@ from jmlv.interop.classifiers import (
     tresnet_from_timm,
 )
 from jmlv.interop.cnn import cnn_from_torch, config_of, convolution_kernel, dense_kernel
+from jmlv.interop.on_images import OnImages
 from jmlv.interop.onnx_reader import OnnxNetwork, read_onnx
 from jmlv.interop.onnx_writer import write_onnx
 from jmlv.interop.safetensors import read_safetensors
