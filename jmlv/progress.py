@@ -19,7 +19,7 @@ class Bar(ABC):
 
     @abstractmethod
     def update(self, steps: int = 1, **values: object) -> None:
-        """Advances by ``steps`` and shows ``values`` beside the bar."""
+        """Advances by ``steps`` and shows ``values`` beside the bar, at once where it is by 0."""
 
     @abstractmethod
     def close(self) -> None:
@@ -86,6 +86,8 @@ class _TqdmBar(Bar):
                 {name: _short(value) for name, value in values.items()}, refresh=False
             )
         self._bar.update(steps)
+        if not steps:
+            self._bar.refresh()
 
     def close(self) -> None:
         self._bar.close()

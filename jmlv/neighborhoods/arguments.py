@@ -36,15 +36,25 @@ def layer_query(
         SoundnessError: ``f`` and the graph read from it differ somewhere.
         TypeError, ValueError: arguments do not fit, or the property does not hold at ``x`` itself.
     """
-    require_image(x, "x")
-    x = np.asarray(x, np.float32)
-    require_layers(layers, x)
+    x = image_of(x, layers)
     whole = Box(np.zeros_like(x), np.ones_like(x))  # f and its graph are compared all over it
     query = dataclasses.replace(Query.of(f, whole, property, graph), lower=x, upper=x)
     margin = query.margin_exact(x)
     if not margin > 0:
         raise ValueError(f"property: does not hold at x itself (margin {margin:.4g}).")
     return query
+
+
+def image_of(x: Any, layers: Any) -> Float[np.ndarray, "height width channel"]:
+    """The image, once it is checked that it is one and that the layers are made for it.
+
+    Raises:
+        TypeError, ValueError: it is not, or they are not.
+    """
+    require_image(x, "x")
+    x = np.asarray(x, np.float32)
+    require_layers(layers, x)
+    return x
 
 
 def free_layers(graph: Graph, layers: Layers) -> Bool[np.ndarray, " layer"]:

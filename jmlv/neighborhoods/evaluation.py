@@ -72,6 +72,14 @@ class Evaluator(abc.ABC):
         """One answer for each candidate."""
 
     @abc.abstractmethod
+    def member(self, over: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
+        """Around all that the search for one image asks, in the thread that asks it.
+
+        Args:
+            over: whether its time is up, so that another image may have taken its place.
+        """
+
+    @abc.abstractmethod
     def away(self) -> contextlib.AbstractContextManager[None]:
         """Around work that asks nothing, such as a complete oracle's."""
 
@@ -81,6 +89,9 @@ class Direct(Evaluator):
 
     def __call__(self, request: Request) -> np.ndarray:
         return evaluate([request], 1)[0]
+
+    def member(self, over: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def away(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from jaxtyping import Array, Float
 
 from jmlv.bounds import CROWN, BoundMethod
 from jmlv.graph import Classifier
-from jmlv.neighborhoods.arguments import Weights, layer_query, weights_of
+from jmlv.neighborhoods.arguments import Weights, image_of, layer_query, weights_of
 from jmlv.neighborhoods.evaluation import Direct
 from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.optimum.upper_bound import ATTACK, bound_sizes
-from jmlv.neighborhoods.run import Run
+from jmlv.neighborhoods.run import Case, Run
 from jmlv.neighborhoods.strategies.layer_search import LayerSearch
 from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.oracles import PGD, Deadline, Oracle
@@ -46,7 +47,10 @@ def grow(
         strategy: how to search; by default ``LayerSearch()``.
         weights: one weight per layer, or a function of the layers (``jmlv.decaying``); equal by
             default.
-        budget: seconds. What is certified when they end is returned.
+        budget: seconds for everything, tracing and compiling included. What is certified when they
+            end is returned. The first of them certify the image alone and what a few queries about
+            one epsilon for all layers can; that is returned where the search is cut off before it
+            finds more.
         bound: the certificate of the search.
         oracle: gives the final confirmation; by default PGD (which must fail), CROWN, alpha-CROWN,
             then SCIP.
@@ -58,7 +62,8 @@ def grow(
 
     Returns:
         The largest neighbourhood found and its verdict. Epsilons never exceed 1. A keyboard
-        interrupt ends the search, not the call: what is certified is returned.
+        interrupt ends the search, not the call, at any moment, also while something compiles: what
+        is certified is returned; the verdict is ``UNKNOWN`` only where nothing was certified yet.
 
     Raises:
         UnsupportedOperation: ``f`` has operations without a sound rule.
@@ -74,11 +79,12 @@ def grow(
     """
     if optimality is not None and not optimality > 0:
         raise ValueError(f"optimality: must be a positive number of seconds, got {optimality}.")
-    run = Run(LayerSearch() if strategy is None else strategy, bound, oracle, maximality, budget)
-    query = layer_query(f, x, layers, property)
-    values = weights_of(weights, layers)
+    deadline = Deadline(budget)
+    x, values = image_of(x, layers), weights_of(weights, layers)
+    query = functools.cache(lambda: layer_query(f, x, layers, property))
+    run = Run(LayerSearch() if strategy is None else strategy, bound, oracle, maximality)
     with progress.bar(run.strategy.name) as bar:
-        grown = run(query, layers, values, Direct(), bar)
+        grown = run(Case(x, layers, property, values, query), Direct(), bar, deadline)
     if optimality is None:
         return grown
     with progress.bar("upper bound") as bar:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 
-import numpy as np
 from jaxtyping import Array, Float
 
 from jmlv.bounds import CROWN, BoundMethod
 from jmlv.graph import Classifier
 from jmlv.neighborhoods.arguments import Weights, layer_query, weights_of
 from jmlv.neighborhoods.grown import GrownNeighborhood
-from jmlv.neighborhoods.run import Run
+from jmlv.neighborhoods.run import Case, Run
 from jmlv.neighborhoods.strategies.layer_search import LayerSearch
 from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.neighborhoods.together import Together
 from jmlv.oracles import PGD, Deadline, Oracle, Query
+from jmlv.oracles.aside import POLL
 from jmlv.progress import Bar, NoProgress, Progress
 from jmlv.properties import Property
 from jmlv.regions import Layers
 
-Case = tuple[Query, Layers, Float[np.ndarray, " layer"]]
 Finished = Iterator[tuple[int, GrownNeighborhood]]
 
 
@@ -56,8 +55,8 @@ def grow_many(
         properties: what must hold, of each image or of all.
         strategy, bound, oracle, maximality: as for :func:`jmlv.grow`.
         weights: a function of the layers, such as ``jmlv.decaying``, or one vector for all images.
-        budget: seconds for each image from when it begins; images that advance together share the
-            machine in that time.
+        budget: seconds for each image from when it begins, compiling included; images that advance
+            together share the machine in that time.
         together: images at a time, at most.
         workers: complete queries at a time, at most; by default as many as there are processors.
         progress: shows finished images.
@@ -86,8 +85,10 @@ def grow_many(
         if count < 1:
             raise ValueError(f"{name}: must be at least 1, got {count}.")
     cases = _cases(f, images, layers, properties, weights)
-    run = Run(LayerSearch() if strategy is None else strategy, bound, oracle, maximality, budget)
-    return _results(run, cases, Together(len(cases), together, workers), progress)
+    run = Run(LayerSearch() if strategy is None else strategy, bound, oracle, maximality)
+    evaluator = Together(len(cases), together, workers)
+    grown = partial(_grown, run, evaluator, budget)
+    return _results(grown, cases, evaluator, partial(progress.bar, run.strategy.name))
 
 
 def _cases(f, images, layers, properties, weights) -> list[Case]:
@@ -99,10 +100,11 @@ def _cases(f, images, layers, properties, weights) -> list[Case]:
         raise ValueError(f"layers, properties: expected one for each image, got {counts}.")
     cases: list[Case] = []
     for i, (x, around, property) in enumerate(zip(images, layers, properties)):
-        graph = cases[0][0].graph if cases else None
+        graph = cases[0].query().graph if cases else None
         try:
             query = layer_query(f, x, around, property, graph)
-            cases.append((query, around, weights_of(weights, around)))
+            values = weights_of(weights, around)
+            cases.append(Case(query.lower, around, property, values, partial(_same, query)))
         except (TypeError, ValueError) as error:
             raise type(error)(f"image {i}: {error}") from error
     if not cases:
@@ -110,38 +112,51 @@ def _cases(f, images, layers, properties, weights) -> list[Case]:
     return cases
 
 
-def _results(run: Run, cases: Sequence[Case], evaluator: Together, progress: Progress) -> Finished:
+def _same(query: Query) -> Query:
+    return query
+
+
+def _results(
+    grown: Callable[[Deadline, Case], GrownNeighborhood],
+    cases: Sequence[Case],
+    evaluator: Together,
+    bar_of: Callable[[int], Bar],
+) -> Finished:
+    together = Deadline(None)
     with (
-        progress.bar(run.strategy.name, len(cases)) as bar,
+        bar_of(len(cases)) as bar,
         ThreadPoolExecutor(evaluator.slots) as pool,
     ):
-        grown = partial(_grown, run, evaluator)
-        futures = {pool.submit(grown, case): i for i, case in enumerate(cases)}
+        futures = {pool.submit(grown, together, case): i for i, case in enumerate(cases)}
         left = set(futures)
         try:
             yield from _finished(futures, left, bar)
         except KeyboardInterrupt:
-            _end(evaluator, left)
+            _end(evaluator, together, left)
             yield from _finished(futures, {f for f in left if not f.cancelled()}, bar)
             raise
         finally:
-            _end(evaluator, left)
+            _end(evaluator, together, left)
 
 
-def _grown(run: Run, evaluator: Together, case: Case) -> GrownNeighborhood:
-    with evaluator.member():
-        return run(*case, evaluator, NoProgress().bar(""))
+def _grown(
+    run: Run, evaluator: Together, budget: float | None, together: Deadline, case: Case
+) -> GrownNeighborhood:
+    return run(case, evaluator, NoProgress().bar(""), together.within(budget))
 
 
 def _finished(futures: dict[Future, int], left: set[Future], bar: Bar) -> Finished:
-    for future in as_completed(frozenset(left)):
-        left.discard(future)
-        result = future.result()
-        bar.update(1, size=result.size)
-        yield futures[future], result
+    """Results as they come; waits in short turns, in which an interrupt is heard."""
+    while left:
+        for future in wait(left, POLL, FIRST_COMPLETED).done:
+            left.discard(future)
+            result = future.result()
+            bar.update(1, size=result.size)
+            yield futures[future], result
 
 
-def _end(evaluator: Together, left: set[Future]) -> None:
+def _end(evaluator: Together, together: Deadline, left: set[Future]) -> None:
     for future in left:
         future.cancel()
     evaluator.stop()
+    together.expire()

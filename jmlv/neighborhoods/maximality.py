@@ -68,7 +68,7 @@ def _broken(problem: Problem, epsilon: np.ndarray, layers: list[int], attack: PG
     form = jax.tree.map(np.float32, problem.query.property.form(problem.graph.label_count))
     with search_precision():
         key = jax.random.key(attack.seed)
-        points, margins = descend(attack, problem.graph, form, lower, upper, key)
+        points, margins = descend(attack, problem.graph, form, lower, upper, key, problem.deadline)
     problem.queries[f"{attack.name} (maximality)"] += len(layers)
     return [
         d

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ from jmlv.graph import Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.neighborhoods.evaluation import Direct, Evaluator, Question, Request, Task, margin, slope
 from jmlv.numerics import PROOF_TOLERANCE, search_precision
-from jmlv.oracles import Bounds, Deadline, Oracle, Query, ask
+from jmlv.oracles import Bounds, Deadline, Oracle, Query
+from jmlv.oracles.answers import answer
 from jmlv.progress import Bar
 from jmlv.regions import LayeredNeighborhood, Layers
 from jmlv.verdict import Verdict
@@ -25,6 +27,13 @@ from jmlv.verdict import Verdict
 
 class OutOfTime(Exception):
     """The budget has ended, or the call is interrupted; what was certified before stands."""
+
+
+class Kept(NamedTuple):
+    """A certified neighbourhood: its epsilons over all layers, and the verdict on it."""
+
+    epsilon: Float[np.ndarray, " layer"]
+    verdict: Verdict
 
 
 @dataclasses.dataclass(eq=False)
@@ -46,7 +55,8 @@ class Problem:
         evaluator: answers what is asked of batches of candidates.
         movable: indices of the layers to grow.
         queries: how many candidates were asked of which oracle.
-        best: the largest certified epsilon vector over all layers.
+        kept: the largest certified neighbourhood, as one value: a search that is left behind may
+            still replace it while its caller reads it.
         trace: ``(seconds, size)`` at every improvement.
         outer: another view of the same task, with other weights or within a ceiling, that is told
             of every proof.
@@ -64,8 +74,7 @@ class Problem:
     free: Bool[np.ndarray, " layer"]
     evaluator: Evaluator = dataclasses.field(default_factory=Direct)
     queries: Counter = dataclasses.field(default_factory=Counter)
-    best: Float[np.ndarray, " layer"] | None = None
-    best_verdict: Verdict | None = None
+    kept: Kept | None = None
     trace: list[tuple[float, float]] = dataclasses.field(default_factory=list)
     outer: Problem | None = None
     ceiling: Float[np.ndarray, " movable"] | None = None
@@ -74,6 +83,16 @@ class Problem:
     @property
     def graph(self) -> Graph:
         return self.query.graph
+
+    @property
+    def best(self) -> Float[np.ndarray, " layer"] | None:
+        """The largest certified epsilon vector over all layers."""
+        return None if self.kept is None else self.kept.epsilon
+
+    @property
+    def best_verdict(self) -> Verdict | None:
+        """The verdict on :attr:`best`."""
+        return None if self.kept is None else self.kept.verdict
 
     @property
     def x(self) -> np.ndarray:
@@ -134,9 +153,7 @@ class Problem:
 
     def under(self, weights: Float[np.ndarray, " layer"]) -> Problem:
         """The same task, clock and counts with other weights; what it proves is offered here too."""
-        return dataclasses.replace(
-            self, weights=weights, best=None, best_verdict=None, trace=[], outer=self
-        )
+        return dataclasses.replace(self, weights=weights, kept=None, trace=[], outer=self)
 
     def below(self, ceiling: Float[np.ndarray, " movable"], relaxation: Relaxation) -> Problem:
         """The same task for epsilons up to a ceiling, where a relaxation's intervals are known.
@@ -156,7 +173,7 @@ class Problem:
 
     def _keep(self, epsilon: Float[Array, " movable"], verdict: Verdict) -> None:
         if self.improves(epsilon):
-            self.best, self.best_verdict = self.full(epsilon), verdict
+            self.kept = Kept(self.full(epsilon), verdict)
             self.trace.append((self.clock.elapsed, self.size(epsilon)))
         if self.outer is not None:
             self.outer._keep(epsilon, verdict)
@@ -168,9 +185,9 @@ class Problem:
         region = LayeredNeighborhood(self.x, self.layers, self.full(epsilon))
         query = Query.of(self.query.f, region, self.query.property, self.graph)
         if isinstance(oracle, Bounds):
-            return ask(query, oracle, self.deadline)
+            return answer(query, oracle, self.deadline).verdict
         with self.evaluator.away():
-            return ask(query, oracle, self.deadline)
+            return answer(query, oracle, self.deadline).verdict
 
     def reach(
         self, point: Float[np.ndarray, "height width channel"]
@@ -193,10 +210,10 @@ class Problem:
         return self.evaluator(Request(question, bound, self.graph, self._task, epsilons))
 
     def _spend(self, count: int, kind: str) -> None:
+        if self.evaluator.stopped:
+            raise OutOfTime("interrupted")
         if self.deadline.passed:
             raise OutOfTime("the budget ended")
-        if self.evaluator.stopped and self.best is not None:
-            raise OutOfTime("interrupted")
         self.queries[kind] += count
         self.bar.update(count, size=0.0 if self.best is None else float(self.weights @ self.best))
 

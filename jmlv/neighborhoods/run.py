@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -10,14 +12,50 @@ from jaxtyping import Float
 from jmlv.bounds import TIGHT, BoundMethod
 from jmlv.neighborhoods.arguments import free_layers
 from jmlv.neighborhoods.evaluation import Evaluator
+from jmlv.neighborhoods.first_certificate import certify_evenly
 from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.maximality import LayerStatus, layer_statuses
-from jmlv.neighborhoods.problem import OutOfTime, Problem
+from jmlv.neighborhoods.problem import Kept, OutOfTime, Problem
 from jmlv.neighborhoods.strategies.strategy import Strategy
-from jmlv.oracles import MILP, PGD, Bounds, Cascade, Deadline, Oracle, Query, SoundnessError
+from jmlv.oracles import (
+    MILP,
+    PGD,
+    Bounds,
+    Cascade,
+    Deadline,
+    Evidence,
+    Oracle,
+    Query,
+    SoundnessError,
+    TimeUp,
+    judge,
+)
+from jmlv.oracles.aside import run_until
 from jmlv.progress import Bar
+from jmlv.properties import Property
 from jmlv.regions import Layers
 from jmlv.verdict import Status, Verdict
+
+SEARCH = 0.9
+"""Of the time that is left, for the strategy; the rest confirms what it found."""
+
+
+class Case(NamedTuple):
+    """What to grow.
+
+    Attributes:
+        x: the image.
+        layers: the layers around the perturbed object.
+        property: what must hold.
+        weights: of the layers.
+        query: traces the network and checks image and property; its box is the image alone.
+    """
+
+    x: Float[np.ndarray, "height width channel"]
+    layers: Layers
+    property: Property
+    weights: Float[np.ndarray, " layer"]
+    query: Callable[[], Query]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,90 +66,141 @@ class Run:
     bound: BoundMethod
     oracle: Oracle | None
     maximality: PGD | None
-    budget: float | None
 
     def __call__(
-        self,
-        query: Query,
-        layers: Layers,
-        weights: Float[np.ndarray, " layer"],
-        evaluator: Evaluator,
-        bar: Bar,
+        self, case: Case, evaluator: Evaluator, bar: Bar, deadline: Deadline
     ) -> GrownNeighborhood:
-        """Grows and confirms."""
-        deadline = Deadline(self.budget)
-        problem = Problem(
-            query=query,
-            layers=layers,
-            weights=weights,
-            bound=self.bound,
-            deadline=Deadline(None),
-            clock=deadline,
-            bar=bar,
-            free=free_layers(query.graph, layers),
-            evaluator=evaluator,
-        )
-        search_end = deadline.within(None if self.budget is None else 0.9 * self.budget)
-        reason = _search(problem, self.strategy, search_end)
-        return self._confirmed(problem, deadline, reason)
-
-    def _confirmed(self, problem: Problem, deadline: Deadline, reason: str) -> GrownNeighborhood:
-        """The best neighbourhood with the oracle's verdict, or the search's own where that is unknown."""
-        epsilon = (
-            problem.full(np.zeros(len(problem.movable))) if problem.best is None else problem.best
-        )
-        problem.deadline = deadline
-        verdict = problem.best_verdict or Verdict(Status.UNKNOWN, reason=reason)
+        """Grows and confirms until the deadline, or a keyboard interrupt; then takes what there is."""
+        growing = _Growing(self, case, evaluator, bar, deadline)
         try:
-            confirmed = problem.verify(epsilon[problem.movable], self._oracle)
-            _require_agreement(verdict, confirmed)
-            verdict = confirmed if confirmed.robust or not verdict.robust else verdict
-        except OutOfTime:
-            pass  # the search's own certificate stands
-        return GrownNeighborhood(
-            x=problem.x,
-            layers=problem.layers,
-            epsilon=epsilon,
-            weights=problem.weights,
-            property=problem.query.property,
-            verdict=verdict,
-            free=problem.free,
-            statuses=_statuses(problem, epsilon, self.maximality),
-            queries=dict(problem.queries),
-            seconds=deadline.elapsed,
-            trace=tuple(problem.trace),
-            strategy=self.strategy.name,
-            reason=reason,
-        )
+            run_until(deadline, growing.work, lambda doing: bar.update(0, now=doing))
+        except TimeUp as late:
+            growing.end("interrupted" if evaluator.stopped else f"the budget ended: {late}")
+        except KeyboardInterrupt:
+            growing.end("interrupted")
+        return growing.result()
 
     @property
-    def _oracle(self) -> Oracle:
+    def confirmation(self) -> Oracle:
+        """What is asked about the result."""
         if self.oracle is not None:
             return self.oracle
         return Cascade((PGD(), Bounds(self.bound), Bounds(TIGHT), MILP(largest=1000)))
 
 
-def _search(problem: Problem, strategy: Strategy, deadline: Deadline) -> str:
-    """Runs the strategy until the deadline; returns why it ended.
+class _Growing:
+    """One run's state. A thread works on it; its caller may take the result at any moment."""
 
-    The image alone is certified first, deadline or not, so that there is something to return.
-    """
-    if not problem.offer(np.zeros(len(problem.movable))).robust:
-        return "the image alone could not be certified"
-    problem.deadline = deadline
-    try:
-        strategy.search(problem)
-    except OutOfTime as end:
-        return str(end)
-    except KeyboardInterrupt:
-        return "interrupted"
-    return "the strategy ended"
+    def __init__(
+        self, run: Run, case: Case, evaluator: Evaluator, bar: Bar, deadline: Deadline
+    ) -> None:
+        self.run, self.case, self.evaluator, self.bar = run, case, evaluator, bar
+        self.deadline, self.reason = deadline, ""
+        nothing = np.zeros(case.layers.count, np.float32)
+        self.image = Kept(nothing, Verdict(Status.UNKNOWN, reason="nothing was certified in time"))
+        self.problem: Problem | None = None
+        self.found: Problem | None = None
+        self.confirmed: Verdict | None = None
+        self.statuses = (LayerStatus.UNDECIDED,) * case.layers.count
+
+    def work(self, own: Deadline) -> None:
+        """Certifies what is quickly certified, searches, confirms, and looks at single layers."""
+        query = self.case.query()
+        self.image = self.image._replace(verdict=_evaluated(query))
+        with self.evaluator.member(lambda: own.passed):
+            self.problem = problem = self._posed(query, own)
+            self.found, reason = self._searched(problem, own.share(SEARCH))
+            self.end(reason)
+            problem.deadline = own
+            self.confirmed = self._confirmation()
+            if self.run.maximality is not None and not own.passed:
+                epsilon, attack = self._kept.epsilon, self.run.maximality
+                self.statuses = layer_statuses(problem, epsilon, attack)
+
+    def end(self, reason: str) -> None:
+        """Says why the search ended, if nothing has been said."""
+        self.reason = self.reason or reason
+
+    def result(self) -> GrownNeighborhood:
+        case, found = self.case, self._best
+        epsilon, verdict = self._kept
+        return GrownNeighborhood(
+            x=np.asarray(case.x, np.float32),
+            layers=case.layers,
+            epsilon=epsilon,
+            weights=case.weights,
+            property=case.property,
+            verdict=self.confirmed or verdict,
+            free=np.zeros(case.layers.count, bool) if found is None else found.free,
+            statuses=self.statuses,
+            queries={} if found is None else dict(found.queries),
+            seconds=self.deadline.elapsed,
+            trace=() if found is None else tuple(found.trace),
+            strategy=self.run.strategy.name,
+            reason=self.reason,
+        )
+
+    @property
+    def _best(self) -> Problem | None:
+        """What the result is taken from: what was found, or what is in hand while it is searched."""
+        return self.problem if self.found is None else self.found
+
+    @property
+    def _kept(self) -> Kept:
+        kept = None if self._best is None else self._best.kept
+        return self.image if kept is None else kept
+
+    def _posed(self, query: Query, own: Deadline) -> Problem:
+        return Problem(
+            query=query,
+            layers=self.case.layers,
+            weights=self.case.weights,
+            bound=self.run.bound,
+            deadline=own,
+            clock=self.deadline,
+            bar=self.bar,
+            free=free_layers(query.graph, self.case.layers),
+            evaluator=self.evaluator,
+        )
+
+    def _searched(self, problem: Problem, limit: Deadline) -> tuple[Problem, str]:
+        """Runs the strategy until the deadline; what to take the result from, and why it ended.
+
+        A strategy that ends by itself is answered with what it found, be it less than what was in
+        hand before: another one is to be had for the asking. One that is cut off is not.
+        """
+        problem.deadline = limit
+        try:
+            if not problem.offer(np.zeros(len(problem.movable))).robust:
+                return problem, "the image alone could not be certified"
+            searched = problem.under(problem.weights)
+            searched.kept, searched.trace = problem.kept, list(problem.trace)
+            certify_evenly(problem)
+            self.run.strategy.search(searched)
+        except OutOfTime as end:
+            return problem, str(end)
+        except KeyboardInterrupt:
+            return problem, "interrupted"
+        return searched, "the strategy ended"
+
+    def _confirmation(self) -> Verdict | None:
+        """The oracle's verdict, or None where the search's own certificate stands."""
+        epsilon, verdict = self._kept
+        if self._best.kept is None:
+            return None
+        try:
+            movable = self.problem.movable
+            confirmed = self.problem.verify(epsilon[movable], self.run.confirmation)
+        except OutOfTime:
+            return None
+        _require_agreement(verdict, confirmed)
+        return confirmed if confirmed.robust or not verdict.robust else None
 
 
-def _statuses(problem: Problem, epsilon: np.ndarray, attack: PGD | None) -> tuple[LayerStatus, ...]:
-    if attack is None or problem.deadline.passed:
-        return (LayerStatus.UNDECIDED,) * problem.layers.count
-    return layer_statuses(problem, epsilon, attack)
+def _evaluated(query: Query) -> Verdict:
+    """The verdict on the image alone: its margin is the worst there is."""
+    reason = "the image alone: its margin was evaluated in float64"
+    return judge(query, Evidence(query.margin_exact(query.lower), reason=reason), "evaluation")
 
 
 def _require_agreement(searched: Verdict, confirmed: Verdict) -> None:

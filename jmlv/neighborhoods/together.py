@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 
 from jmlv.neighborhoods.evaluation import Evaluator, Request, evaluate
 from jmlv.neighborhoods.problem import OutOfTime
+from jmlv.oracles.aside import POLL
 
 
 @dataclasses.dataclass(eq=False)
@@ -45,19 +46,24 @@ class Together(Evaluator):
         self.slots = min(slots, images)
         self._turn = threading.Condition()
         self._workers = threading.Semaphore(workers)
-        self._running = self.slots
-        self._to_begin = images - self.slots
+        self._running = self._promised = self.slots
+        self._to_begin = images
         self._pending: list[_Pending] = []
 
     @contextlib.contextmanager
-    def member(self) -> Iterator[None]:
-        """Around all that one thread does for one image; after it the thread takes another one."""
+    def member(self, over: Callable[[], bool]) -> Iterator[None]:
+        """Around all that one thread does for one image.
+
+        Another image takes its place. It is waited for, so that it may ask together with the rest;
+        but one whose time is up has been left behind, and its place may be taken already.
+        """
         with self._turn:
+            self._begin()
             try:
                 yield
             finally:
-                if self._to_begin:
-                    self._to_begin -= 1
+                if self._to_begin > self._promised and not over():
+                    self._promised += 1
                 else:
                     self._rest()
 
@@ -67,8 +73,12 @@ class Together(Evaluator):
         pending = _Pending(request)
         self._pending.append(pending)
         self._rest()
-        while not pending.done:
-            self._turn.wait()
+        while not (pending.done or self.stopped):
+            self._turn.wait(POLL)
+        if not pending.done:
+            self._pending.remove(pending)
+            self._running += 1
+            raise OutOfTime("interrupted")
         if pending.error is not None:
             raise pending.error
         return pending.answer
@@ -85,14 +95,19 @@ class Together(Evaluator):
             self._running += 1
 
     def stop(self) -> None:
-        """Tells every image to end with what it has; none begins any more."""
+        """Tells every image to end with what it has; none begins any more.
+
+        Nothing is waited for: the thread whose turn it is may be compiling.
+        """
         self.stopped = True
-        with self._turn:
-            for pending in self._pending:
-                pending.error = OutOfTime("interrupted")
-            self._running += len(self._pending)
-            self._pending = []
-            self._turn.notify_all()
+
+    def _begin(self) -> None:
+        """One thread more is running, unless it takes a place that is counted already."""
+        self._to_begin -= 1
+        if self._promised:
+            self._promised -= 1
+        else:
+            self._running += 1
 
     def _rest(self) -> None:
         """One thread fewer is running; the last one answers what the others wait for."""

@@ -57,7 +57,7 @@ class PGD(Oracle):
             if deadline.passed:
                 break
             with search_precision():
-                points, margins = descend(self, query.graph, form, *boxes, key)
+                points, margins = descend(self, query.graph, form, *boxes, key, deadline)
             done += 1
             if margins[0] < best_margin:
                 best, best_margin = points[0], float(margins[0])
@@ -74,16 +74,19 @@ def descend(
     lower: Float[Array, "box *image"],
     upper: Float[Array, "box *image"],
     key: Array,
+    deadline: Deadline | None = None,
 ) -> tuple[Float[np.ndarray, "box *image"], Float[np.ndarray, " box"]]:
     """One round of starts in each of several boxes: their points of least margin, and the margins.
 
-    The form is one for all boxes, or has a leading axis: one for each.
+    The form is one for all boxes, or has a leading axis: one for each. After the deadline no further
+    step is taken.
 
     The steps are a Python loop over one compiled step: XLA runs convolutions inside its own loops
     on one CPU thread, many times slower.
     """
     etas = pgd.step * np.linspace(1.0, 0.05, pgd.steps)
-    return descend_from(graph, form, lower, upper, _starts(pgd, lower, upper, key), etas)
+    starts = _starts(pgd, lower, upper, key)
+    return descend_from(graph, form, lower, upper, starts, etas, deadline)
 
 
 def descend_from(
@@ -93,15 +96,24 @@ def descend_from(
     upper: Float[Array, "box *image"],
     points: Float[Array, "box start *image"],
     etas: Float[np.ndarray, " step"],
+    deadline: Deadline | None = None,
 ) -> tuple[Float[np.ndarray, "box *image"], Float[np.ndarray, " box"]]:
     """As :func:`descend`, from given starts in each box, with given steps ``eta``."""
     x = points
     best, least = x, jnp.full(x.shape[:2], jnp.inf)
     for eta in (*etas, 0.0):
         x, best, least = _step(graph, form, lower, upper, x, best, least, np.float32(eta))
+        if deadline is not None and _passed(deadline, least):
+            break
     winner = np.argmin(least, axis=1)
     boxes = np.arange(len(winner))
     return np.asarray(best)[boxes, winner], np.asarray(least)[boxes, winner]
+
+
+def _passed(deadline: Deadline, array: Array) -> bool:
+    """Whether a deadline has passed once an array is computed: JAX runs ahead of its caller."""
+    jax.block_until_ready(array)
+    return deadline.passed
 
 
 DESCENTS = 4

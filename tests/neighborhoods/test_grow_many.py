@@ -158,5 +158,5 @@ def test_bad_arguments_name_the_argument_and_the_image():
 def test_what_asks_after_the_end_is_told_so():
     evaluator = together.Together(images=2, slots=2, workers=1)
     evaluator.stop()
-    with evaluator.member(), pytest.raises(OutOfTime, match="interrupted"):
+    with evaluator.member(lambda: False), pytest.raises(OutOfTime, match="interrupted"):
         evaluator(None)

@@ -116,7 +116,8 @@ class Counterexamples:
         starts = jnp.concatenate(starts, 1)
         with search_precision():
             graph, form = self.query.graph, self.form
-            return descend_from(graph, form, lower[:, 0], upper[:, 0], starts, STEPS)
+            ends = lower[:, 0], upper[:, 0]
+            return descend_from(graph, form, *ends, starts, STEPS, self.deadline)
 
     def attacked(
         self, attack: PGD, epsilons: Float[np.ndarray, "box layer"]
@@ -125,7 +126,8 @@ class Counterexamples:
         lower, upper, _ = self._boxes(epsilons)
         self.key, key = jax.random.split(self.key)
         with search_precision():
-            return descend(attack, self.query.graph, self.form, lower, upper, key)
+            boxes = lower, upper, key
+            return descend(attack, self.query.graph, self.form, *boxes, self.deadline)
 
     def points(
         self, epsilons: Float[np.ndarray, "*box layer"], patterns: Float[np.ndarray, "*box_image"]

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from jmlv.graph import Classifier
-from jmlv.neighborhoods.arguments import Weights, free_layers, layer_query, weights_of
+from jmlv.neighborhoods.arguments import (
+    Weights,
+    free_layers,
+    image_of,
+    layer_query,
+    weights_of,
+)
 from jmlv.neighborhoods.optimum.counterexamples import EVEN, WHOLE, Counterexamples, Vector
 from jmlv.neighborhoods.optimum.fixed_patterns import FixedPatterns
 from jmlv.neighborhoods.optimum.hitting_set import largest_uncut
-from jmlv.oracles import PGD, Deadline, Query
+from jmlv.oracles import PGD, Deadline, Query, TimeUp
+from jmlv.oracles.aside import run_until
 from jmlv.progress import Bar, NoProgress, Progress
 from jmlv.properties import Property
 from jmlv.regions import Layers
@@ -94,7 +102,8 @@ def size_upper_bound(
         f, x, layers, property, weights: as for :func:`jmlv.grow`.
         bands: group the layers into so many bands of equal epsilon, which get the sum of their
             layers' weights; the bound then holds for neighbourhoods that are constant on each band.
-        budget: seconds; the bound is valid whenever it ends.
+        budget: seconds for everything, compiling included; the bound is valid whenever they end, or
+            a keyboard interrupt ends them.
         attack: looks for counterexamples.
         progress: shows the bound.
 
@@ -110,52 +119,71 @@ def size_upper_bound(
     True
     """
     deadline = Deadline(budget)
-    query = layer_query(f, x, layers, property)
-    values = weights_of(weights, layers)
+    x, values, own = image_of(x, layers), weights_of(weights, layers), layers
     if bands is not None:
         layers, values = layers.banded(bands), np.bincount(layers.bands(bands), values)
+
+    def query() -> Query:
+        return layer_query(f, x, own, property)
+
     with progress.bar("upper bound") as bar:
         return bound_sizes(query, layers, values, attack, deadline, bar)
 
 
 def bound_sizes(
-    query: Query, layers: Layers, weights: Vector, attack: PGD, deadline: Deadline, bar: Bar
+    query: Callable[[], Query],
+    layers: Layers,
+    weights: Vector,
+    attack: PGD,
+    deadline: Deadline,
+    bar: Bar,
 ) -> SizeUpperBound:
-    """:func:`size_upper_bound` for a query that has been traced and checked already."""
-    return _Bounding(query, layers, weights, attack, deadline, bar).run()
+    """:func:`size_upper_bound` where layers and weights are checked, and ``query`` checks the rest.
+
+    An interrupt ends the search, not the call.
+    """
+    bounding = _Bounding(layers, weights, deadline, bar)
+    try:
+        reason = run_until(
+            deadline,
+            lambda own: bounding.run(query(), attack, own),
+            lambda doing: bar.update(0, now=doing),
+        )
+    except TimeUp as late:
+        reason = f"the budget ended: {late}"
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    return bounding.result(reason)
 
 
 class _Bounding:
-    """The cuts so far, and the neighbourhood that they leave."""
+    """The cuts so far, and the neighbourhood that they leave.
 
-    def __init__(
-        self,
-        query: Query,
-        layers: Layers,
-        weights: Vector,
-        attack: PGD,
-        deadline: Deadline,
-        bar: Bar,
-    ) -> None:
-        free, self.present = free_layers(query.graph, layers), layers.counts() > 0
-        self.few = np.count_nonzero(self.present & (weights > 0) & ~free) <= FEW
-        cutting = deadline.within(max(1e-9, SHARE * deadline.remaining)) if self.few else deadline
-        self.counterexamples = Counterexamples(query, layers, attack, cutting)
-        self.layers, self.weights, self.bar = layers, weights, bar
-        self.deadline, self.cutting = deadline, cutting
+    A thread works on it; its caller may take the result at any moment.
+    """
+
+    def __init__(self, layers: Layers, weights: Vector, clock: Deadline, bar: Bar) -> None:
+        self.layers, self.weights, self.clock, self.bar = layers, weights, clock, bar
+        self.present = layers.counts() > 0
         self.cuts: list[Vector] = []
         self.trace: list[tuple[float, float]] = []
         self.epsilon = self.present.astype(float)
         self.bound = float(weights @ self.epsilon)
         self.boxes = 0
 
-    def run(self) -> SizeUpperBound:
+    def run(self, query: Query, attack: PGD, deadline: Deadline) -> str:
+        """Lowers the bound until the deadline; returns why it stopped."""
+        free = free_layers(query.graph, self.layers)
+        few = np.count_nonzero(self.present & (self.weights > 0) & ~free) <= FEW
+        self.deadline, self.cutting = deadline, deadline.share(SHARE) if few else deadline
+        self.counterexamples = Counterexamples(query, self.layers, attack, self.cutting)
         reason = self._cut_off()
-        if self.few and not self.deadline.passed:
-            reason = self._branch()
+        return self._branch() if few and not deadline.passed else reason
+
+    def result(self, reason: str) -> SizeUpperBound:
         return SizeUpperBound(
             self.bound, self.epsilon, self._all_cuts(), self.boxes, self.weights, self.layers,
-            tuple(self.trace), self.deadline.elapsed, reason,
+            tuple(self.trace), self.clock.elapsed, reason,
         )  # fmt: skip
 
     def _cut_off(self) -> str:
@@ -171,6 +199,7 @@ class _Bounding:
 
     def _branch(self) -> str:
         """Lowers the bound by branching on epsilon; returns why it stopped."""
+        self.counterexamples.deadline = self.deadline
         patterns = FixedPatterns(self.counterexamples, self.weights, self._all_cuts())
         while not self.deadline.passed:
             if not patterns.split():
@@ -217,7 +246,7 @@ class _Bounding:
 
     def _lower(self, epsilon: Vector, bound: float) -> None:
         self.epsilon, self.bound = epsilon, min(self.bound, bound)
-        self.trace.append((self.deadline.elapsed, self.bound))
+        self.trace.append((self.clock.elapsed, self.bound))
         self.bar.update(1, bound=self.bound)
 
 

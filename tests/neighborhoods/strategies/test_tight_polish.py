@@ -77,7 +77,7 @@ def test_the_polish_grows_what_it_can_prove(problem):
 
 @pytest.mark.parametrize("unproven", (1, 3, 10))
 def test_of_several_steps_the_last_that_is_proven_is_kept(problem, monkeypatch, unproven):
-    mine = dataclasses.replace(problem, best=None, best_verdict=None, trace=[])
+    mine = dataclasses.replace(problem, kept=None, trace=[])
     assert mine.offer(np.full(4, 0.002)).robust
     asked, true = [], Problem.offer
 
