@@ -2,4 +2,4 @@
 
 from jmlv.labels.batch import classify_labels_batch
 from jmlv.labels.classify import Plan, classify_labels
-from jmlv.labels.result import LabelAnswer, LabelSet, LabelStatus
+from jmlv.labels.result import LabelAnswer, LabelSet, LabelStatus, Origin

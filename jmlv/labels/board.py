@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -61,6 +61,24 @@ class Question:
         """The verdict with the best bound, which may have been proven after it."""
         return dataclasses.replace(self.verdict, lower=self.evidence.lower)
 
+    def standing(self, reason: str) -> Verdict:
+        """What is known, without judging anything that has not been judged."""
+        if self.verdict.status is not Status.UNKNOWN:
+            return self.report()
+        reasons = "; ".join(filter(None, (self.evidence.reason, reason)))
+        method = self.evidence.stats.get("method", "")
+        return Verdict(
+            Status.UNKNOWN, self.evidence.lower, self.margin, self.evidence.point, reasons,
+            {"method": method},
+        )  # fmt: skip
+
+    def adopt(self, verdict: Verdict) -> None:
+        """Takes over what was judged before."""
+        self.verdict = verdict
+        method = {"method": verdict.method} if verdict.method else {}
+        self.evidence = Evidence(verdict.lower, verdict.witness, verdict.reason, method)
+        self.margin = np.inf if verdict.witness is None else verdict.upper
+
     def judge(self, method: str) -> None:
         """Judges all that is known: bound and point together, so one contradicts the other.
 
@@ -85,6 +103,7 @@ class Board:
         stages: by which stage each settled label was settled.
         forms: the margins of each side's questions, stacked.
         seconds: spent on each label.
+        late: why stages were left behind.
     """
 
     query: Query
@@ -95,6 +114,7 @@ class Board:
     stages: dict[int, str] = dataclasses.field(default_factory=dict)
     forms: tuple[MarginForm, ...] = ()
     seconds: np.ndarray | None = None
+    late: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.always, self.never = (
@@ -180,15 +200,36 @@ class Board:
         if labels:
             self.seconds[list(labels)] += (self.deadline.elapsed - start) / len(labels)
 
+    def adopt(self, known: LabelSet) -> None:
+        """Takes over the labels that an earlier answer settled."""
+        for answer in known.answers:
+            if answer.status is not LabelStatus.UNKNOWN:
+                self.always[answer.label].adopt(answer.always)
+                self.never[answer.label].adopt(answer.never)
+                self.stages[answer.label] = answer.stage
+                self.seconds[answer.label] = answer.seconds
+
     def result(self) -> LabelSet:
         """Where every label stands now; what is known of open labels is judged, for its bounds."""
         for label in self.open_labels:
             for question in (self.always[label], self.never[label]):
                 question.judge(question.evidence.stats.get("method", ""))
+        return self._answers(Question.report)
+
+    def standing(self, reason: str) -> LabelSet:
+        """Where every label stands now, while somebody may still be at work; nothing is judged."""
+        return self._answers(lambda question: question.standing(reason))
+
+    def _answers(self, verdict_of: Callable[[Question], Verdict]) -> LabelSet:
+        def told(question: Question) -> Verdict:
+            verdict = verdict_of(question)
+            if verdict.status is not Status.UNKNOWN or not self.late:
+                return verdict
+            reason = "; ".join(filter(None, (*self.late, verdict.reason)))
+            return dataclasses.replace(verdict, reason=reason)
+
         answers = tuple(
-            LabelAnswer(
-                a.label, a.report(), n.report(), self.stages.get(a.label, "open"), float(seconds)
-            )
+            LabelAnswer(a.label, told(a), told(n), self.stages.get(a.label, "open"), float(seconds))
             for a, n, seconds in zip(self.always, self.never, self.seconds)
         )
         return LabelSet(self.k, answers, self.deadline.elapsed)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 
-from jmlv.bounds import CROWN, BoundMethod
-from jmlv.graph import Classifier
+import jax
+import jax.numpy as jnp
+
+from jmlv.bounds import CROWN, AlphaCROWN, BoundMethod
+from jmlv.graph import Classifier, Graph, as_function
 from jmlv.labels.board import Board
-from jmlv.labels.result import LabelSet
+from jmlv.labels.result import LabelSet, unsettled
 from jmlv.labels.stages import ask_oracle, attack_all, bound_pairs, look_at_centre
-from jmlv.oracles import MILP, PGD, Cascade, Deadline, Oracle, Query
+from jmlv.oracles import (
+    MILP,
+    PGD,
+    Bounds,
+    Cascade,
+    Deadline,
+    InputSplitting,
+    Oracle,
+    Query,
+    TimeUp,
+)
+from jmlv.oracles.aside import Watch, run_until
 from jmlv.oracles.cascade import BY_PARTS
 from jmlv.properties import InTopK
-from jmlv.regions import Region
+from jmlv.regions import Region, box_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +49,13 @@ class Plan:
         PGD(restarts=8, steps=60, step=1.0, seed=1),
     )
     oracle: Oracle | None = Cascade(
-        (PGD(restarts=32, steps=100, step=1.0, seed=2), BY_PARTS, MILP())
+        (
+            PGD(restarts=32, steps=100, step=1.0, seed=2),
+            Bounds(AlphaCROWN()),
+            BY_PARTS,
+            InputSplitting(),
+            MILP(),
+        )
     )
 
     def __post_init__(self) -> None:
@@ -74,9 +94,11 @@ def classify_labels(
         region: a box or layered neighbourhood of one image, inside [0, 1].
         k: the size of the label set, less than the number of labels.
         oracle: decides what bounds and attacks leave open; by default ``plan``'s, which is PGD
-            with more starts, branch and bound where the network falls apart, and then SCIP.
+            with more starts, alpha-CROWN, branch and bound where the network falls apart, input
+            splitting where few inputs move, and then SCIP.
         plan: the attacks and bounds before it.
-        budget: seconds, honoured from outside the solvers; None for no limit.
+        budget: seconds for everything, tracing and compiling included; None for no limit. What is
+            still compiling when they end is left behind, and the reasons of open labels say so.
 
     Returns:
         The status of every label, with evidence, bounds, stage and seconds.
@@ -97,17 +119,63 @@ def classify_labels(
     deadline = Deadline(budget)
     if oracle is not None:
         plan = dataclasses.replace(plan, oracle=oracle)
-    return settle(Query.of(f, region, InTopK(0, k)), k, plan, deadline)
+    try:
+        query = run_until(deadline, lambda _: Query.of(f, region, InTopK(0, k)))
+    except TimeUp as late:
+        count = run_until(Deadline(None), lambda _: label_count(f, region))
+        return unsettled(count, k, f"reading the network: {late}", deadline.elapsed)
+    return settle(query, k, plan, deadline)
 
 
-def settle(query: Query, k: int, plan: Plan, deadline: Deadline) -> LabelSet:
-    """Runs a plan on a network and box that have been traced and checked; its property is not read."""
-    board = Board(query, k, deadline)
+def settle(
+    query: Query,
+    k: int,
+    plan: Plan,
+    deadline: Deadline,
+    known: LabelSet | None = None,
+    watch: Watch | None = None,
+) -> LabelSet:
+    """Runs a plan on a network and box that have been traced and checked; its property is not read.
+
+    Args:
+        known: an earlier answer; only the labels that it leaves open are looked at.
+        watch: told when something begins to compile, and when it no longer does.
+    """
+    boards: list[Board] = []
+
+    def work(own: Deadline) -> LabelSet:
+        boards.append(Board(query, k, own))
+        return _settled(boards[0], plan, known)
+
+    try:
+        result = run_until(deadline, work, watch)
+    except TimeUp as late:
+        if not boards:
+            return known or unsettled(query.label_count, k, str(late), deadline.elapsed)
+        result = boards[0].standing(str(late))
+    return dataclasses.replace(result, seconds=deadline.elapsed)
+
+
+def _settled(board: Board, plan: Plan, known: LabelSet | None) -> LabelSet:
+    """Stage after stage; each has half of the time that is left, the last one all of it."""
+    if known is not None:
+        board.adopt(known)
     look_at_centre(board)
-    for stage in plan.stages:
-        if board.open_labels and not deadline.passed:
+    for place, stage in enumerate(plan.stages):
+        if board.open_labels and not board.deadline.passed:
+            last = plan.oracle is None and place == len(plan.stages) - 1
             run = attack_all if isinstance(stage, PGD) else bound_pairs
-            run(board, stage)
+            run(board, stage, board.deadline.share(1.0 if last else 0.5))
     if plan.oracle is not None:
         ask_oracle(board, plan.oracle)
+    if board.deadline.passed:
+        board.late.append("the time was up")
     return board.result()
+
+
+def label_count(f: Classifier, region: Region) -> int:
+    """How many labels a network has: it is traced, and nothing is compiled."""
+    if isinstance(f, Graph):
+        return f.label_count
+    image = jax.ShapeDtypeStruct((1, *box_of(region).shape), jnp.float32)
+    return jax.eval_shape(as_function(f), image).shape[-1]

@@ -88,6 +88,14 @@ class LabelAnswer:
         )
 
 
+class Origin(enum.Enum):
+    """Where the answers come from."""
+
+    NEW = "answered now"
+    RESTORED = "read from the file"
+    RESUMED = "read from the file, and its open labels taken up again with a larger budget"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelSet:
     """Every label of one image over one region.
@@ -96,11 +104,13 @@ class LabelSet:
         k: the size of the label set.
         answers: one for each label, in order.
         seconds: for all of them.
+        origin: whether they were answered now, or are in a file since an earlier run.
     """
 
     k: int
     answers: tuple[LabelAnswer, ...]
     seconds: float = 0.0
+    origin: Origin = Origin.NEW
 
     @property
     def status(self) -> tuple[LabelStatus, ...]:
@@ -157,7 +167,15 @@ class LabelSet:
 
     def __repr__(self) -> str:
         found = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
-        return f"LabelSet(k={self.k}: {found}; {self.seconds:.3g} s)"
+        origin = "" if self.origin is Origin.NEW else f", {self.origin.value}"
+        return f"LabelSet(k={self.k}: {found}; {self.seconds:.3g} s{origin})"
+
+
+def unsettled(count: int, k: int, reason: str, seconds: float) -> LabelSet:
+    """Nothing is known of any label, and why."""
+    unknown = Verdict(Status.UNKNOWN, reason=reason)
+    answers = tuple(LabelAnswer(label, unknown, unknown) for label in range(count))
+    return LabelSet(k, answers, seconds)
 
 
 def _answer_as_dict(answer: LabelAnswer, points: dict[bytes, int]) -> dict[str, Any]:

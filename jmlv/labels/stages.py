@@ -14,7 +14,9 @@ from jaxtyping import Array, Float
 from jmlv.bounds import BoundMethod, Interval
 from jmlv.labels.board import Board, Question, stack
 from jmlv.numerics import as_float64, certificate_precision, search_precision
-from jmlv.oracles import PGD, Evidence, Oracle, SoundnessError
+from jmlv.oracles import PGD, Deadline, Evidence, Oracle, SoundnessError, TimeUp
+from jmlv.oracles.answers import found_in_time
+from jmlv.oracles.aside import run_until
 from jmlv.oracles.falsify import descend
 from jmlv.properties import MarginForm, leaves
 
@@ -34,13 +36,18 @@ def look_at_centre(board: Board) -> None:
         board.share(((board.query.lower + board.query.upper) / 2)[None], CENTRE)
 
 
-def bound_pairs(board: Board, method: BoundMethod) -> None:
+def bound_pairs(board: Board, method: BoundMethod, limit: Deadline) -> None:
     """Bounds ``F_a - F_b`` for all pairs of labels at once, in float64, and each margin from them.
 
-    Answered questions are told too: a bound that a witness contradicts is a defect.
+    Answered questions are told too: a bound that a witness contradicts is a defect. What takes
+    longer than the limit is left behind.
     """
     with board.timed(board.open_labels):
-        lower = _pair_bounds(board, method)
+        try:
+            lower = run_until(limit, lambda own: _pair_bounds(board, method, own))
+        except TimeUp as late:
+            board.late.append(f"{method.name}: {late}")
+            return
         for side, forms in zip((board.always, board.never), board.forms):
             least = _combined(side, forms, lower)
             for question in side:
@@ -65,13 +72,17 @@ def _combine(forms: MarginForm, rows: Array) -> Float[Array, " label"]:
     return jax.vmap(MarginForm.combine)(forms, rows)
 
 
-def _pair_bounds(board: Board, method: BoundMethod) -> Float[np.ndarray, "label label"]:
-    """Lower bounds on ``F_a - F_b`` over the box, by (a, b)."""
+def _pair_bounds(
+    board: Board, method: BoundMethod, limit: Deadline
+) -> Float[np.ndarray, "label label"]:
+    """Lower bounds on ``F_a - F_b`` over the box, by (a, b); minus infinity where time was up."""
     query, count = board.query, board.query.label_count
     first, second = np.array(list(itertools.combinations(range(count), 2))).T
     eye = np.eye(count)
-    lower = np.zeros((count, count))
+    lower = np.where(eye > 0, 0.0, -np.inf)
     for start in range(0, len(first), ROWS):
+        if limit.passed:
+            break
         a, b = first[start : start + ROWS], second[start : start + ROWS]
         rows = eye[a] - eye[b]
         with certificate_precision():
@@ -86,18 +97,23 @@ def _rows(method: BoundMethod, graph, lower, upper, coefficients, offsets) -> In
     return method.rows(graph, lower, upper, coefficients, offsets)
 
 
-def attack_all(board: Board, attack: PGD) -> None:
+def attack_all(board: Board, attack: PGD, limit: Deadline) -> None:
     """Attacks every open question in one batch a side, and shares every point that is found."""
     for side in (board.always, board.never):
         asked = board.open_questions(side)
-        if asked and not board.deadline.passed:
+        if asked and not limit.passed:
             with board.timed([question.label for question in asked]):
-                board.share(_attacked(board, asked, attack), attack.name)
+                try:
+                    points = run_until(limit, partial(_attacked, board, asked, attack))
+                except TimeUp as late:
+                    board.late.append(f"{attack.name}: {late}")
+                    return
+                board.share(points, attack.name)
     close(board)
 
 
 def _attacked(
-    board: Board, asked: list[Question], attack: PGD
+    board: Board, asked: list[Question], attack: PGD, limit: Deadline
 ) -> Float[np.ndarray, "point *image"]:
     """The best point for each question; the batch is padded, so few shapes are compiled."""
     size = max(LEAST_BATCH, 1 << (len(asked) - 1).bit_length())
@@ -108,7 +124,8 @@ def _attacked(
     )
     key = jax.random.key(attack.seed)
     with search_precision():
-        points, _ = descend(attack, board.query.graph, forms, *map(jnp.asarray, boxes), key)
+        ends = map(jnp.asarray, boxes)
+        points, _ = descend(attack, board.query.graph, forms, *ends, key, limit)
     return points
 
 
@@ -131,7 +148,7 @@ def ask_oracle(board: Board, oracle: Oracle) -> None:
 def _ask_one(board: Board, question: Question, oracle: Oracle, share: float) -> None:
     with board.timed([question.label]):
         limit = board.deadline.within(share if np.isfinite(share) else None)
-        evidence = oracle.search(question.query, limit)
+        evidence = found_in_time(question.query, oracle, limit)
         method = evidence.stats.get("method", oracle.name)
         board.tell(question, evidence, method)
         if evidence.point is not None and np.isfinite(evidence.point).all():

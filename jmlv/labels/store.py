@@ -16,7 +16,7 @@ from jmlv.errors import DamagedFile
 from jmlv.graph import Graph
 from jmlv.oracles import Query
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when a query's answer can no longer be taken for that of the same query before."""
 
 
@@ -69,7 +69,7 @@ class Store:
         self._claims.close()
 
     def known(self) -> Mapping[str, Mapping[str, Any]]:
-        """Every record in the file now, by its key.
+        """Every record in the file now, by its key: the last one, where a key has several.
 
         Raises:
             DamagedFile: a whole line is not a record.
@@ -82,7 +82,7 @@ class Store:
             for line in whole.split(b"\n") if end else ():
                 self._line += 1
                 record = self._parse(line)
-                self._known.setdefault(record["key"], record)
+                self._known[record["key"]] = record
         return self._known
 
     def _parse(self, line: bytes) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ import logging
 from typing import NamedTuple
 
 from jmlv.errors import UnsupportedOperation
+from jmlv.oracles.aside import run_until
 from jmlv.oracles.deadline import Deadline, TimeUp
 from jmlv.oracles.oracle import Evidence, Oracle, Query, SoundnessError, judge
 from jmlv.verdict import Verdict
@@ -39,6 +40,16 @@ def searched(query: Query, oracle: Oracle, deadline: Deadline) -> Evidence:
     except Exception as error:
         _log.debug("%s failed", oracle.name, exc_info=True)
         return Evidence(reason=f"{oracle.name} failed ({type(error).__name__}: {error})")
+
+
+def found_in_time(query: Query, oracle: Oracle, deadline: Deadline) -> Evidence:
+    """As :func:`searched`, by the deadline: an oracle that may compile is left behind then."""
+    if oracle.punctual:
+        return searched(query, oracle, deadline)
+    try:
+        return run_until(deadline, lambda own: searched(query, oracle, own))
+    except TimeUp as late:
+        return Evidence(reason=f"{oracle.name}: {late}")
 
 
 def answer(query: Query, oracle: Oracle, deadline: Deadline) -> Answer:

@@ -18,7 +18,7 @@ import pytest
 import jmlv
 from jmlv.bounds import CROWN, IBP, Interval
 from jmlv.errors import DamagedFile
-from jmlv.labels import LabelSet, LabelStatus, batch, stages
+from jmlv.labels import LabelSet, LabelStatus, Origin, batch, stages
 from jmlv.labels.board import Board
 from jmlv.labels.classify import Plan
 from jmlv.labels.store import Store, query_key
@@ -27,6 +27,8 @@ from jmlv.verdict import Status, Verdict
 
 ALWAYS, NEVER, BOTH, UNKNOWN = LabelStatus
 HIDDEN = LABELS = 4
+LATE = 1.6
+"""Seconds over a budget that count as an overrun here, where other work keeps the machine busy."""
 QUICK = Plan((PGD(restarts=4, steps=12), CROWN()), oracle=None)
 
 
@@ -388,11 +390,11 @@ def test_budgets_are_shared_and_honoured():
     box = jmlv.Box.around(row(0.6, 0.5, 0.4), 0.05)
     jmlv.classify_labels(first_three, box, 1, plan=Plan((), None))
     start = time.monotonic()
-    result = jmlv.classify_labels(first_three, box, 1, Sleeping(), plan=Plan((), None), budget=0.6)
-    assert 0.5 < time.monotonic() - start < 1.2
+    result = jmlv.classify_labels(first_three, box, 1, Sleeping(), plan=Plan((), None), budget=1.2)
+    assert 1.1 < time.monotonic() - start < 1.2 + LATE
     assert result.status == (UNKNOWN,) * 3 and result.stages == {"open": 3}
     seconds = [answer.seconds for answer in result.answers]
-    assert min(seconds) > 0.1 and sum(seconds) == pytest.approx(result.seconds, abs=0.1)
+    assert min(seconds) > 0.2 and sum(seconds) == pytest.approx(result.seconds, abs=0.6)
     assert "slept" in result.answers[0].always.reason
 
 
@@ -409,6 +411,69 @@ def test_arguments_are_checked_before_any_work():
         jmlv.classify_labels_batch(first_three, [box, jmlv.Box.around(row(0.5), 0.1)], 1)
     with pytest.raises(TypeError, match="stages: expected"):
         Plan((Bounds(),))
+
+
+@dataclasses.dataclass(frozen=True)
+class Deaf(Oracle):
+    """Looks at no clock, as compiling does not."""
+
+    name = "deaf"
+
+    def search(self, query, deadline):
+        time.sleep(4.0)
+        return Evidence(lower=0.01)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeafBound(CROWN):
+    """Likewise; a jitted function sleeps while it is traced."""
+
+    def rows(self, *arguments):
+        time.sleep(4.0)
+        return super().rows(*arguments)
+
+
+@pytest.mark.parametrize("budget", [0.01, 0.3, 1.0])
+def test_what_looks_at_no_clock_is_left_behind(budget):
+    box = jmlv.Box.around(row(0.6, 0.5, 0.4), 0.3)
+    for plan in (Plan((), Deaf()), Plan((DeafBound(),), None)):
+        start = time.monotonic()
+        result = jmlv.classify_labels(first_three, box, 1, plan=plan, budget=budget)
+        assert time.monotonic() - start < budget + LATE
+        assert result.seconds < budget + LATE and len(result.answers) == 3
+        for label in result.labels(UNKNOWN):
+            answer = result.answers[label]
+            assert "the time was up" in answer.always.reason + answer.never.reason
+
+
+def test_a_late_stage_leaves_time_for_the_next():
+    """The bound is left behind at half of the time; an attack and an oracle answer after it."""
+    box = jmlv.Box.around(row(0.6, 0.5, 0.4), 0.3)
+    plan = Plan((DeafBound(), *QUICK.stages), None)
+    jmlv.classify_labels(first_three, box, 1, plan=QUICK)
+    result = jmlv.classify_labels(first_three, box, 1, plan=plan, budget=3.0)
+    assert result.status == (BOTH,) * 3 and result.seconds < 3.0
+
+
+def test_what_was_settled_stands_when_time_is_up():
+    box = jmlv.Box.around(row(0.6, 0.5, 0.1), 0.06)
+    plan = Plan(QUICK.stages, Deaf())
+    jmlv.classify_labels(first_three, box, 1, plan=QUICK)
+    result = jmlv.classify_labels(first_three, box, 1, plan=plan, budget=2.0)
+    assert result.status[2] is NEVER and "NOT_ROBUST" not in repr(result.answers[2].never)
+
+
+def test_tracing_counts():
+    def slow(x):
+        time.sleep(1.2)
+        return first_three(x)
+
+    box = jmlv.Box.around(row(0.6, 0.5, 0.4), 0.3)
+    for verb, region in ((jmlv.classify_labels, box), (jmlv.classify_labels_batch, [box])):
+        found = verb(slow, region, 1, plan=QUICK, budget=0.1)
+        result = found if isinstance(found, LabelSet) else found[0]
+        assert result.status == (UNKNOWN,) * 3 and result.seconds < 0.1 + 1.2 + LATE
+        assert result.answers[0].never.reason.startswith("reading the network")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -465,6 +530,40 @@ def test_an_interrupted_run_resumes_and_loses_nothing(tmp_path, monkeypatch):
     assert len(calls) == 3 and all(map(same, results, again))
     jmlv.classify_labels_batch(first_three, BOXES, 2, plan=QUICK, path=path)
     assert len(calls) == 9, "another k is another query"
+
+
+@dataclasses.dataclass(frozen=True)
+class Impatient(Oracle):
+    """Proves what is true if it has five seconds, and otherwise only about the last label."""
+
+    name = "impatient"
+
+    def search(self, query, deadline):
+        if deadline.remaining < 5 and query.property.label != 2:
+            return Evidence(reason="no time")
+        return Bounds().search(query, deadline)
+
+
+def test_open_labels_are_taken_up_again_with_a_larger_budget(tmp_path, monkeypatch):
+    path, box, plan = tmp_path / "labels.jsonl", BOXES[1], Plan((), Impatient())
+    calls = _counting(monkeypatch)
+
+    def settled(budget):
+        return jmlv.classify_labels_batch(
+            first_three, [box], 1, plan=plan, budget=budget, path=path
+        )[0]
+
+    first = settled(3.0)
+    assert first.origin is Origin.NEW and first.status == (UNKNOWN, UNKNOWN, NEVER)
+    again = settled(2.0)
+    assert again.origin is Origin.RESTORED and len(calls) == 1, "less time settles no more"
+    assert "read from the file" in repr(again)
+    more = settled(100.0)
+    assert more.origin is Origin.RESUMED and more.status == (ALWAYS, NEVER, NEVER)
+    assert len(calls) == 2 and more.answers[2].always == first.answers[2].always
+    for budget in (200.0, None, 1.0):
+        assert same(settled(budget), more), "nothing is open any more"
+    assert len(calls) == 2 and path.read_text().count("\n") == 2
 
 
 def test_without_a_file_the_answers_are_the_same():

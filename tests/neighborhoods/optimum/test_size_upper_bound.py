@@ -61,7 +61,7 @@ def test_bound_encloses_a_known_optimum(few, monkeypatch):
     """A fractional knapsack: the optimum spends the threshold where slopes are small."""
     monkeypatch.setattr(upper_bound, "FEW", few)
     f, x, layers = _linear([1.0, 2.0, 4.0], 1.5)
-    found = jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), budget=6)
+    found = jmlv.size_upper_bound(f, x, layers, jmlv.InTopK(0, 1), budget=60)
     assert 1.25 - 1e-6 <= found.value < 1.5
     assert found.trace[-1][1] == found.value <= found.trace[0][1]
     assert (found.boxes > 0) == (few > 0) and (few > 0 or len(found.cuts))
