@@ -49,6 +49,13 @@ def hang_once_with_child(path):
     child.wait()
 
 
+def sleep_once(path):
+    if not Path(path).exists():
+        Path(path).touch()
+        time.sleep(60)
+    return {"square": -1}
+
+
 def fill_memory_once(path, mebibytes):
     if Path(path).exists():
         return {}

@@ -57,6 +57,12 @@ def test_verify(tmp_path):
     )
 
 
+def test_verify_of_the_deployed_network(tmp_path):
+    question = VerifyQuestion(NETWORK, BOX, KEEPS, jmlv.Bounds(), deployed=jmlv.Float32())
+    values, _ = the_only(tmp_path, question)
+    assert values["status"] == "ROBUST" and "float32" in values["about"] and question.group is None
+
+
 def test_labels(tmp_path):
     values, arrays = the_only(tmp_path, LabelsQuestion(NETWORK, BOX, 1, Plan(oracle=None)))
     expected = jmlv.classify_labels(f, BOX, 1, plan=Plan(oracle=None))

@@ -35,8 +35,10 @@ def test_a_node_dies_and_comes_back(cluster, tmp_path):
         CallQuestion("campaign_tasks:square", {"x": x, "seconds": 0.1}, tags={"x": x})
         for x in range(40)
     ]
-    campaign, seen = Campaign(asked, tmp_path), []
-    run = campaign.run(Ray(cluster.address, workers=3, batch_seconds=0.5))
+    sleeps = {"path": str(tmp_path / "slept")}
+    asked.append(CallQuestion("campaign_tasks:sleep_once", sleeps, budget=0.5))
+    campaign, seen = Campaign(asked, tmp_path / "c"), []
+    run = campaign.run(Ray(cluster.address, workers=3, batch_seconds=0.5, grace=0.2))
     for number, row in enumerate(run):
         seen.append(row)
         if number == 10:
@@ -44,5 +46,7 @@ def test_a_node_dies_and_comes_back(cluster, tmp_path):
         if number == 25:
             cluster.add_node(num_cpus=1)
     assert len(seen) == len({row.question.key for row in seen}) == len(asked)
-    assert list(campaign.results()["square"]) == [x * x for x in range(40)]
-    assert len(records(tmp_path)) == len(asked)
+    assert list(campaign.results()["square"]) == [*(x * x for x in range(40)), -1]
+    assert len(records(tmp_path / "c")) == len(asked)
+    reasons = {r["key"]: r["reason"] for r in records(tmp_path / "c", "failed")}
+    assert "stopped: it took more than 1.5 times its 0.5 s" in reasons[asked[-1].key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import pickle
 import socket
@@ -61,7 +62,8 @@ class Ray(Executor):
         ray = _ray()
         ours = not ray.is_initialized()
         if ours:
-            ray.init(self.address, log_to_driver=False, runtime_env=self.runtime_env)
+            quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
+            ray.init(self.address, runtime_env=self.runtime_env, **quiet)
         crew = _Crew(self, ray)
         try:
             yield crew

@@ -16,6 +16,7 @@ from jmlv.attacks import Attack, AttackResult, Decision, Goal, attack
 from jmlv.campaigns.answer import Answer
 from jmlv.campaigns.questions.question import Question
 from jmlv.graph import Classifier
+from jmlv.regions import IMAGES, Domain
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -32,6 +33,7 @@ class AttackQuestion(Question):
         seed: of random starts.
         mask: (height, width) pixels that may change; None for all.
         decision: which labels count as predicted.
+        domain: which values inputs may have, as for :func:`jmlv.Box.around`.
     """
 
     kind: ClassVar[str] = "attack"
@@ -43,6 +45,7 @@ class AttackQuestion(Question):
     seed: int = 0
     mask: Bool[np.ndarray, "height width"] | None = None
     decision: Decision | None = None
+    domain: Domain = IMAGES
     budget: float | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -82,7 +85,7 @@ class AttackQuestion(Question):
         found = attack(
             f, np.stack([question.x for _, question in numbered]), self.goal, self.method,
             budgets=self.distances, key=jax.random.key(self.seed), mask=self.mask,
-            decision=self.decision,
+            decision=self.decision, domain=self.domain,
         )  # fmt: skip
         share = (time.perf_counter() - start) / len(numbered)
         return [(number, _row(found, i, share)) for i, (number, _) in enumerate(numbered)]

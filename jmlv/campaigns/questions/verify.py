@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from jmlv.bounds import bound
+from jmlv.bounds.rounding import Float32
 from jmlv.campaigns.answer import Answer
 from jmlv.campaigns.questions.question import Question, in_numpy
 from jmlv.campaigns.spreading import spread
@@ -30,6 +31,8 @@ class VerifyQuestion(Question):
         property: what must hold there.
         oracle: who decides. Questions of one network and property that ask ``Bounds`` alone can be
             answered in one batch.
+        deployed: prove it of the network as it is evaluated in this precision; by default of the
+            real-valued one.
 
     >>> import jax.numpy as jnp, jmlv
     >>> from jmlv.campaigns import Held, Network
@@ -45,18 +48,22 @@ class VerifyQuestion(Question):
     region: Region
     property: Property
     oracle: Oracle = Cascade()
+    deployed: Float32 | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._freeze(region=in_numpy(self.region))
 
     def answer(self, f: Classifier) -> Answer:
-        verdict = verify(f, self.region, self.property, self.oracle, budget=self.budget)
+        verdict = verify(
+            f, self.region, self.property, self.oracle, budget=self.budget, deployed=self.deployed
+        )
         return answer_of(verdict, verdict.stats["seconds"])
 
     @property
     def group(self) -> Hashable | None:
-        return self._group_but("region") if isinstance(self.oracle, Bounds) else None
+        batched = isinstance(self.oracle, Bounds) and self.deployed is None
+        return self._group_but("region") if batched else None
 
     def answer_group(
         self, f: Classifier, questions: Sequence[Question]
@@ -90,6 +97,7 @@ def answer_of(verdict: Verdict, seconds: float) -> Answer:
         "lower": verdict.lower,
         "upper": verdict.upper,
         "method": verdict.method,
+        "about": verdict.about,
         "reason": verdict.reason,
         "seconds": seconds,
     }
