@@ -59,6 +59,8 @@ class Choice:
 
     def compare(self, deadline: Deadline) -> None:
         """Counts under every candidate, the same noise for all, so that they compare well."""
+        if not self.state.ascents:
+            return
         m, first = self.search.compared(self.task.n), self.search.scanned(self.task.n)
         try:
             for sigma in self._candidates[len(self.state.compared) :]:

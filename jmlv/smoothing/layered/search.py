@@ -42,6 +42,9 @@ LEAST_RADIUS = 0.05
 AVERAGED = 0.25
 """Share of an ascent's last steps whose levels are averaged: what its samples' noise moves cancels."""
 
+PADDED = 16
+"""Numbers of layers are padded to multiples of this by empty ones, so that images share programs."""
+
 ENOUGH = 1000
 """Samples that tell one level of the scan from twice that level."""
 
@@ -56,7 +59,8 @@ class NoiseSearch:
     Attributes:
         levels: standard deviations common to all layers, in the order in which they are scanned;
             where time is short some of the last are left out.
-        starts: from how many of the best of them to ascend.
+        starts: from how many of the best of them to ascend; 0 keeps to common levels, which is
+            isotropic smoothing at its best level.
         steps: of each ascent.
         learning_rate: Adam's, of the logarithms of the levels.
         relaxation: what stands for the probabilities' slopes: :class:`SoftTopK`,
@@ -79,7 +83,7 @@ class NoiseSearch:
     def __post_init__(self) -> None:
         levels = tuple(require_positive("levels", level) for level in self.levels)
         object.__setattr__(self, "levels", levels)
-        require_count("starts", self.starts, most=len(levels))
+        require_count("starts", self.starts, least=0, most=len(levels))
         require_count("steps", self.steps)
         require_positive("learning_rate", self.learning_rate)
         require_positive("effort", self.effort)
@@ -94,7 +98,7 @@ class NoiseSearch:
 
     def stepped(self, n: int, most: int) -> int:
         """Samples of each step, at most ``most``: five eighths are for the ascents."""
-        return min(most, max(2, int(self.effort * n * 5 / 8 / (self.starts * self.steps))))
+        return min(most, max(2, int(self.effort * n * 5 / 8 / max(1, self.starts * self.steps))))
 
     def compared(self, n: int) -> int:
         """Samples of each candidate: a quarter is for the comparison."""
@@ -158,22 +162,24 @@ def slope_of(
     """The relaxed radius at an ascent's levels, and the gradient of the size's logarithm."""
     network, parameters = task.network
     key = jax.random.fold_in(jax.random.fold_in(task.choosing_key, 1 + start), ascent.done)
+    entries = task.noise(1.0).entries(task.x.shape)
+    padding = (0, -len(entries) % PADDED)
+    by_layer = (np.pad(v, padding) for v in (entries, task.weights, ascent.levels))
     radius, slope = _slope(
         network, parameters, task.x, jnp.asarray(task.layers.places),
-        jnp.asarray(task.noise(1.0).entries(task.x.shape), jnp.float32),
-        jnp.asarray(task.weights, jnp.float32), task.hot,
-        jnp.asarray(ascent.levels, jnp.float32), key, float(task.n),
+        *(jnp.asarray(values, jnp.float32) for values in by_layer), task.hot, key, float(task.n),
         float(norm.isf(alpha / len(task.hot))),
         ranks=(task.k_prime, task.keep, task.k - task.keep + 1),
-        samples=search.stepped(task.n, task.batch_size), objective=task.objective, relaxation=search.relaxation,
+        samples=search.stepped(task.n, task.batch_size), objective=task.objective,
+        relaxation=search.relaxation,
     )  # fmt: skip
-    return float(radius), np.asarray(slope, np.float64)
+    return float(radius), np.asarray(slope, np.float64)[: len(entries)]
 
 
 @partial(jax.jit, static_argnames=("network", "ranks", "samples", "objective", "relaxation"))
 def _slope(
     network: Any, parameters: Any, x: Array, places: Array, entries: Array, weights: Array,
-    hot: Array, levels: Array, key: Array, n: Array, deviations: Array,
+    levels: Array, hot: Array, key: Array, n: Array, deviations: Array,
     *, ranks: tuple[int, int, int], samples: int, objective: str, relaxation: Relaxation,
 ) -> tuple[Array, Array]:  # fmt: skip
     noise = jax.random.normal(key, (samples, *x.shape), jnp.float32)

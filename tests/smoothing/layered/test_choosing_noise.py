@@ -111,7 +111,7 @@ def test_a_lost_radius_is_cut_back_towards_what_was_good():
     [
         ({"levels": (0.1, 0.0)}, "levels: "),
         ({"levels": (0.1,), "starts": 2}, "starts: "),
-        ({"starts": 0}, "starts: "),
+        ({"starts": -1}, "starts: "),
         ({"steps": 0}, "steps: "),
         ({"learning_rate": 0.0}, "learning_rate: "),
         ({"effort": -1}, "effort: "),

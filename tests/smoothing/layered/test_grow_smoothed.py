@@ -47,6 +47,14 @@ def test_layered_noise_certifies_more_and_spends_it_where_the_network_does_not_l
     assert grown.trace[-1][1] == pytest.approx(grown.size) and len(grown.trace) == 2
 
 
+def test_without_starts_it_is_isotropic_smoothing(grown):
+    search = dataclasses.replace(SEARCH, starts=0)
+    common = grow_smoothed(f, X, LAYERS, [2], **(CALL | {"search": search, "looks": 1}))
+    assert [look.kind for look in common.looks] == ["isotropic"]
+    assert common.sigma[0] == grown.looks[0].noise.sigma[0]
+    assert "gradients" not in common.samples and 0 < common.size < grown.size
+
+
 def test_nothing_calls_itself_robust_and_every_claim_says_of_what(grown, tmp_path):
     words = "with probability at least 1 - 0.001, of the smoothed classifier"
     content = json.dumps(grown.as_dict())
@@ -192,8 +200,8 @@ def test_budgets_end_the_search_and_plan_fewer_samples(grown):
     assert "nothing certified" in repr(tiny) and "with probability" not in repr(tiny)
 
     many = 1_000_000_000
-    short = grow_smoothed(f, X, LAYERS, [2], budget=2.0, **(CALL | {"n": many}))
-    assert short.seconds < 2.0 * 3 and short.certified
+    short = grow_smoothed(f, X, LAYERS, [2], budget=2.0, **(CALL | {"n": many, "batch_size": 41}))
+    assert short.seconds < 2.0 * 3 and short.certified  # one program with the searches above
     assert all(50 <= look.n < many for look in short.looks)
 
 

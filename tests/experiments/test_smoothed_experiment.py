@@ -1,0 +1,75 @@
+"""The experiment on smoothed neighbourhoods: methods at equal property, tables, and no stored lie."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import smoothed_neighborhoods as experiment
+import smoothed_photographs
+
+from jmlv.cli.inputs import Example
+from jmlv.data import MultiLabelImages
+
+SIZES = {"proof": (0.5, 0.0), "isotropic": (1.0, 0.4), "layered": (2.0, 1.6)}
+
+
+def records():
+    for method, sizes in SIZES.items():
+        for image, size in enumerate(sizes):
+            judged = {} if method == "proof" else {"broken": False, "informed": 0.5 + image / 4}
+            yield {
+                "network": "a", "weights": "pixels", "method": method, "image": f"{image} side 0",
+                "size": size, "certified": size > 0, "seconds": 1.0 + image, "samples": {"x": 10},
+                "epsilon": [size, size / 2] if size else [], **judged,
+            }  # fmt: skip
+
+
+def test_tables_compare_the_same_images(tmp_path):
+    experiment.report(list(records()), tmp_path)
+    text = (tmp_path / "table.txt").read_text()
+    duels = text.split("layered against")[1].splitlines()[2:]
+    duel = {row[2]: row[3:] for row in map(str.split, duels)}
+    assert float(duel["proof"][0]) == pytest.approx(1.8 / 0.25, rel=1e-3)
+    assert float(duel["proof"][1]) == pytest.approx(4.0, rel=1e-3)  # only where both certify
+    assert float(duel["isotropic"][0]) == pytest.approx(1.8 / 0.7, rel=1e-3)
+    assert duel["isotropic"][2:] == ["2", "2"]
+    assert (tmp_path / "profiles.png").stat().st_size > 3000
+
+
+def test_a_case_of_both_smoothed_methods(monkeypatch):
+    def f(x):
+        half = x.shape[2] // 2
+        left, right = x[:, :, :half].mean((1, 2, 3)), x[:, :, half:].mean((1, 2, 3))
+        return jnp.stack([left, right] + [0 * left + 0.2] * 8, axis=1)
+
+    mask = np.zeros((6, 8), bool)
+    mask[1:5, 1:3] = True
+    x = np.full((6, 8, 1), 0.6, np.float32)
+    one = Example("0 (0, 1)", x, mask, mask[:, ::-1], 0, 1)
+    monkeypatch.setattr(experiment, "subject", lambda *_: (f, one))
+    monkeypatch.setattr(experiment, "informed", lambda *_: 1.0)
+    common = experiment.isotropic("folder", 0, 0, "pixels", 400)
+    best = experiment.layered("folder", 0, 0, "pixels", 400)
+    for record in (common, best):
+        assert record["certified"] and not record["broken"] and record["informed"] == 1
+    assert best["size"] > common["size"] > 0 and "gradients" not in common["samples"]
+
+
+def test_every_variant_is_another_call():
+    assert len({repr(settings) for settings in experiment.VARIANTS.values()}) == len(
+        experiment.VARIANTS
+    )
+    assert experiment.VARIANTS["default"] == {}
+
+
+def test_the_largest_box_of_each_label_is_taken():
+    masks = np.zeros((1, 4, 128, 128), bool)
+    for mask, side in zip(masks[0], (40, 50, 30, 2)):
+        mask[:side, :side] = True
+    data = MultiLabelImages(
+        np.zeros((1, 128, 128, 3), np.float32), np.ones((1, 3), bool), masks,
+        np.array([[0, 0, 1, 2]]), np.array([[7]]), ("a", "b", "c"), "train", "x",
+    )  # fmt: skip
+    assert smoothed_photographs.boxes(data, 0) == [1, 2]
+    assert smoothed_photographs.related(data) == []
+    rings = smoothed_photographs.rings(masks[0, 2])
+    assert rings.mask(1)[:30, 30].all() and rings.mask(1)[0, 39] and not rings.mask(1)[0, 40]
