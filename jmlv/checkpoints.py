@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
+from flax import linen, nnx
 from jaxtyping import PyTree
 
 from jmlv.errors import DamagedFile
-from jmlv.models import SAVED, ModelConfig, config_from_json, config_to_json, unfilled
+from jmlv.models import (
+    OWN,
+    SAVED,
+    LinenNetwork,
+    ModelConfig,
+    OwnModule,
+    config_from_json,
+    config_to_json,
+    unfilled,
+)
 
 FORMAT_VERSION = 1
 """Goes up when older code can no longer read what is written."""
@@ -35,18 +45,29 @@ class Metadata:
         data: what it was trained on.
         training: how, with the seed and the defence.
         metrics: measured on test images.
+        model: what is known of the network itself, its ``input_shape`` among it; filled in by
+            :func:`restore`, and not compared.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input of the network that came with these metadata."""
+        return tuple(self.model["input_shape"])
 
 
 def save(
     folder: str | Path,
-    model: nnx.Module,
+    model: nnx.Module | linen.Module,
     metadata: Metadata = Metadata(),
     *,
+    configuration: Mapping[str, Any] | None = None,
+    input_shape: Sequence[int] | None = None,
+    variables: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes the weights and ``metadata.json`` into ``folder``, which it creates.
@@ -55,10 +76,16 @@ def save(
     metadata hold the network's sizes and a digest of the files with its weights.
 
     Args:
-        model: one of :mod:`jmlv.models`, which keeps its sizes as ``config``.
+        model: one of :mod:`jmlv.models`, which keeps its sizes as ``config``; or any NNX or Linen
+            module of a class that can be imported.
+        configuration: of a module of one's own: the keyword arguments of its constructor, except
+            ``rngs``; of what JSON can hold.
+        input_shape: of a module of one's own: of one input, without a batch axis.
+        variables: of a Linen module, ``{"params": ...}``.
 
     Raises:
         FileExistsError: the folder has content and ``overwrite`` is false.
+        ValueError: a module of one's own lacks one of these, or could not be built again from them.
 
     >>> import tempfile
     >>> from jmlv.models import CNNConfig
@@ -68,18 +95,18 @@ def save(
     10
     """
     path = Path(folder)
+    model_json, weights = _described(model, configuration, input_shape, variables)
     if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(
             f"folder: got {str(folder)!r}, which exists; expected a new or empty folder. "
             "Pass overwrite=True to replace the checkpoint."
         )
-    weights = _weights(model)
     with _checkpointer() as checkpointer:
         checkpointer.save((path / _WEIGHTS).absolute(), weights, force=overwrite)
     (path / _WEIGHTS / _COMMITTED).unlink(missing_ok=True)
     content = {
         "format_version": FORMAT_VERSION,
-        "model": config_to_json(model.config),
+        "model": model_json,
         "weights_sha256": _digest(path / _WEIGHTS),
         "data": dict(metadata.data),
         "training": dict(metadata.training),
@@ -89,25 +116,95 @@ def save(
     return path
 
 
-def restore(folder: str | Path) -> tuple[nnx.Module, Metadata]:
+def restore(
+    folder: str | Path, module: str | type | None = None
+) -> tuple[nnx.Module | LinenNetwork, Metadata]:
     """The network that ``save`` wrote, bit for bit, in evaluation mode, and its metadata.
+
+    Args:
+        module: of a network of one's own code: its class, or ``"package.module:Class"``. Nothing is
+            imported that is not named here, whatever the folder says.
 
     Raises:
         FileNotFoundError: the folder or a part is missing.
+        ValueError: the network is of code that was not named, or that does not build it.
         DamagedFile: a part is damaged, was changed after it was written, or is of another format
             version.
     """
     path = Path(folder)
     content = _read_metadata(path)
-    config = _config(content["model"], path)
-    graph, state, random = unfilled(config)
+    own = isinstance(content["model"], Mapping) and content["model"].get("kind") == OWN
+    described = (_own if own else _config)(content["model"], path)
+    kind = described.require_named(module) if own else None
     _check_digest(path, content["weights_sha256"])
+    if own and issubclass(kind, linen.Module):
+        model = _restored_linen(path, described, kind)
+    else:
+        model = _restored(path, partial(described.build, kind) if own else described)
+    known = content["data"], content["training"], content["metrics"], content["model"]
+    return model, Metadata(*known)
+
+
+def _restored(path: Path, build: ModelConfig | Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
+    graph, state, random = unfilled(build)
     weights = _read_weights(path, nnx.to_pure_dict(state))
     _check_shapes(weights, nnx.to_pure_dict(state), path)
     nnx.replace_by_pure_dict(state, jax.tree.map(jax.numpy.asarray, weights))
-    return nnx.merge(graph, state, random), Metadata(
-        content["data"], content["training"], content["metrics"]
-    )
+    return nnx.merge(graph, state, random)
+
+
+def _restored_linen(path: Path, own: OwnModule, kind: type) -> LinenNetwork:
+    module = own.build(kind, nnx.Rngs(0))
+    like = _linen_shapes(module, own.input_shape)
+    weights = _read_weights(path, like)
+    _check_shapes(weights, like, path)
+    return LinenNetwork(module, jax.tree.map(jax.numpy.asarray, weights))
+
+
+def _linen_shapes(module: linen.Module, input_shape: Sequence[int]) -> PyTree:
+    x = jax.ShapeDtypeStruct((1, *input_shape), jax.numpy.float32)
+    return dict(jax.eval_shape(module.init, jax.random.key(0), x))
+
+
+def _described(
+    model: Any, configuration: Any, input_shape: Any, variables: Any
+) -> tuple[dict[str, Any], PyTree]:
+    """What the metadata say of a network, and its weights."""
+    config = getattr(model, "config", None)
+    if isinstance(config, ModelConfig) and configuration is None:
+        return config_to_json(config), _weights(model)
+    given = {"configuration": configuration, "input_shape": input_shape}
+    if isinstance(model, linen.Module):
+        given["variables"] = variables
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"{missing[0]}: {type(model).__name__} is a module of one's own; save it with "
+            f"{', '.join(f'{name}=...' for name in given)}."
+        )
+    own = OwnModule.of(model, configuration, input_shape)
+    weights = _weights(model) if variables is None else _plain(dict(variables))
+    _require_rebuilt(own, type(model), weights)
+    return own.to_json(), weights
+
+
+def _require_rebuilt(own: OwnModule, kind: type, weights: PyTree) -> None:
+    """The class and the configuration give a network of these weights."""
+    try:
+        if issubclass(kind, linen.Module):
+            like = _linen_shapes(own.build(kind, nnx.Rngs(0)), own.input_shape)
+        else:
+            like = nnx.to_pure_dict(unfilled(partial(own.build, kind))[1])
+    except Exception as error:  # whatever the user's constructor raises
+        raise ValueError(
+            f"configuration: {own.module} cannot be built of {dict(own.configuration)} "
+            f"({type(error).__name__}: {_first_line(error)})."
+        ) from error
+    if _shapes(like) != _shapes(weights):
+        raise ValueError(
+            f"configuration: {own.module} built of {dict(own.configuration)} has other weights than "
+            "the model."
+        )
 
 
 def available(folder: str | Path | None = None) -> tuple[Path, ...]:
@@ -129,7 +226,11 @@ def _checkpointer() -> Any:
 
 def _weights(model: nnx.Module) -> PyTree:
     """Plain NumPy arrays: Orbax writes no device or sharding for them."""
-    return jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, SAVED)))
+    return _plain(nnx.to_pure_dict(nnx.state(model, SAVED)))
+
+
+def _plain(weights: PyTree) -> PyTree:
+    return jax.tree.map(np.asarray, weights)
 
 
 def _digest(folder: Path) -> str:
@@ -193,6 +294,15 @@ def _config(values: object, path: Path) -> ModelConfig:
         ) from error
 
 
+def _own(values: Mapping[str, Any], path: Path) -> OwnModule:
+    try:
+        return OwnModule.from_json(values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedFile(
+            f"folder: {_METADATA} in {str(path)!r} describes no module: {error!r}. {_REMEDY}"
+        ) from error
+
+
 def _read_weights(path: Path, like: PyTree) -> PyTree:
     """The weights as NumPy arrays, of the shapes in ``like``."""
     target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
@@ -209,12 +319,16 @@ def _read_weights(path: Path, like: PyTree) -> PyTree:
 
 def _check_shapes(weights: PyTree, like: PyTree, path: Path) -> None:
     """Orbax restores whatever shape is on disk, also where another was asked for."""
-    got, expected = (jax.tree.map(lambda w: (w.shape, str(w.dtype)), t) for t in (weights, like))
+    got, expected = _shapes(weights), _shapes(like)
     if got != expected:
         raise DamagedFile(
             f"folder: the weights in {str(path)!r} are of another network: got the shapes "
             f"{got}; expected {expected}, from its {_METADATA}. {_REMEDY}"
         )
+
+
+def _shapes(weights: PyTree) -> PyTree:
+    return jax.tree.map(lambda w: (tuple(w.shape), str(w.dtype)), weights)
 
 
 def _first_line(error: Exception) -> str:

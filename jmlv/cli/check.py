@@ -7,18 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from jmlv import checkpoints
+from jmlv.cli.inputs import restored
 from jmlv.graph import check, trace
 from jmlv.interop import read_onnx
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("network", type=Path, help="ONNX file, or folder of a checkpoint")
+    command.add_argument("--module", metavar="PACKAGE.MODULE:CLASS",
+                         help="the code of a checkpoint of one's own")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 if every operation is supported, else 1."""
-    f, shape = _network(arguments.network)
+    f, shape = _network(arguments.network, arguments.module)
     problems = check(f, np.zeros(shape, np.float32))
     print(f"{arguments.network}: takes {shape}")
     if problems:
@@ -30,9 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _network(path: Path) -> tuple:
+def _network(path: Path, module: str | None) -> tuple:
     if path.is_dir():
-        model, _ = checkpoints.restore(path)
-        return model, model.config.input_shape
+        model, metadata = restored(path, module)
+        return model, metadata.input_shape
     f = read_onnx(path)
     return f, f.input_shape

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,17 @@ def example(data: MultiLabelImages, index: int, perturbed: int) -> Example:
     )
 
 
-def network(folder: str | Path) -> tuple[Graph, dict[str, Any]]:
+def network(folder: str | Path, module: str | None = None) -> tuple[Graph, checkpoints.Metadata]:
     """A checkpoint's network as a graph, and its metadata."""
-    model, metadata = checkpoints.restore(folder)
-    return trace(model, model.config.input_shape), metadata
+    model, metadata = restored(folder, module)
+    return trace(model, metadata.input_shape), metadata
+
+
+def restored(folder: str | Path, module: str | None) -> tuple[Any, checkpoints.Metadata]:
+    """A checkpoint's network; a class that is named may lie in the folder where the user is."""
+    if module is not None and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return checkpoints.restore(folder, module)
 
 
 def test_images(mnist: str | None) -> MultiLabelImages:
@@ -85,6 +94,11 @@ def add_source_arguments(command: argparse.ArgumentParser) -> None:
         "--checkpoint", default="checkpoints/double_digits_linf", help="folder of the network"
     )
     command.add_argument(
+        "--module",
+        metavar="PACKAGE.MODULE:CLASS",
+        help="the code of a checkpoint of one's own; nothing is imported that is not named here",
+    )
+    command.add_argument(
         "--mnist",
         metavar="FOLDER",
         help="test images from MNIST files instead of the embedded digits",
@@ -97,13 +111,13 @@ def batch(arguments: argparse.Namespace) -> tuple[nnx.Module, MultiLabelImages]:
     Raises:
         ValueError: there are not so many images, or they don't fit the network.
     """
-    model, _ = checkpoints.restore(arguments.checkpoint)
+    model, metadata = restored(arguments.checkpoint, arguments.module)
     data = test_images(arguments.mnist)
     if not 1 <= arguments.images <= len(data):
         raise ValueError(f"images: expected a number in 1..{len(data)}, got {arguments.images}.")
-    if model.config.input_shape != data.image_shape:
+    if metadata.input_shape != data.image_shape:
         raise ValueError(
-            f"checkpoint: its network takes images of {model.config.input_shape}, the test images are "
+            f"checkpoint: its network takes images of {metadata.input_shape}, the test images are "
             f"of {data.image_shape}. Pass --mnist for a network of MNIST pairs, and only then."
         )
     return model, data[: arguments.images]
@@ -111,7 +125,7 @@ def batch(arguments: argparse.Namespace) -> tuple[nnx.Module, MultiLabelImages]:
 
 def selected(arguments: argparse.Namespace) -> tuple[Graph, Example]:
     """The network and the example that the arguments name."""
-    graph, _ = network(arguments.checkpoint)
+    graph, _ = network(arguments.checkpoint, arguments.module)
     return graph, selected_example(arguments)
 
 

@@ -156,7 +156,7 @@ def chosen_network(arguments: argparse.Namespace) -> Graph:
         every = Box(np.zeros(f.image_shape, np.float32), np.ones(f.image_shape, np.float32))
         return Query.of(f, every, AboveThreshold(0)).graph  # compared with f all over the images
     if arguments.weights is None:
-        return network(arguments.checkpoint)[0]
+        return network(arguments.checkpoint, arguments.module)[0]
     config = config_of(
         arguments.weights,
         tuple(arguments.input_shape),

@@ -7,6 +7,7 @@ from jmlv.models.kinds import config_from_json, config_to_json
 from jmlv.models.mlgcn import GCNConfig, Given, MultiLabelGCN, correlation_matrix
 from jmlv.models.mlliw import LIWConfig, MultiLabelLIW
 from jmlv.models.mlp import MLPConfig, MultiLabelMLP
+from jmlv.models.own import OWN, LinenNetwork, OwnModule
 from jmlv.models.pretrained import Pretrained
 from jmlv.models.query2label import MultiLabelQuery2Label, Query2LabelConfig
 from jmlv.models.resnet import (
