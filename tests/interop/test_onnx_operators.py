@@ -115,6 +115,7 @@ CASES = [
     # Pools
     case("MaxPool", IMAGE, kernel_shape=[2, 3], strides=[2, 2], pads=[1, 1, 0, 1]),
     case("MaxPool", IMAGE, kernel_shape=[3, 2], strides=[2, 3], ceil_mode=1),
+    case("MaxPool", IMAGE, kernel_shape=[2, 2], strides=[6, 4], pads=[1, 1, 1, 1], ceil_mode=1),
     case("MaxPool", IMAGE, kernel_shape=[2, 2], dilations=[2, 3]),
     case("MaxPool", IMAGE, kernel_shape=[3, 3], auto_pad="SAME_UPPER", strides=[2, 2], opset=8),
     case("MaxPool", SEQUENCE, kernel_shape=[3]),
@@ -147,8 +148,8 @@ CASES = [
     case("Transpose", IMAGE, perm=[0, 2, 3, 1]),
     case("Transpose", IMAGE),
     case("Expand", (1, 1, 5), ints(2, 4, 1)),
-    case("DepthToSpace", IMAGE, blocksize=2),
-    case("DepthToSpace", IMAGE, blocksize=2, mode="CRD"),
+    case("DepthToSpace", (1, 8, 3, 2), blocksize=2),
+    case("DepthToSpace", (1, 8, 3, 2), blocksize=2, mode="CRD"),
     case("SpaceToDepth", (1, 2, 4, 6), blocksize=2),
     # Selection
     case("Concat", IMAGE, seeded(1, 2, 6, 5), X, axis=1),
