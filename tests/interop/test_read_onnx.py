@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 import sys
 
 import jax
@@ -69,6 +70,8 @@ def test_a_network_is_a_value(tmp_path):
     again, other = read_onnx(small(tmp_path)), read_onnx(small(tmp_path, c=seeded(4, seed=9)))
     assert f == again and hash(f) == hash(again) and f != other and f != 1
     assert f.program == other.program and hash(f.program) == hash(other.program)
+    sent = pickle.loads(pickle.dumps(f))
+    assert "_hash" not in vars(sent.program) and sent == f, "a hash is of one process"
     leaves, structure = jax.tree.flatten(f)
     assert len(leaves) == 4 and structure == jax.tree.structure(other)
 
@@ -362,17 +365,37 @@ def test_doubles_that_are_folded_away_do_not_count(tmp_path):
     np.testing.assert_allclose(f(x), expected(path, x), rtol=1e-6)
 
 
-def test_half_precision_is_widened(tmp_path):
+HALF = onnx.TensorProto.FLOAT16
+
+
+def test_weights_in_half_precision_are_widened(tmp_path):
     half = seeded(5, 3).astype(np.float16)
     nodes = [make("Cast", ["h"], ["w"], to=onnx.TensorProto.FLOAT), *DENSE]
     path = save(tmp_path / "net.onnx", nodes, (1, 5), {"h": half}, 13)
-    assert np.array_equal(read_onnx(path).weights[0], half.astype(F32))
-    path = save(
-        tmp_path / "net.onnx", DENSE, (1, 5), {"w": half}, 13, source=onnx.TensorProto.FLOAT16
-    )
     f, x = read_onnx(path), seeded(1, 5)
-    assert f.dtype == "float32"
-    np.testing.assert_allclose(f(x), np.maximum(x @ half.astype(F32), 0), rtol=1e-5, atol=1e-6)
+    assert np.array_equal(f.weights[0], half.astype(F32)) and f.dtype == "float32"
+    np.testing.assert_allclose(f(x), expected(path, x), rtol=1e-6)
+
+
+def test_rounding_to_half_precision_is_refused_or_left_out_where_asked(tmp_path):
+    half, x = seeded(5, 3).astype(np.float16), seeded(1, 5)
+    path = save(tmp_path / "net.onnx", DENSE, (1, 5), {"w": half}, 13, source=HALF)
+    with pytest.raises(ValueError, match="computes in float16 and rounds every value. Pass widen="):
+        read_onnx(path)
+    exact = np.maximum(x @ half.astype(F32), 0)
+    np.testing.assert_allclose(read_onnx(path, widen=True)(x), exact, rtol=1e-5, atol=1e-6)
+    nodes = [
+        make("Cast", ["x"], ["h"], to=HALF),
+        make("MatMul", ["h", "w"], ["m"]),
+        make("Relu", ["m"], ["r"]),
+        make("Cast", ["r"], ["y"], to=onnx.TensorProto.FLOAT),
+    ]
+    path = save(tmp_path / "net.onnx", nodes, (1, 5), {"w": half}, 13)
+    with pytest.raises(
+        UnsupportedOperation, match="Cast 'h' .computed values are rounded to float16"
+    ):
+        read_onnx(path)
+    np.testing.assert_allclose(read_onnx(path, widen=True)(x), exact, rtol=1e-5, atol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------

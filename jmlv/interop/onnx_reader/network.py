@@ -65,6 +65,10 @@ class Program:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the hash, which is another one in another process."""
+        return Program, (self.steps, self.output, self.batched)
+
     def run(self, weights: tuple[Array, ...], x: Array) -> Array:
         """The scores of one input; both in the shape that they have in the file."""
         values: dict[int, Array] = {0: x}

@@ -75,6 +75,7 @@ class Node:
         shapes: of the computed values so far, by name, in the file's layout.
         truths: which of the computed values are truth values.
         sequences: the names of the members of each sequence so far.
+        widen: whether rounding to half precision is left out.
     """
 
     kind: str
@@ -87,6 +88,7 @@ class Node:
     shapes: Mapping[str, tuple[int, ...]]
     truths: Set[str] = frozenset()
     sequences: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    widen: bool = False
     _read: set[str] = dataclasses.field(default_factory=set)
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -211,6 +213,15 @@ class Fixed:
 
     def __hash__(self) -> int:
         return hash((self.values.shape, self.values.tobytes()))
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """Whether a type is one of floating-point numbers, those beyond NumPy's own included."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def is_half(dtype: np.dtype) -> bool:
+    return dtype.name in ("float16", "bfloat16")
 
 
 def in_order(axes: Sequence[int], order: Order) -> tuple[int, ...]:

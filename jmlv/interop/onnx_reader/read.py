@@ -12,7 +12,7 @@ import numpy as np
 from jmlv.errors import DamagedFile, UnsupportedOperation
 from jmlv.interop.onnx_reader.model import Content, Described, described, load, needed
 from jmlv.interop.onnx_reader.network import OnnxNetwork
-from jmlv.interop.onnx_reader.node import Damaged, Refused
+from jmlv.interop.onnx_reader.node import Damaged, Refused, is_float, is_half
 from jmlv.interop.onnx_reader.writer import ProgramWriter
 
 
@@ -22,6 +22,7 @@ def read_onnx(
     input_shape: Sequence[int] | None = None,
     batched: bool | None = None,
     output: str | None = None,
+    widen: bool = False,
 ) -> OnnxNetwork:
     """A network of an ONNX file as a JAX function ``f(x) -> scores`` on batches.
 
@@ -31,8 +32,9 @@ def read_onnx(
     precision; batch norm stays as it is.
 
     All is computed in one precision: float64 if the input or a weight is, else float32. Weights in
-    half precision are widened, and casts between floating-point types are left out: what is
-    computed, and verified, is the network of real numbers that has these weights.
+    half precision are widened, which is exact. A network that computes in half precision is refused,
+    since its rounding is no small matter, unless ``widen`` asks for the network of real numbers that
+    has its weights.
 
     Operators of versions 7 to 26: Abs, Add, AveragePool, BatchNormalization, Cast, CastLike, Celu,
     Clip, Concat, Constant, ConstantOfShape, Conv, ConvTranspose, Cos, CumSum, DepthToSpace, Div,
@@ -52,6 +54,7 @@ def read_onnx(
         batched: whether the input's first axis counts the batch; by default, if its size is one or
             open, and if there is more than one axis.
         output: the scores' name, if the file has several outputs.
+        widen: leaves out the rounding to half precision of a network that has it.
 
     Raises:
         ImportError: the package ``onnx`` is not installed.
@@ -72,7 +75,7 @@ def read_onnx(
     """
     path = Path(path)
     try:
-        return _network(path, load(path), input_shape, batched, output)
+        return _network(path, load(path), input_shape, batched, output, widen)
     except Damaged as damaged:
         raise DamagedFile(f"path: {path}: {damaged}.") from None
     except Refused as refused:
@@ -88,11 +91,13 @@ def _network(
     input_shape: Sequence[int] | None,
     batched: bool | None,
     output: str | None,
+    widen: bool,
 ) -> OnnxNetwork:
-    source, target = _input(path, content), _output(path, content, output)
+    source, target = _input(path, content, widen), _output(path, content, output)
     batched = _is_batched(path, source, target, batched)
     shape = _input_shape(path, source, batched, input_shape)
-    writer = ProgramWriter(content, source.name, (1, *shape) if batched else shape, path.parent)
+    own = (1, *shape) if batched else shape
+    writer = ProgramWriter(content, source.name, own, path.parent, widen)
     writer.write(needed(content.graph.node, target.name))
     program, weights, label_count = writer.finish(target.name, batched)
     dtype = _precision(path, source, weights)
@@ -107,14 +112,20 @@ def _network(
     )
 
 
-def _input(path: Path, content: Content) -> Described:
+def _input(path: Path, content: Content, widen: bool) -> Described:
     inputs = [described(v) for v in content.graph.input if v.name not in content.constants]
     if len(inputs) != 1:
         names = ", ".join(repr(v.name) for v in inputs) or "none"
         raise ValueError(f"path: {path} has the inputs {names}; expected one.")
-    if inputs[0].dtype.kind != "f" and inputs[0].dtype.name != "bfloat16":
-        raise Refused(f"the input {inputs[0].name!r} of {inputs[0].dtype}")
-    return inputs[0]
+    (source,) = inputs
+    if not is_float(source.dtype):
+        raise Refused(f"the input {source.name!r} of {source.dtype}")
+    if is_half(source.dtype) and not widen:
+        raise ValueError(
+            f"path: {path} computes in {source.dtype} and rounds every value. Pass widen=True for the "
+            "network of real numbers that has its weights."
+        )
+    return source
 
 
 def _output(path: Path, content: Content, name: str | None) -> Described:

@@ -36,9 +36,13 @@ class ProgramWriter:
         source: the input's name.
         shape: that it has in the program.
         folder: of the file.
+        widen: whether rounding to half precision is left out.
     """
 
-    def __init__(self, content: Content, source: str, shape: tuple[int, ...], folder: Path) -> None:
+    def __init__(
+        self, content: Content, source: str, shape: tuple[int, ...], folder: Path, widen: bool
+    ) -> None:
+        self.widen = widen
         self.opset = content.opset
         self.folder = folder
         self.builder = ProgramBuilder(shape)
@@ -128,7 +132,7 @@ class ProgramWriter:
         node = Node(
             proto.op_type, self.opset, tuple(proto.input), tuple(proto.output),
             attributes(proto, self.opset, self.folder), self.used, self.constants, self.shapes,
-            self.truths, self.sequences,
+            self.truths, self.sequences, self.widen,
         )  # fmt: skip
         result = rule(node)
         node.require_all_read()

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from jmlv.interop.onnx_reader.node import Call, Damaged, Fixed, Node, Refused, Result, Same
+from jmlv.interop.onnx_reader.node import (
+    Call,
+    Damaged,
+    Fixed,
+    Node,
+    Refused,
+    Result,
+    Same,
+    is_float,
+    is_half,
+)
 from jmlv.interop.onnx_reader.operators.namespace import namespace
 
 
@@ -178,7 +188,7 @@ def _cast_like(node: Node) -> Result:
 
 
 def _converted(node: Node, dtype: np.dtype) -> Result:
-    """Constants are converted; a computed number stays the real number that it is.
+    """Constants are converted; a computed number stays the number that it is.
 
     How numbers are rounded to types of eight bits is not asked: those are refused.
     """
@@ -188,12 +198,9 @@ def _converted(node: Node, dtype: np.dtype) -> Result:
         return node.constant(0, "input").astype(dtype)
     if not is_float(dtype) or node.inputs[0] in node.truths:
         raise Refused(f"a computed value becomes {dtype}")
+    if is_half(dtype) and not node.widen:
+        raise Refused(f"computed values are rounded to {dtype}; widen=True leaves that out")
     return Same(node.inputs[0])
-
-
-def is_float(dtype: np.dtype) -> bool:
-    """Whether a type is one of floating-point numbers, those beyond NumPy's own included."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def _where(node: Node) -> Result:
