@@ -34,11 +34,11 @@ class OnImages:
         ValueError: shapes do not fit, or say too little.
 
     >>> import jax.numpy as jnp
-    >>> f = OnImages(lambda x: x.reshape(len(x), -1), (3, 1, 2), mean=0.5, std=0.25)
+    >>> f = OnImages(lambda x: x.reshape(len(x), -1), (3, 2, 2), mean=0.5, std=0.25)
     >>> f.image_shape
-    (1, 2, 3)
-    >>> print(f(jnp.full((1, 1, 2, 3), 0.75)))
-    [[1. 1. 1. 1. 1. 1.]]
+    (2, 2, 3)
+    >>> print(f(jnp.full((1, 2, 2, 3), 0.75)).shape, f(jnp.full((1, 2, 2, 3), 0.75)).mean())
+    (1, 12) 1.0
     """
 
     network: Callable[[Any], Any]
