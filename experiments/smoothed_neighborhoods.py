@@ -34,7 +34,7 @@ from growing import WEIGHTS
 
 import jmlv
 from jmlv import checkpoints
-from jmlv.campaigns import CallQuestion
+from jmlv.campaigns import CallQuestion, Store
 from jmlv.cli.inputs import example, test_images
 from jmlv.cli.report import table
 from jmlv.smoothing import (
@@ -97,9 +97,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=20.0, help="seconds of a proof's search")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--data", type=Path, default=smoothed_photographs.FOLDER)
+    parser.add_argument("--done", action="store_true", help="only report what is answered so far")
     add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/smoothed_neighborhoods"))
     return parser.parse_args()
+
+
+def answers(questions: list[CallQuestion], options: argparse.Namespace, name: str) -> list[dict]:
+    """The records of all questions, or of those that are answered where that was asked for."""
+    if options.done:
+        done = Store(options.out / "answers").done
+        questions = [question for question in questions if question.key in done]
+    return ask(questions, options, name)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -128,7 +137,7 @@ def digits(options: argparse.Namespace) -> None:
         for weights in options.weights
         for method in options.methods
     ]  # fmt: skip
-    report(ask(questions, options, "neighbourhoods"), options.out)
+    report(answers(questions, options, "neighbourhoods"), options.out)
 
 
 def proof(folder: str, image: int, side: int, weights: str, seconds: float) -> dict:
@@ -302,7 +311,7 @@ def ablation(options: argparse.Namespace) -> None:
         for weights in options.weights
         for name in VARIANTS
     ]  # fmt: skip
-    records = ask(questions, options, "variants")
+    records = answers(questions, options, "variants")
     grouped = defaultdict(list)
     for record in records:
         grouped[record["variant"]].append(record)
