@@ -30,6 +30,7 @@ from jmlv.interop import (
     cnn_from_torch,
     config_of,
     convolution_kernel,
+    read_onnx,
     read_safetensors,
     read_torch,
     read_weights,
@@ -492,6 +493,9 @@ def test_onnx_computes_what_the_network_does(name, tmp_path, onnx):
     for run in _sessions(path):
         for image in x:
             np.testing.assert_allclose(run(image), np.asarray(f(image)), atol=2e-5, rtol=1e-4)
+    again = read_onnx(path)
+    np.testing.assert_allclose(again(x[0]), np.asarray(f(x[0])), atol=2e-5, rtol=1e-4)
+    assert jmlv.check(again, x[0, 0]) == []
 
 
 def test_a_published_architecture_keeps_its_convolutions(tmp_path, onnx):
