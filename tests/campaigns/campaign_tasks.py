@@ -7,9 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jmlv.campaigns import Answer, CallQuestion
+from jmlv.graph.fingerprint import fingerprint
+
+WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
 def square(x, seconds=0.0):
@@ -63,6 +68,18 @@ def fill_memory_once(path, mebibytes):
     block = np.ones(mebibytes * 2**17)
     time.sleep(60)
     return {"sum": block.sum()}
+
+
+def fingerprints():
+    """Of a network that is traced, and of one that has no sound rule."""
+
+    def plain(x):
+        return jax.nn.relu(x.reshape(x.shape[0], 4) @ WEIGHTS)
+
+    def odd(x):
+        return jax.nn.softmax(jax.nn.relu(jnp.exp(x.reshape(x.shape[0], 4)) @ WEIGHTS))
+
+    return {"plain": fingerprint(plain, (2, 2, 1)), "odd": fingerprint(odd, (2, 2, 1))}
 
 
 def key_of(x):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from campaign_tasks import key_of
+from campaign_tasks import fingerprints, key_of
 from test_campaign import records, squares
 
 import jmlv
@@ -53,8 +53,9 @@ def test_one_run_with_everything_that_can_happen(tmp_path):
     hangs = CallQuestion("campaign_tasks:hang_once_with_child", {"path": str(child)}, budget=1.0)
     greedy = {"path": str(tmp_path / "greedy"), "mebibytes": 1500}
     greedy = CallQuestion("campaign_tasks:fill_memory_once", greedy)
+    names = CallQuestion("campaign_tasks:fingerprints")
     key = CallQuestion("campaign_tasks:key_of", {"x": {"b": (2.0, "a", None), "a": jmlv.CROWN()}})
-    asked = [*squares(8), dies, fails, verify, held, *cores, hangs, greedy, key]
+    asked = [*squares(8), dies, fails, verify, held, *cores, hangs, greedy, key, names]
     executor = Processes(workers=2, memory=1400, grace=0.5)
     rows = {row.question.key: row for row in Campaign(asked, tmp_path / "c").run(executor)}
     reasons = {r["key"]: r["reason"] for r in records(tmp_path / "c", "failed")}
@@ -76,6 +77,7 @@ def test_one_run_with_everything_that_can_happen(tmp_path):
     assert "out of memory: stopped at" in reasons[greedy.key]
     assert not rows[hangs.key].failed and not rows[greedy.key].failed
     assert rows[key.key].values == {"key": key_of({"a": jmlv.CROWN(), "b": (2, "a", None)})["key"]}
+    assert rows[names.key].values == fingerprints()
     used = {rows[q.key].values["pid"] for q in asked[:8]}
     assert os.getpid() not in used and not any(map(alive, used))
 
