@@ -5,7 +5,8 @@
 Sampling: noisy inputs of one image through a network, counted, against the forward pass of as many
 images in the same batches and at the same matmul precision. On the published Double-MNIST network
 (64x64, max pool) where its file is, else on a committed checkpoint. Every round times all in turn, so
-a drift of the machine's speed hits all alike; ratios are taken within a round. Certificate: 500 images
+a drift of the machine's speed hits all alike; ratios are taken within a round. Choosing a noise level for
+every layer (``jmlv.grow_smoothed``) against certifying with it, ten times as many samples. Certificate: 500 images
 x 50 radii x 80 labels, for the label and set sizes of COCO and for the most expensive ones.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 import published
 from flax import nnx
 
+import jmlv
 from jmlv import checkpoints
 from jmlv.cli.report import table
 from jmlv.data import double_digits
@@ -43,6 +45,8 @@ def main() -> None:
         f"\nsampling: {options.samples} noisy inputs of a {x.shape[0]}x{x.shape[1]} image, {name}"
     )
     print(sampling(model, x, options))
+    print(f"\na level for every layer: {10 * options.samples} samples to certify, {name}")
+    print(choosing(model, x, options))
     print(f"\ncertificate: {IMAGES} images x {RADII} radii x {LABELS} labels")
     print(certificates(options.repeats))
 
@@ -76,15 +80,50 @@ def sampling(model: nnx.Module, x: np.ndarray, options: argparse.Namespace) -> s
             with jax.default_matmul_precision("highest"):
                 jax.block_until_ready([forward(weights, batch) for _ in starts])
 
-        def noisy(size=size):
-            call = {"sigma": 0.25, "n": options.samples, "k_prime": 2, "key": jax.random.key(0)}
-            sample_counts(model, x, batch_size=size, **call)
+        def noisy(sigma, size=size):
+            call = {"n": options.samples, "k_prime": 2, "key": jax.random.key(0)}
+            sample_counts(model, x, sigma=sigma, batch_size=size, **call)
 
-        seconds = rounds({"bare": bare, "noisy": noisy}, options.repeats)
-        ratios = seconds["noisy"] / seconds["bare"]
-        medians = [1e3 * float(np.median(seconds[name])) for name in ("bare", "noisy")]
-        rows.append((size, *medians, *(float(f(ratios)) for f in (np.median, min, max))))
-    return table(("batch", "forward ms", "counts ms", "median ratio", "least", "most"), rows)
+        levels = jmlv.LayeredNoise(middle(x), np.linspace(0.1, 0.4, middle(x).count))
+        kinds = {"one level": 0.25, "a level a layer": levels}
+        tasks = {name: partial(noisy, sigma) for name, sigma in kinds.items()}
+        seconds = rounds({"bare": bare, **tasks}, options.repeats)
+        for name in kinds:
+            ratios = seconds[name] / seconds["bare"]
+            medians = [1e3 * float(np.median(seconds[task])) for task in ("bare", name)]
+            rows.append((size, name, *medians, *(float(f(ratios)) for f in (np.median, min, max))))
+    columns = ("batch", "noise", "forward ms", "counts ms", "median ratio", "least", "most")
+    return table(columns, rows)
+
+
+def middle(x: np.ndarray) -> jmlv.Layers:
+    """Layers around a square of an eighth of the image's side."""
+    height, width = x.shape[:2]
+    mask = np.zeros((height, width), bool)
+    mask[height // 2 :, width // 2 :][: height // 8, : width // 8] = True
+    return jmlv.Layers.around(mask)
+
+
+def choosing(model: nnx.Module, x: np.ndarray, options: argparse.Namespace) -> str:
+    """Seconds of certifying alone, and of choosing noise and then certifying with it."""
+    n, size = 10 * options.samples, options.batch[0]
+    call = {"n": n, "k_prime": 2, "key": jax.random.key(0), "batch_size": size}
+    counts = sample_counts(model, x, sigma=jmlv.LayeredNoise(middle(x), 0.25), **call)
+    label = int(counts.argmax())
+
+    def certify():
+        sample_counts(model, x, sigma=jmlv.LayeredNoise(middle(x), 0.25), **call)
+
+    def choose_and_certify():
+        return jmlv.grow_smoothed(model, x, middle(x), [label], k=2, looks=1, **call)
+
+    seconds = rounds({"certify": certify, "both": choose_and_certify}, 3)
+    certified, both = (float(np.median(seconds[name])) for name in ("certify", "both"))
+    samples = choose_and_certify().samples
+    chosen = samples["choosing"] + samples["gradients"]
+    row = (n, chosen, chosen / n, certified, both - certified, (both - certified) / certified)
+    columns = ("samples", "to choose", "ratio", "certify s", "choose s", "ratio of seconds")
+    return table(columns, [row])
 
 
 def certificates(repeats: int) -> str:
