@@ -208,13 +208,17 @@ def _add(sampler: _Sampler, tally: _Tally, n: int, indices: Array, result: tuple
 
 def _batches(start: int, stop: int, batch_size: int) -> Iterator[Int[Array, " batch"]]:
     """Numbers of the noisy inputs, all batches of one size, spread over the devices."""
-    devices = len(jax.devices())
+    devices, spread = len(jax.devices()), over_devices()
     size = -(-min(batch_size, max(stop - start, 1)) // devices) * devices
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("sample",))
-    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("sample"))
     for begin in range(start, stop, size):
         indices = np.arange(begin, begin + size, dtype=np.uint32)
         yield jax.device_put(indices, spread) if devices > 1 else jnp.asarray(indices)
+
+
+def over_devices() -> jax.sharding.NamedSharding:
+    """The first axis, that of noisy inputs, in equal parts on all devices."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("sample",))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("sample"))
 
 
 @partial(jax.jit, static_argnames=("network", "k_prime"))

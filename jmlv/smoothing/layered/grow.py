@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Literal
 
@@ -104,10 +103,9 @@ def grow_smoothed(
     looks, deadline = require_count("looks", looks), Deadline(budget)
     if not isinstance(search, NoiseSearch):
         raise TypeError(f"search: expected NoiseSearch(), got {type(search).__name__}.")
-    task = dataclasses.replace(task, batch_size=min(task.batch_size, search.scanned(task.n)))
     identity = task.identity() | {"search": repr(search), "looks": looks}
     store = Store(None if resume is None else Path(resume), identity)
     with progress.bar("smoothed neighbourhood", int((search.effort + looks) * n)) as bar:
         state = store.read()
-        meter = Meter(task, state, bar)
+        meter = Meter(task, state, bar, min(task.batch_size, search.scanned(task.n)))
         return Run(task, search, looks, deadline, meter, store, state, earlier=state.seconds)()

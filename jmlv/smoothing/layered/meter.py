@@ -27,12 +27,14 @@ class Meter:
         task: whose images.
         state: told of every image.
         bar: shows them.
+        batch_size: of every count, so that all share one program.
         speed: images a second of the fastest count so far; 0 before there is one.
     """
 
     task: Task
     state: State
     bar: Bar
+    batch_size: int
     speed: float = 0.0
 
     def count(
@@ -52,7 +54,8 @@ class Meter:
         start, noise = time.monotonic(), self.task.noise(sigma)
 
         def work(deadline: Deadline) -> Any:
-            return self.task.count(noise, key, n, _Watch(self, kind, deadline), **options)
+            watch = _Watch(self, kind, deadline)
+            return self.task.count(noise, key, n, watch, batch_size=self.batch_size, **options)
 
         counts = within(deadline, work)
         taken = n - options.get("first", 0)

@@ -32,6 +32,7 @@ from jmlv.smoothing.arguments import require_count, require_positive
 from jmlv.smoothing.layered.objective import OBJECTIVES
 from jmlv.smoothing.layered.relaxation import Relaxation, SoftTopK, gaps
 from jmlv.smoothing.layered.task import Task
+from jmlv.smoothing.sampling import over_devices
 
 LEAST_SIGMA, MOST_SIGMA = 1e-3, 30.0
 """Levels stay between these. Far beyond the largest a pixel is drowned and its epsilon 1 already."""
@@ -162,7 +163,7 @@ def slope_of(
     """The relaxed radius at an ascent's levels, and the gradient of the size's logarithm."""
     network, parameters = task.network
     key = jax.random.fold_in(jax.random.fold_in(task.choosing_key, 1 + start), ascent.done)
-    entries = task.noise(1.0).entries(task.x.shape)
+    entries = task.entries
     padding = (0, -len(entries) % PADDED)
     by_layer = (np.pad(v, padding) for v in (entries, task.weights, ascent.levels))
     radius, slope = _slope(
@@ -183,6 +184,8 @@ def _slope(
     *, ranks: tuple[int, int, int], samples: int, objective: str, relaxation: Relaxation,
 ) -> tuple[Array, Array]:  # fmt: skip
     noise = jax.random.normal(key, (samples, *x.shape), jnp.float32)
+    if samples % len(jax.devices()) == 0:
+        noise = jax.lax.with_sharding_constraint(noise, over_devices())
 
     def log_size(levels: Array) -> tuple[Array, Array]:
         sigma = jnp.exp(levels)

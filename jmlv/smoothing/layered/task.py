@@ -123,6 +123,11 @@ class Task:
         """The network as compiled code takes it, and its weights."""
         return split_network(self.f)
 
+    @cached_property
+    def entries(self) -> Int[np.ndarray, " layer"]:
+        """How many numbers of the image each layer has."""
+        return self.noise(1.0).entries(self.x.shape)
+
     @property
     def choosing_key(self) -> Key[Array, ""]:
         """Of the samples that noise is chosen with."""
