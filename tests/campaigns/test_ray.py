@@ -8,10 +8,21 @@ from test_campaign import records
 
 import jmlv
 from jmlv.campaigns import CallQuestion, Campaign, Ray
+from jmlv.campaigns.executors import Task
+from jmlv.campaigns.executors.on_ray import _batches
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'jmlv[cluster]'")
 
 ROOT = Path(jmlv.__file__).parents[1]
+
+
+def test_batches_are_even_and_what_has_failed_goes_alone():
+    fresh = [Task(CallQuestion("math:sqrt", {"x": x})) for x in range(5)]
+    failed = [Task(CallQuestion("math:sqrt", {"x": -1}), frozenset({"a"}))]
+    for workers, sizes in ((1, [6]), (2, [1, 5]), (3, [1, 3, 2]), (9, [1] * 6)):
+        batches = _batches([*fresh, *failed], workers)
+        assert [len(batch) for batch in batches] == sizes
+        assert sorted(map(id, (t for b in batches for t in b))) == sorted(map(id, fresh + failed))
 
 
 @pytest.fixture

@@ -179,22 +179,11 @@ class _Crew(Crew):
         )
 
     def give(self, tasks: Sequence[Task]) -> None:
-        """Deals the tasks to the free workers in parts of one size; one that has failed goes alone."""
-        waiting = [[task] for task in tasks if task.avoid]
-        others = [task for task in tasks if not task.avoid]
         free = self._free
-        parts = max(1, len(free) - len(waiting))
-        waiting += [others[i::parts] for i in range(parts) if others[i::parts]]
-        while waiting:
-            batch = waiting.pop(0)
-            fresh = [worker for worker in free if worker.name not in batch[0].avoid]
-            worker = (fresh or free)[0]
-            self._send(
-                worker, batch if len(free) > 1 else [*batch, *(t for b in waiting for t in b)]
-            )
-            if len(free) == 1:
-                return
-            free.remove(worker)
+        for batch in _batches(tasks, len(free)):
+            fresh = [worker for worker in free if worker.name not in batch[0].avoid] or free
+            free.remove(fresh[0])
+            self._send(fresh[0], batch)
 
     def _send(self, worker: _Worker, tasks: Sequence[Task]) -> None:
         payloads, networks = [], {}
@@ -289,3 +278,12 @@ class _Crew(Crew):
     def end(self) -> None:
         for worker in self._workers:
             self._ray.kill(worker.actor)
+
+
+def _batches(tasks: Sequence[Task], workers: int) -> list[list[Task]]:
+    """A batch for each worker; what has failed before goes alone, as far as there are workers for it."""
+    alone = [task for task in tasks if task.avoid][: workers - 1]
+    others = [task for task in tasks if task not in alone]
+    parts = workers - len(alone)
+    shares = [others[part::parts] for part in range(parts)]
+    return [*([task] for task in alone), *filter(None, shares)]
