@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jmlv.errors import DamagedFile
-from jmlv.graph import Graph
+from jmlv.graph.fingerprint import fingerprint
 from jmlv.oracles import Query
 
-FORMAT = 2
+FORMAT = 3
 """Goes up when a query's answer can no longer be taken for that of the same query before."""
 
 
@@ -24,23 +24,17 @@ def query_key(query: Query, *settings: Any) -> str:
     """A digest of everything that an answer depends on.
 
     Args:
-        query: the network's structure and constants, and the box, go in; its property does not.
+        query: the network's fingerprint and the box go in; its property does not.
         settings: whatever else matters; each goes in as its ``repr``.
     """
-    digest = hashlib.sha256(f"jmlv labels {FORMAT}\n".encode())
-    for part in (*_structure(query.graph), *settings):
-        digest.update(f"{part!r}\n".encode())
-    for array in (*query.graph.consts, query.lower, query.upper):
+    digest = hashlib.sha256(f"jmlv labels {FORMAT}\n{fingerprint(query.graph)}\n".encode())
+    for setting in settings:
+        digest.update(f"{setting!r}\n".encode())
+    for array in (query.lower, query.upper):
         array = np.ascontiguousarray(array)
         digest.update(f"{array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _structure(graph: Graph) -> Iterator[Any]:
-    yield graph.input, graph.constvars, graph.output
-    for eqn in graph.eqns:
-        yield eqn, eqn.settings
 
 
 class Store:
