@@ -105,6 +105,7 @@ class Choice:
                 ascent.step(self.search, *within(deadline, partial(self._slope, start, ascent)))
             except TimeUp:
                 return False
+            self.state.compared.clear()  # of an earlier call, which came less far
             self.meter.add("gradients", m)
             self.store.write(self.state)
         return True

@@ -10,6 +10,7 @@ import pytest
 
 import jmlv
 from jmlv.errors import DamagedFile
+from jmlv.oracles import Deadline
 from jmlv.progress import Bar, Progress
 from jmlv.smoothing import NoiseSearch, attack_smoothed, grow_smoothed, predict, sample_counts
 from jmlv.smoothing.layered import run, task
@@ -169,6 +170,31 @@ class Watch(Progress):
         return Watching()
 
 
+def test_a_budget_that_cut_the_ascents_short_is_gone_on_from(tmp_path, monkeypatch, grown):
+    """The first call comes to half an ascent and has no time for a last look; the second ends it."""
+    call = CALL | {"resume": tmp_path}
+    climb = run.Choice._climb
+
+    class Halfway(Deadline):
+        """Passes when it is asked for the sixteenth time."""
+
+        asked = 0
+
+        @property
+        def passed(self):
+            self.asked += 1
+            return self.asked > 15
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run.Choice, "_climb", lambda *known: climb(*known[:3], Halfway(None)))
+        patched.setattr(run, "LAST", 0.0)
+        short = grow_smoothed(f, X, LAYERS, [2], budget=1e6, **call)
+    assert short.reason == "the budget ended" and len(short.looks) == 1
+    whole = grow_smoothed(f, X, LAYERS, [2], **call)
+    assert whole.looks[-1].kind == "layered" and whole.samples["certifying"] == 2000
+    np.testing.assert_array_equal(whole.looks[-1].counts, grown.looks[-1].counts)
+
+
 @pytest.mark.parametrize("after", [100, 700, 1600, 2900])
 def test_an_interrupted_search_returns_what_it_has_and_goes_on(tmp_path, grown, after):
     call = CALL | {"resume": tmp_path / "search"}
@@ -259,6 +285,32 @@ def test_channels_first_and_layers_without_pixels(monkeypatch):
         first, X.transpose(2, 0, 1), layers, [2], **(CALL | {"looks": 1, "search": brief})
     )
     assert grown.size > 0 and grown.epsilon[4] == 0
+
+
+def test_a_network_that_cannot_be_verified_can_be_smoothed():
+    from flax import nnx
+
+    from jmlv.models import ResNetConfig, ResNetSizes
+
+    sizes = ResNetSizes(
+        (1,),
+        (4,),
+        squeeze_excite=(True,),
+        stem_width=4,
+        stem_kernel=3,
+        stem_stride=2,
+        stem_pool=False,
+    )
+    network = ResNetConfig((3, 5, 3), sizes, labels=3).build(rngs=nnx.Rngs(0))
+    with pytest.raises(jmlv.UnsupportedOperation):
+        jmlv.trace(network, (3, 5, 3))
+    x = np.repeat(X, 3, axis=2)
+    label = int(jmlv.as_function(network)(x[None])[0].argmax())
+    brief = NoiseSearch(levels=(0.06,), starts=1, steps=2)
+    grown = grow_smoothed(
+        network, x, LAYERS, [label], k=2, k_prime=1, n=200, key=KEY, search=brief, looks=1
+    )
+    assert grown.certified and grown.predicted and grown.region.box().upper.shape == x.shape
 
 
 def test_relations_by_smoothing():
