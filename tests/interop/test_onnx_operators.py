@@ -157,6 +157,7 @@ CASES = [
     case("Slice", IMAGE, ints(1, -3), ints(3, 100), ints(1, 2), ints(1, 2)),
     case("Slice", IMAGE, ints(-1, 4), ints(-100, 0), ints(3, 2), ints(-1, -2)),
     case("Slice", IMAGE, starts=[1, 0], ends=[4, -1], axes=[2, 3], opset=9),
+    case("Slice", IMAGE, ints(-9, 2), ints(-9, 9), ints(2, 3), ints(-1, 3)),
     case("Slice", ROW, ints(0, 2), ints(1, 5)),
     case("Gather", IMAGE, ints(3, 0, 1), axis=2),
     case("Gather", IMAGE, np.array(-1, I64), axis=1),

@@ -564,6 +564,10 @@ REFUSED = {
     "unread": (make("Relu", ["x"], ["y"], extra=1), "attributes extra in version 13", 13),
     "since": (make("Gelu", ["x"], ["y"]), "no such operator in version 13", 13),
     "version": (make("Relu", ["x"], ["y"]), "operators of version 6", 6),
+    "padding": (
+        make("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], auto_pad="SAME_UPPER", dilations=[2, 2]),
+        "auto_pad=SAME_UPPER with dilations", 13,
+    ),
     "to integers": (make("Cast", ["x"], ["y"], to=7), "a computed value becomes int64", 13),
     "until": (make("Upsample", ["x", "a"], ["y"]), "no such operator in version 13", 13),
     "eight bits": (make("Cast", ["a"], ["b"], to=17), "a conversion to float8_e4m3fn", 19),

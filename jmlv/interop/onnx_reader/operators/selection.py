@@ -123,8 +123,19 @@ def _slice(node: Node) -> Result:
         raise Damaged(f"has starts {starts}, ends {ends}, axes {axes} and steps {steps}")
     ranges = [range(n) for n in shape]
     for axis, start, end, step in zip(axes, starts, ends, steps):
-        ranges[axis] = range(shape[axis])[start:end:step]
+        ranges[axis] = _clamped(shape[axis], start, end, step)
     return _ranges(node, ranges)
+
+
+def _clamped(size: int, start: int, end: int, step: int) -> range:
+    """The entries of a slice. Going back, a start before the first entry is the first.
+
+    >>> list(_clamped(3, -9, -9, -1)), list(range(3)[-9:-9:-1])
+    ([0], [])
+    """
+    low, most = (0, size) if step > 0 else (-1, size - 1)
+    start, end = (n + size if n < 0 else n for n in (start, end))
+    return range(min(max(start, 0), most), min(max(end, low), most), step)
 
 
 def _ranges(node: Node, ranges: list[range], dropped: tuple[int, ...] = ()) -> Result:

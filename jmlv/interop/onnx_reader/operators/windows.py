@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jmlv.interop.onnx_reader.node import Damaged, Node
+from jmlv.interop.onnx_reader.node import Damaged, Node, Refused
 
 
 class Sliding(NamedTuple):
@@ -71,6 +71,8 @@ def _pads(node: Node, spatial: tuple[int, ...], windows: Sliding) -> tuple[tuple
     node.irrelevant("pads")
     if automatic == "VALID":
         return ((0, 0),) * len(spatial)
+    if set(windows.dilations) != {1}:
+        raise Refused(f"auto_pad={automatic} with dilations {windows.dilations}")
     totals = (
         max((-(-n // s) - 1) * s + k - n, 0)
         for n, k, s in zip(spatial, windows.extent, windows.strides)
