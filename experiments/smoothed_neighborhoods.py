@@ -21,7 +21,6 @@ on where it stopped.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -57,13 +56,14 @@ OTHERS, OTHER_SAMPLES = 20, 100
 VARIANTS = {
     "default": {},
     "objective: radii": {"objective": "radii"},
-    "starts: 0 (one level)": {"search": dataclasses.replace(ISOTROPIC)},
+    "starts: 0 (one level)": {"search": ISOTROPIC},
     "starts: 1": {"search": NoiseSearch(starts=1)},
     "starts: 4": {"search": NoiseSearch(starts=4)},
     "relaxation: straight through": {"search": NoiseSearch(relaxation=StraightThrough())},
     "relaxation: moments": {"search": NoiseSearch(relaxation=Moments())},
     "shrink: none": {"search": NoiseSearch(cut=None)},
     "shrink: all the way back": {"search": NoiseSearch(cut=0.0)},
+    "largest level: 1": {"search": NoiseSearch(largest=1.0)},
     "steps: 25": {"search": NoiseSearch(steps=25)},
     "effort: 0.5": {"search": NoiseSearch(effort=0.5)},
     "effort: 8": {"search": NoiseSearch(effort=8.0)},
@@ -168,18 +168,14 @@ def layered(folder: str, image: int, side: int, weights: str, n: int) -> dict:
 METHODS = {"proof": proof, "isotropic": isotropic, "layered": layered}
 
 
-def smoothed(
-    folder: str, image: int, side: int, weights: str, n: int, *, judged: bool = True, **options
-) -> dict:
+def smoothed(folder: str, image: int, side: int, weights: str, n: int, **options) -> dict:
     model, one = subject(folder, image, side)
     grown = jmlv.grow_smoothed(
         model, one.x, jmlv.Layers.around(one.perturbed), [one.target_label], k=2, k_prime=2,
         weights=WEIGHTS[weights], n=n, key=key(2 * image + side), **options,
     )  # fmt: skip
-    record = grown.as_dict() | {"certified": grown.certified}
-    if not judged:
-        return record
-    return record | {"broken": broken(model, one, grown), "informed": informed(model, side, grown)}
+    judged = {"broken": broken(model, one, grown), "informed": informed(model, side, grown)}
+    return grown.as_dict() | {"certified": grown.certified} | judged
 
 
 def broken(model, one, grown: jmlv.SmoothedNeighborhood) -> bool:
@@ -317,7 +313,8 @@ def ablation(options: argparse.Namespace) -> None:
         grouped[record["variant"]].append(record)
     base = grouped["default"]
     rows = [(name, *compared(members, base)) for name, members in grouped.items()]
-    columns = ("cases", "mean size", "times default", "geometric", "samples", "seconds")
+    columns = ("cases", "mean size", "times default", "geometric", "samples", "seconds",
+               "informed")  # fmt: skip
     text = table(("variant", *columns), rows)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "table.txt").write_text(text + "\n")
@@ -327,7 +324,7 @@ def ablation(options: argparse.Namespace) -> None:
 def variant(folder: str, image: int, side: int, weights: str, n: int, name: str) -> dict:
     settings = dict(VARIANTS[name])
     n = int(n * settings.pop("share", 1.0))
-    return smoothed(folder, image, side, weights, n, judged=False, **settings)
+    return smoothed(folder, image, side, weights, n, **settings)
 
 
 def compared(members: list[dict], base: list[dict]) -> tuple:
@@ -341,6 +338,7 @@ def compared(members: list[dict], base: list[dict]) -> tuple:
         float(ratio),
         float(np.mean([sum(m["samples"].values()) for m in members])),
         float(np.median([m["seconds"] for m in members])),
+        float(np.mean([m["informed"] for m in members])),
     )
 
 

@@ -34,8 +34,8 @@ from jmlv.smoothing.layered.relaxation import Relaxation, SoftTopK, gaps
 from jmlv.smoothing.layered.task import Task
 from jmlv.smoothing.sampling import over_devices
 
-LEAST_SIGMA, MOST_SIGMA = 1e-3, 30.0
-"""Levels stay between these. Far beyond the largest a pixel is drowned and its epsilon 1 already."""
+LEAST_SIGMA = 1e-3
+"""Levels stay above this: pixels have eight bits."""
 
 LEAST_RADIUS = 0.05
 """Below this the size is continued by an exponential, so that a lost radius still has a slope."""
@@ -68,6 +68,9 @@ class NoiseSearch:
             :class:`StraightThrough` or :class:`Moments`.
         cut: how much of a step that lost the radius is kept, in [0, 1); ``None`` never cuts back.
         effort: samples that choosing may take, in units of ``n``.
+        largest: level of any layer. Far above 1 a layer is drowned: its epsilon may be 1, and the
+            smoothed classifier sees nothing of it. A smaller one keeps the classifier informed, at the
+            price of size.
 
     Raises:
         ValueError: a number is out of range, or there are fewer levels than starts.
@@ -80,6 +83,7 @@ class NoiseSearch:
     relaxation: Relaxation = SoftTopK()
     cut: float | None = 0.5
     effort: float = 2.0
+    largest: float = 30.0
 
     def __post_init__(self) -> None:
         levels = tuple(require_positive("levels", level) for level in self.levels)
@@ -88,6 +92,11 @@ class NoiseSearch:
         require_count("steps", self.steps)
         require_positive("learning_rate", self.learning_rate)
         require_positive("effort", self.effort)
+        if not LEAST_SIGMA < require_positive("largest", self.largest) >= max(levels):
+            raise ValueError(
+                f"largest: expected at least the largest of the levels, {max(levels)}, got "
+                f"{self.largest!r}."
+            )
         if not isinstance(self.relaxation, Relaxation):
             raise ValueError(f"relaxation: expected SoftTopK(), got {self.relaxation!r}.")
         if self.cut is not None and not 0 <= self.cut < 1:
@@ -145,7 +154,7 @@ class Ascent:
         else:
             self.good = self.levels
             self.levels = self.levels + search.learning_rate * self._adam(np.nan_to_num(slope))
-        self.levels = np.clip(self.levels, np.log(LEAST_SIGMA), np.log(MOST_SIGMA))
+        self.levels = np.clip(self.levels, np.log(LEAST_SIGMA), np.log(search.largest))
         if self.done > (1 - AVERAGED) * search.steps:
             self.total, self.averaged = self.total + self.levels, self.averaged + 1
 
