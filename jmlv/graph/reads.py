@@ -28,14 +28,21 @@ def pixels_read(graph: Graph) -> Bool[np.ndarray, "*image"]:
      [0 0]
      [1 0]]
     """
-    ones = {v: jnp.ones_like(c) for v, c in graph.constants().items()}
+    ones = tuple(np.ones(v.shape, v.dtype) for v in graph.constvars)
+    return np.asarray(_read(Graph(graph.structure, ones)))
+
+
+@jax.jit
+def _read(graph: Graph) -> Bool[Array, "*image"]:
+    """One program for the whole graph, whose constants are ones."""
+    ones = graph.constants()
     pending: dict[Variable, Array] = {graph.output: jnp.ones((1, *graph.output.shape))}
     for eqn in reversed(graph.eqns):
         rows = pending.pop(eqn.outvar)
         for variable, part in _readers(graph, eqn, rows, ones).items():
             reached = (part != 0).astype(graph.dtype)
             pending[variable] = jnp.maximum(pending.get(variable, 0), reached)
-    return np.asarray(pending[graph.input][0, 0] > 0)
+    return pending[graph.input][0, 0] > 0
 
 
 def _readers(graph: Graph, eqn: Equation, rows: Array, ones: dict) -> dict[Variable, Any]:

@@ -19,6 +19,10 @@ from jmlv.regions import Box, LayeredNeighborhood, Layers, require_image
 Weights = Union[Float[Array, " layer"], Callable[[Layers], Float[Array, " layer"]]]
 
 
+class DoesNotHold(ValueError):
+    """The property does not hold at the image itself: there is nothing to grow."""
+
+
 def layer_query(
     f: Classifier,
     x: Float[Array, "height width channel"],
@@ -34,14 +38,15 @@ def layer_query(
     Raises:
         UnsupportedOperation: ``f`` has operations without a sound rule.
         SoundnessError: ``f`` and the graph read from it differ somewhere.
-        TypeError, ValueError: arguments do not fit, or the property does not hold at ``x`` itself.
+        TypeError, ValueError: arguments do not fit.
+        DoesNotHold: the property does not hold at ``x`` itself.
     """
     x = image_of(x, layers)
     whole = Box(np.zeros_like(x), np.ones_like(x))  # f and its graph are compared all over it
     query = dataclasses.replace(Query.of(f, whole, property, graph), lower=x, upper=x)
     margin = query.margin_exact(x)
     if not margin > 0:
-        raise ValueError(f"property: does not hold at x itself (margin {margin:.4g}).")
+        raise DoesNotHold(f"property: does not hold at x itself (margin {margin:.4g}).")
     return query
 
 

@@ -16,31 +16,37 @@ SHARE = 0.25
 """Of the time that is left, at most."""
 
 
-def certify_evenly(problem: Problem) -> None:
+def certify_evenly(problem: Problem) -> float:
     """Offers neighbourhoods of one epsilon for all layers, proven by the search's bound in float64.
 
     One compiled program answers all of them: powers of a half, bisected on the exponent, then
     bisected between the largest that holds and its double.
 
+    Returns:
+        The largest such epsilon that was proven.
+
     Raises:
         OutOfTime: the budget itself has ended.
     """
-    outer = problem.deadline
+    outer, proven = problem.deadline, [0.0]
     problem.deadline = outer.share(SHARE)
     try:
-        _bisect(problem)
+        _bisect(problem, proven)
     except OutOfTime:
         if outer.passed or problem.evaluator.stopped:
             raise
     finally:
         problem.deadline = outer
+    return max(proven)
 
 
-def _bisect(problem: Problem) -> None:
+def _bisect(problem: Problem, proven: list[float]) -> None:
     ones = np.ones(len(problem.movable))
 
     def holds(epsilon: float) -> bool:
-        return problem.offer(epsilon * ones).robust
+        robust = problem.offer(epsilon * ones).robust
+        proven.extend([epsilon] if robust else [])
+        return robust
 
     if not len(ones) or holds(1.0):
         return

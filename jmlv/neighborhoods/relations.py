@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -11,13 +12,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jmlv.bounds import CROWN, BoundMethod
-from jmlv.graph import Classifier
+from jmlv.graph import Classifier, trace
+from jmlv.neighborhoods.arguments import DoesNotHold
 from jmlv.neighborhoods.grow import Weights, grow
 from jmlv.neighborhoods.strategies.strategy import Strategy
-from jmlv.oracles import Query
+from jmlv.oracles import Deadline, TimeUp
+from jmlv.oracles.aside import run_until
 from jmlv.progress import NoProgress, Progress
 from jmlv.properties import InTopK, Property
-from jmlv.regions import Box, Layers, require_image
+from jmlv.regions import Layers, require_image
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -207,7 +210,7 @@ def relation_matrix(
             ``InTopK(label, k)`` with ``k`` the number of objects.
         strategy: how to search; the default of :func:`jmlv.grow`.
         weights: as for :func:`jmlv.grow`.
-        budget: seconds for each pair.
+        budget: seconds for each pair, tracing and compiling included.
         bound: the certificate of the search.
         by: ``jmlv.Smoothed(...)`` certifies by smoothing, for networks and images of any size; nothing is
             proven then. It says what must hold, so that ``property``, ``strategy`` and ``bound`` are
@@ -230,7 +233,7 @@ def relation_matrix(
     x = np.asarray(x, np.float32)
     _require_objects(objects, x)
     if by is None:
-        by = _Proved.of(f, x, objects, property, strategy, bound)
+        by = _Proved.of(f, x, objects, property, strategy, bound, Deadline(budget))
     elif not isinstance(by, PairGrower):
         raise TypeError(f"by: expected jmlv.Smoothed(...), got {type(by).__name__}.")
     elif property is not None or strategy is not None or bound != CROWN():
@@ -253,20 +256,24 @@ class _Proved(PairGrower):
     property: Callable[[int], Property]
     strategy: Strategy | None
     bound: BoundMethod
-    holding: frozenset[int]
 
     @staticmethod
-    def of(f, x, objects, property, strategy, bound) -> _Proved:
+    def of(f, x, objects, property, strategy, bound, deadline: Deadline) -> _Proved:
+        """Checks what is asked of every label, before any work, if tracing ends in time."""
         count = len(objects)
         property = (lambda label: InTopK(label, count)) if property is None else property
-        holding = {label for label in objects.labels if _holds(f, x, property(label))}
-        return _Proved(property, strategy, bound, frozenset(holding))
+        with contextlib.suppress(TimeUp):
+            labels = run_until(deadline, lambda _: trace(f, x.shape).label_count)
+            for label in objects.labels:
+                property(label).tree(labels)
+        return _Proved(property, strategy, bound)
 
     def grow(self, f, x, layers, label, objects, number, *, weights, budget):
-        if label not in self.holding:
-            return None
         options = {"weights": weights, "budget": budget, "bound": self.bound}
-        return grow(f, x, layers, self.property(label), self.strategy, **options)
+        try:
+            return grow(f, x, layers, self.property(label), self.strategy, **options)
+        except DoesNotHold:
+            return None
 
 
 def label_dependence(results: Iterable[RelationMatrix]) -> LabelDependence:
@@ -303,10 +310,6 @@ def _cells(grown: PairNeighborhood | None) -> tuple[float, float, str]:
     if grown is None:
         return float("nan"), float("nan"), "does not hold at x"
     return grown.size, grown.size_without_free, grown.certified_by
-
-
-def _holds(f: Classifier, x: np.ndarray, property: Property) -> bool:
-    return Query.of(f, Box(x, x), property).margin_exact(x) > 0
 
 
 def _require_objects(objects: Any, x: np.ndarray) -> None:

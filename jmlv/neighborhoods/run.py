@@ -108,9 +108,10 @@ class _Growing:
         query = self.case.query()
         self.image = self.image._replace(verdict=_evaluated(query))
         with self.evaluator.member(lambda: own.passed):
-            self.problem = problem = self._posed(query, own)
-            self.found, reason = self._searched(problem, own.share(SEARCH))
+            self.problem = self._posed(query, own)
+            self.found, reason = self._searched(own.share(SEARCH))
             self.end(reason)
+            problem = self.problem
             problem.deadline = own
             self.confirmed = self._confirmation()
             if self.run.maximality is not None and not own.passed:
@@ -151,6 +152,7 @@ class _Growing:
         return self.image if kept is None else kept
 
     def _posed(self, query: Query, own: Deadline) -> Problem:
+        """The task without a look at what the network reads, which takes longer than to certify."""
         return Problem(
             query=query,
             layers=self.case.layers,
@@ -159,29 +161,36 @@ class _Growing:
             deadline=own,
             clock=self.deadline,
             bar=self.bar,
-            free=free_layers(query.graph, self.case.layers),
+            free=np.zeros(self.case.layers.count, bool),
             evaluator=self.evaluator,
         )
 
-    def _searched(self, problem: Problem, limit: Deadline) -> tuple[Problem, str]:
+    def _searched(self, limit: Deadline) -> tuple[Problem, str]:
         """Runs the strategy until the deadline; what to take the result from, and why it ended.
 
         A strategy that ends by itself is answered with what it found, be it less than what was in
         hand before: another one is to be had for the asking. One that is cut off is not.
         """
-        problem.deadline = limit
         try:
-            if not problem.offer(np.zeros(len(problem.movable))).robust:
+            self.problem.deadline = limit
+            even = certify_evenly(self.problem)
+            self.problem = problem = self._without_free_layers(limit)
+            searched, ones = problem.under(problem.weights), np.ones(len(problem.movable))
+            if not searched.offer(0 * ones).robust:
                 return problem, "the image alone could not be certified"
-            searched = problem.under(problem.weights)
-            searched.kept, searched.trace = problem.kept, list(problem.trace)
-            certify_evenly(problem)
+            if even:
+                problem.offer(even * ones)  # with the free layers at 1
             self.run.strategy.search(searched)
         except OutOfTime as end:
-            return problem, str(end)
+            return self.problem, str(end)
         except KeyboardInterrupt:
-            return problem, "interrupted"
+            return self.problem, "interrupted"
         return searched, "the strategy ended"
+
+    def _without_free_layers(self, limit: Deadline) -> Problem:
+        """The task from where it stands, its free layers found."""
+        free = free_layers(self.problem.graph, self.case.layers)
+        return dataclasses.replace(self.problem, free=free, deadline=limit)
 
     def _confirmation(self) -> Verdict | None:
         """The oracle's verdict, or None where the search's own certificate stands."""

@@ -78,3 +78,7 @@ class Deadline:
         """
         if self.passed:
             raise TimeUp("the time was up")
+
+
+NEVER = Deadline(None)
+"""For work that nobody hurries."""

@@ -138,3 +138,13 @@ class interrupted_after:
     def __exit__(self, *_):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self.old)
+
+
+def test_relations_hold_their_budget():
+    f, x, _, _ = never_compiled()
+    objects = jmlv.Objects(np.eye(36, dtype=bool)[[0, 35]].reshape(2, 6, 6), (0, 1))
+    found, seconds = timed(
+        jmlv.relation_matrix, f, x, objects, lambda i: jmlv.AboveThreshold(i, -50.0), budget=0.2
+    )
+    assert seconds < 2 * (0.2 + LATE)
+    assert found.grown[0][1].reason.startswith("the budget ended")

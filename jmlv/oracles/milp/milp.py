@@ -15,6 +15,7 @@ from jmlv.graph import Classifier, Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.operations import is_affine
 from jmlv.numerics import SOLVER_TOLERANCE, as_float64, certificate_precision
+from jmlv.oracles.deadline import NEVER
 from jmlv.oracles.milp.encoding import Encoding, Held, encode
 from jmlv.oracles.milp.solvers import SOLVERS, Outcome, solve
 from jmlv.oracles.oracle import (
@@ -162,7 +163,8 @@ def _decide(query: Query, options: MILP, deadline: Deadline) -> Evidence:
 
 def _ask(query: Query, options: MILP, deadline: Deadline, ceiling: float) -> Evidence:
     """Is there an input with a margin of at most ``ceiling``?"""
-    return _answer(query, build(query, ceiling, options), options, deadline, ceiling)
+    encoding = build(query, ceiling, options, deadline)
+    return _answer(query, encoding, options, deadline, ceiling)
 
 
 def decide_part(
@@ -214,7 +216,7 @@ def _find_weakest(query: Query, options: MILP, deadline: Deadline) -> Evidence:
     centre = ((as_float64(query.lower) + as_float64(query.upper)) / 2).astype(np.float32)
     centre = np.clip(centre, query.lower, query.upper)
     ceiling = query.margin_exact(centre) + SOLVER_TOLERANCE
-    encoding = build(query, ceiling, options)
+    encoding = build(query, ceiling, options, deadline)
     if encoding.model is None:
         raise SoundnessError(f"CROWN: all margins above {ceiling}, but the centre's is below.")
     outcome = _solve(encoding, options, deadline, first=False)
@@ -238,14 +240,22 @@ def _with_decision(query: Query, options: MILP, deadline: Deadline, weakest: Evi
     return dataclasses.replace(weakest, lower=lower)
 
 
-def build(query: Query, ceiling: float, options: MILP = MILP()) -> Encoding:
-    """The query's model, with bounds by the oracle's relaxations, all in float64."""
+def build(
+    query: Query, ceiling: float, options: MILP = MILP(), deadline: Deadline = NEVER
+) -> Encoding:
+    """The query's model, with bounds by the oracle's relaxations, all in float64.
+
+    Raises:
+        TimeUp: the deadline has passed between two steps.
+    """
     lower, upper = as_float64(query.lower), as_float64(query.upper)
     with certificate_precision():
         graph = fuse_relu_max_pool(query.graph64)
         bounds = inner_intervals(query, options.relaxation)
+        deadline.check()
         if options.tighter is not None and _undecided(graph, bounds) > FEW:
             bounds = inner_intervals(query, options.tighter)
+            deadline.check()
         rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count), bounds)
         return encode(graph, lower, upper, bounds, query.property, ceiling=ceiling, row_bounds=rows)
 
