@@ -93,7 +93,8 @@ class BranchAndBound(Oracle):
         if problem is None and not self.whole:
             return Evidence(reason=f"{self.name}: the network does not fall apart over the box")
         parts = None if problem is None else PartRows(problem, query, search.exact)
-        rows = search.row_bounds() if parts is None else parts.bounds(search.look)
+        deadline.check()
+        rows = search.row_bounds(deadline) if parts is None else parts.bounds(search.look)
         with certificate_precision():  # in float32 a bound would be rounded, perhaps upward
             finite = np.where(rows == np.inf, -np.inf, rows)  # an overflow proves nothing
             known = float(query.property.combine(finite, query.label_count))

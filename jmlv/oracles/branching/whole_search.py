@@ -96,9 +96,16 @@ class WholeSearch:
         self.bounded = self.handed_over = self.retired = 0
         self.weakest = Weakest(query)
 
-    def row_bounds(self) -> Float[np.ndarray, " row"]:
-        """A bound on each row over the whole box, NaN where there is none."""
-        found = [exact[: len(rows)] for rows, _, exact, _ in self._whole_box()]
+    def row_bounds(self, deadline: Deadline) -> Float[np.ndarray, " row"]:
+        """A bound on each row over the whole box, NaN where there is none.
+
+        Raises:
+            TimeUp: the deadline has passed between two batches of rows.
+        """
+        found = []
+        for rows, _, exact, _ in self._whole_box():
+            found.append(exact[: len(rows)])
+            deadline.check()
         return np.concatenate(found)
 
     def look(self, points: Float[np.ndarray, "point *image"]) -> bool:

@@ -32,6 +32,7 @@ from jmlv.bounds.method import Interval
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.operations import is_affine
 from jmlv.numerics import SOLVER_TOLERANCE
+from jmlv.oracles.deadline import NEVER, Deadline
 from jmlv.oracles.milp.maxima import FLOOR, Maxima, Undecided, describe, maxima
 from jmlv.oracles.milp.mixed_integer import Affine, MixedIntegerModel, ModelBuilder
 from jmlv.oracles.milp.substitution import ABSENT, Source, elements, functionals
@@ -94,6 +95,7 @@ def encode(
     ceiling: float = SOLVER_TOLERANCE,
     row_bounds: Interval | None = None,
     held: Sequence[Held] = (),
+    deadline: Deadline = NEVER,
 ) -> Encoding:
     """Encodes the search for an input with ``margin <= ceiling``; float64 precision must be on.
 
@@ -105,14 +107,17 @@ def encode(
         ceiling: the margin that is asked for; labels that cannot bring it this low are dropped.
         row_bounds: sound bounds on the property's rows, if known.
         held: look in this part of the box only.
+        deadline: when to give up.
 
     Raises:
+        TimeUp: the deadline has passed between two equations.
         ValueError: bounds cross, are missing or are not finite.
     """
     builder, sources = ModelBuilder(), {}
     moving, sources[graph.input] = _pixels(builder, lower, upper)
     undecided = 0
     for eqn in graph.eqns:
+        deadline.check()
         if not is_affine(graph, eqn):
             found, source = _add_equation(builder, graph, eqn, bounds, held, sources)
             sources[eqn.outvar] = source

@@ -15,7 +15,7 @@ from jmlv.graph import Classifier, Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.operations import is_affine
 from jmlv.numerics import SOLVER_TOLERANCE, as_float64, certificate_precision
-from jmlv.oracles.deadline import NEVER
+from jmlv.oracles.deadline import NEVER, TimeUp
 from jmlv.oracles.milp.encoding import Encoding, Held, encode
 from jmlv.oracles.milp.solvers import SOLVERS, Outcome, solve
 from jmlv.oracles.oracle import (
@@ -163,8 +163,16 @@ def _decide(query: Query, options: MILP, deadline: Deadline) -> Evidence:
 
 def _ask(query: Query, options: MILP, deadline: Deadline, ceiling: float) -> Evidence:
     """Is there an input with a margin of at most ``ceiling``?"""
-    encoding = build(query, ceiling, options, deadline)
+    try:
+        encoding = build(query, ceiling, options, deadline)
+    except TimeUp as late:
+        return _unstarted(options, late)
     return _answer(query, encoding, options, deadline, ceiling)
+
+
+def _unstarted(options: MILP, late: TimeUp) -> Evidence:
+    stats = {"solver": options.solver, "solver_status": "NOT_STARTED"}
+    return Evidence(reason=f"{options.solver}: {late} before it was started", stats=stats)
 
 
 def decide_part(
@@ -185,10 +193,14 @@ def decide_part(
         Evidence whose ``lower`` is of this part alone.
     """
     lower, upper = as_float64(query.lower), as_float64(query.upper)
-    with certificate_precision():
-        graph = fuse_relu_max_pool(query.graph64)
-        encoding = encode(graph, lower, upper, bounds, query.property, held=held)
     deadline = deadline.within(options.time_limit)
+    try:
+        with certificate_precision():
+            graph = fuse_relu_max_pool(query.graph64)
+            part = {"held": held, "deadline": deadline}
+            encoding = encode(graph, lower, upper, bounds, query.property, **part)
+    except TimeUp as late:
+        return _unstarted(options, late)
     return _answer(query, encoding, options, deadline, SOLVER_TOLERANCE)
 
 
@@ -216,7 +228,13 @@ def _find_weakest(query: Query, options: MILP, deadline: Deadline) -> Evidence:
     centre = ((as_float64(query.lower) + as_float64(query.upper)) / 2).astype(np.float32)
     centre = np.clip(centre, query.lower, query.upper)
     ceiling = query.margin_exact(centre) + SOLVER_TOLERANCE
-    encoding = build(query, ceiling, options, deadline)
+    try:
+        encoding = build(query, ceiling, options, deadline)
+    except TimeUp as late:
+        found = _unstarted(options, late)
+        return dataclasses.replace(
+            found, point=centre, stats={**found.stats, "dual_bound": -np.inf}
+        )
     if encoding.model is None:
         raise SoundnessError(f"CROWN: all margins above {ceiling}, but the centre's is below.")
     outcome = _solve(encoding, options, deadline, first=False)
@@ -257,7 +275,10 @@ def build(
             bounds = inner_intervals(query, options.tighter)
             deadline.check()
         rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count), bounds)
-        return encode(graph, lower, upper, bounds, query.property, ceiling=ceiling, row_bounds=rows)
+        return encode(
+            graph, lower, upper, bounds, query.property,
+            ceiling=ceiling, row_bounds=rows, deadline=deadline,
+        )  # fmt: skip
 
 
 _row_bounds = jax.jit(CROWN().rows_within)
