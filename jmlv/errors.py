@@ -7,5 +7,10 @@ class UnsupportedOperation(NotImplementedError):
     """The network uses operations that `jmlv` has no sound rule for; the message lists them all."""
 
 
+class SoundnessError(AssertionError):
+    """Two things that cannot both be true: a proof and a witness, a graph and its function, bounds
+    that cross. A defect, never a verdict."""
+
+
 class DamagedFile(ValueError):
     """A file exists but its content is not what its format says."""

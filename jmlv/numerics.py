@@ -29,6 +29,10 @@ CONTRADICTION = 1e-4
 """A proven bound this far above a margin that was reached is a defect, not rounding; relative to the
 margin where that exceeds 1. (Proofs by solvers are off by their tolerances at most.)"""
 
+CROSSING = {"float32": 1e-3, "float64": 1e-6}
+"""A lower bound this far above the upper one is a defect, not rounding; relative to the larger of the
+two where that exceeds 1."""
+
 GREY_LEVEL = 1.0 / 255.0
 """One grey level of an eight-bit image: the step at which maximality is judged."""
 

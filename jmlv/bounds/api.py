@@ -12,8 +12,9 @@ from jaxtyping import Array, Float
 
 from jmlv.bounds.joint import JointBounds
 from jmlv.bounds.method import BoundMethod, Interval
+from jmlv.errors import SoundnessError
 from jmlv.graph import Classifier, Graph, trace
-from jmlv.numerics import as_float64, outward
+from jmlv.numerics import CROSSING, as_float64, outward
 from jmlv.properties import Property
 from jmlv.regions import Box, Region, box_of, is_concrete
 
@@ -41,9 +42,11 @@ class MarginBounds:
 def bound(f: Classifier, region: Region, property: Property, method: BoundMethod) -> MarginBounds:
     """Bounds the margin of a property over a region.
 
-    Goes through ``jit``, ``vmap`` and ``grad`` with respect to the region's arrays. Runs in float32
-    with full matmul precision; inside :func:`jmlv.numerics.certificate_precision` a graph in float64
-    gives a certificate, which is what :func:`jmlv.verify` does.
+    Goes through ``jit``, ``vmap`` and ``grad`` with respect to the region's arrays. Runs in the
+    precision of the graph with full matmul precision, and float32 rounds: inside
+    :func:`jmlv.numerics.certificate_precision` a graph in float64 gives a certificate, which is what
+    :func:`jmlv.verify` does. ``lower`` never exceeds ``upper``: where rounding has crossed them, on a
+    box that is nearly a point, the two are swapped, which moves both outward.
 
     Args:
         f: the network, or its graph (which saves the tracing).
@@ -56,6 +59,8 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
     Raises:
         UnsupportedOperation: ``f`` has operations without a sound rule.
         ValueError: the property's labels do not fit ``f``.
+        SoundnessError: the graph read from ``f`` does not compute what ``f`` does, or bounds cross by
+            more than rounding. (Neither is looked at where values are traced.)
 
     >>> import jax.numpy as jnp, jmlv
     >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], x[:, 0, 1, 0]], -1)
@@ -65,7 +70,7 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
     """
     box = box_of(region)
     image_shape = f.input_shape if isinstance(f, Graph) else box.shape[-3:]
-    graph = trace(f, image_shape)
+    graph = trace(f, image_shape, ends=_hull(box, image_shape))
     if box.shape[-len(image_shape) :] != image_shape:
         raise ValueError(f"region: f takes {image_shape}, the region has {box.shape}.")
     coefficients, offsets = property.rows(graph.label_count)
@@ -77,10 +82,36 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
             method, graph, lower, upper, np.asarray(coefficients), np.asarray(offsets), masks
         )
     rows = Interval(_nothing_from_overflow(rows.lower), -_nothing_from_overflow(-rows.upper))
+    rows = _uncrossed(rows, f"{method.name}: bounds on the property's rows")
     least, most = (property.combine(side, graph.label_count) for side in rows)
     if clauses is not None:
         least = jnp.maximum(least, _nothing_from_overflow(clauses).min(-1))
-    return MarginBounds(least, most, *rows)
+    margin = _uncrossed(Interval(least, most), f"{method.name}: bounds on the margin")
+    return MarginBounds(*margin, *rows)
+
+
+def _uncrossed(found: Interval, what: str) -> Interval:
+    """The interval, its ends swapped where they cross by rounding.
+
+    Raises:
+        SoundnessError: they cross by more.
+    """
+    if is_concrete(*found):
+        lower, upper = map(as_float64, found)
+        size = np.maximum(1, np.maximum(np.abs(lower), np.abs(upper)))
+        crossed = float(np.max((lower - upper) / size, initial=0.0, where=lower > upper))
+        if crossed > CROSSING[str(found.lower.dtype)]:
+            raise SoundnessError(f"{what} cross by {crossed:.3g}: one of them is wrong.")
+    return Interval(jnp.minimum(*found), jnp.maximum(*found))
+
+
+def _hull(box: Box, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    """The ends of one box around all boxes of a batch; None where they are traced or do not fit."""
+    if box.shape[-len(image_shape) :] != image_shape or not is_concrete(box.lower, box.upper):
+        return None
+    lower, upper = (as_float64(s).reshape(-1, *image_shape) for s in (box.lower, box.upper))
+    known = len(lower) and np.isfinite(lower).all() and np.isfinite(upper).all()
+    return (lower.min(0), upper.max(0)) if known else None
 
 
 def _sides(box: Box, dtype: str) -> tuple[Array, Array]:

@@ -36,7 +36,7 @@ def pixels_read(graph: Graph) -> Bool[np.ndarray, "*image"]:
 def _read(graph: Graph) -> Bool[Array, "*image"]:
     """One program for the whole graph, whose constants are ones."""
     ones = graph.constants()
-    pending: dict[Variable, Array] = {graph.output: jnp.ones((1, *graph.output.shape))}
+    pending: dict[Variable, Array] = {graph.output: jnp.ones((1, *graph.output.shape), graph.dtype)}
     for eqn in reversed(graph.eqns):
         rows = pending.pop(eqn.outvar)
         for variable, part in _readers(graph, eqn, rows, ones).items():

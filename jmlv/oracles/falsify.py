@@ -52,7 +52,7 @@ class PGD(Oracle):
     def search(self, query: Query, deadline: Deadline) -> Evidence:
         best, best_margin, done = None, np.inf, 0
         form = jax.tree.map(np.float32, query.property.form(query.label_count))
-        boxes = jnp.asarray(query.lower)[None], jnp.asarray(query.upper)[None]
+        boxes = tuple(np.asarray(side, np.float32)[None] for side in (query.lower, query.upper))
         for key in jax.random.split(jax.random.key(self.seed), self.rounds):
             if deadline.passed:
                 break

@@ -66,7 +66,7 @@ PARAMETERS: dict[str, dict[str, Check]] = {
     **dict.fromkeys(
         ("add", "add_any", "sub", "neg", "max", "min", "abs", "div", "clamp", "select_n"), {}
     ),
-    **dict.fromkeys(("copy", "copy_p", "square", "gt", "ge", "lt", "le", "optimization_barrier"), {}),
+    **dict.fromkeys(("copy", "copy_p", "stop_gradient", "square", "gt", "ge", "lt", "le", "optimization_barrier"), {}),
     **dict.fromkeys(("logistic", "tanh", "erf", "erfc", "expm1"), _ACCURACY),
     "mul": {"out_dtype": _real},
     "integer_pow": {"y": _any},

@@ -13,7 +13,7 @@ from jax import lax
 
 from jmlv.graph.builder import Builder
 from jmlv.graph.ir import Variable
-from jmlv.graph.operations import is_relu
+from jmlv.graph.operations import Refused, is_relu
 from jmlv.graph.rules.arithmetic import (
     add,
     by_number,
@@ -36,6 +36,8 @@ def select(b: Builder, which: Any, *cases: Any) -> Any:
     """
     if not isinstance(which, Variable):
         return _masked(b, which, cases)
+    if all(case is cases[0] for case in cases):
+        return cases[0]
     split = _split(b, which, cases)
     found = None if split is None else _continuous(b, split)
     if found is not None:
@@ -57,7 +59,12 @@ def _masked(b: Builder, which: Any, cases: Sequence[Any]) -> Any:
             total = part if total is None else add(b, total, part)
         else:
             constant = jnp.where(mask, case, constant).astype(b.dtype)
-    return total if is_everywhere(constant, 0) else add(b, total, constant)
+    if is_everywhere(constant, 0):
+        return total
+    if not isinstance(constant, jax.core.Tracer) and not np.isfinite(constant).all():
+        refused = Refused("select_n with a constant that is not finite")
+        return b.record(refused, (total,), {}, shape, b.dtype)
+    return add(b, total, constant)
 
 
 class _Split(NamedTuple):
@@ -141,11 +148,12 @@ def _is_negative_of(b: Builder, value: Any, x: Variable) -> bool:
 
 
 def _factor(b: Builder, y: Variable, x: Variable) -> Any:
-    """The constant ``k`` of ``y = k x``, or None."""
+    """The constant ``k`` of ``y = k x``, or None; an array, or a number however it is written."""
     product = b.definitions.get(y)
-    if product is None or product.primitive is not lax.mul_p or x not in product.invars:
-        return None
-    return constant_of(b, product.invars[1] if product.invars[0] == x else product.invars[0])
+    if product is not None and product.primitive is lax.mul_p and x in product.invars:
+        return constant_of(b, product.invars[1] if product.invars[0] == x else product.invars[0])
+    source, factor = multiple(b, y)
+    return float(factor) if source == x else None
 
 
 def _elu(b: Builder, s: _Split) -> Variable | None:

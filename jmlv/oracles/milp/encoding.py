@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from jmlv.bounds.method import Interval
+from jmlv.errors import SoundnessError
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.operations import is_affine
 from jmlv.numerics import SOLVER_TOLERANCE
@@ -110,8 +111,13 @@ def encode(
         deadline: when to give up.
 
     Raises:
+<<<<<<< HEAD
         TimeUp: the deadline has passed between two equations.
         ValueError: bounds cross, are missing or are not finite.
+=======
+        ValueError: bounds are missing or are not finite.
+        SoundnessError: bounds cross.
+>>>>>>> 7f32b2f (Graph and function are compared everywhere, rows may not depend on one another, float64 stays float64)
     """
     builder, sources = ModelBuilder(), {}
     moving, sources[graph.input] = _pixels(builder, lower, upper)
@@ -166,14 +172,15 @@ def _settled(interval: Interval, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Flat bounds, widened by `BOUND_SLACK`.
 
     Raises:
-        ValueError: the bounds cross by more than that, or are not finite.
+        ValueError: the bounds are not finite.
+        SoundnessError: they cross by more than that.
     """
     lower, upper = (np.asarray(side, float).reshape(-1) for side in interval)
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
         raise ValueError(f"bounds: those of {what} are not finite.")
     slack = BOUND_SLACK * np.maximum(1.0, np.maximum(np.abs(lower), np.abs(upper)))
     if (lower > upper + slack).any():
-        raise ValueError(
+        raise SoundnessError(
             f"bounds: those of {what} cross by {np.max(lower - upper):.3g}, so they are unsound."
         )
     return np.minimum(lower, upper) - slack, np.maximum(lower, upper) + slack
@@ -301,7 +308,7 @@ def _row_bounds(builder: ModelBuilder, rows: Affine, known: Interval | None) -> 
     low, high = _settled(known, "the property's rows")
     lower, upper = np.maximum(lower, low), np.minimum(upper, high)
     if (lower > upper).any():
-        raise ValueError("row_bounds: they contradict the bounds of the network's inner values.")
+        raise SoundnessError("row_bounds: they contradict the bounds of the inner values.")
     return Interval(lower, upper)
 
 

@@ -559,7 +559,7 @@ def _replace_bounds(monkeypatch, change):
 def test_crossing_or_missing_bounds_raise(monkeypatch):
     query, _ = _breakable()
     _replace_bounds(monkeypatch, lambda low, high: (high + 1e-6, high))
-    with pytest.raises(ValueError, match="cross"):
+    with pytest.raises(SoundnessError, match="cross"):
         MILP().search(query, Deadline(10))
     monkeypatch.setattr(milp, "inner_intervals", lambda *_: {})
     with pytest.raises(ValueError, match="none for"):
