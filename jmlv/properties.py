@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jmlv.require import integer
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -185,6 +187,9 @@ class InTopK(Property):
     label: int
     k: int
 
+    def __post_init__(self) -> None:
+        _take_integers(self, "label", "k")
+
     @property
     def labels(self) -> tuple[int, ...]:
         return (self.label,)
@@ -206,6 +211,9 @@ class NotInTopK(Property):
     label: int
     k: int
 
+    def __post_init__(self) -> None:
+        _take_integers(self, "label", "k")
+
     @property
     def labels(self) -> tuple[int, ...]:
         return (self.label,)
@@ -226,7 +234,8 @@ class KeepsLabels(Property):
     at_least: int | None = None
 
     def __post_init__(self) -> None:
-        keep = tuple(int(label) for label in self.keep)
+        keep = tuple(integer("keep", label) for label in self.keep)
+        _take_integers(self, "k", *(() if self.at_least is None else ("at_least",)))
         object.__setattr__(self, "keep", keep)
         if not keep or len(set(keep)) != len(keep):
             raise ValueError(f"keep: expected distinct labels, at least one, got {keep}.")
@@ -256,6 +265,7 @@ class AboveThreshold(Property):
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
+        _take_integers(self, "label")
         _require_threshold(self.threshold)
 
     @property
@@ -275,6 +285,7 @@ class BelowThreshold(Property):
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
+        _take_integers(self, "label")
         _require_threshold(self.threshold)
 
     @property
@@ -401,6 +412,7 @@ class AtLeast(Property):
 
     def __post_init__(self) -> None:
         _require_parts(self)
+        _take_integers(self, "count")
         if not 1 <= self.count <= len(self.parts):
             raise ValueError(f"count: must be in 1..{len(self.parts)}, got {self.count}.")
 
@@ -560,7 +572,17 @@ def _require_label(label: Any, label_count: int) -> None:
         raise ValueError(f"label: must be in 0..{label_count - 1}, got {label}.")
 
 
+def _take_integers(p: Property, *names: str) -> None:
+    for name in names:
+        object.__setattr__(p, name, integer(name, getattr(p, name)))
+
+
 def _require_k(k: Any, label_count: int) -> None:
+    if label_count < 2:
+        raise ValueError(
+            "k: the network has one label, which is always in the top k. Ask whether its score is "
+            "AboveThreshold(0, t) or BelowThreshold(0, t)."
+        )
     if not 1 <= k < label_count:
         raise ValueError(
             f"k: must be in 1..{label_count - 1} for {label_count} labels, got {k} "

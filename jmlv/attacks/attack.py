@@ -21,6 +21,7 @@ from jmlv.graph import Classifier
 from jmlv.numerics import search_precision
 from jmlv.progress import NoProgress, Progress
 from jmlv.regions import IMAGES, Domain, require_input
+from jmlv.require import require_kind
 
 
 def attack(
@@ -75,6 +76,8 @@ def attack(
     [False, True]
     """
     start = time.perf_counter()
+    require_kind("goal", goal, Goal, "Hide(label)")
+    require_kind("method", method, Attack, "SLAM()")
     decision = _decision(goal, decision)
     with search_precision():
         problem, before = _problem(f, x, goal, decision, mask, key, domain, progress)

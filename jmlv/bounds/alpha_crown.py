@@ -21,6 +21,7 @@ from jmlv.bounds.lines import Lines
 from jmlv.bounds.method import Interval
 from jmlv.graph import Graph
 from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,7 @@ class AlphaCROWN(Relaxation):
     planes: bool = True
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.intermediate not in ("per-neuron", "shared"):
             raise ValueError(
                 f"intermediate: expected 'per-neuron' or 'shared', got {self.intermediate!r}."

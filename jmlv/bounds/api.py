@@ -17,6 +17,7 @@ from jmlv.graph import Classifier, Graph, trace
 from jmlv.numerics import CROSSING, as_float64, outward
 from jmlv.properties import Property
 from jmlv.regions import Box, Region, box_of, is_concrete
+from jmlv.require import require_kind
 
 
 @jax.tree_util.register_dataclass
@@ -58,6 +59,7 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
 
     Raises:
         UnsupportedOperation: ``f`` has operations without a sound rule.
+        TypeError: an argument is of another kind.
         ValueError: the property's labels do not fit ``f``.
         SoundnessError: the graph read from ``f`` does not compute what ``f`` does, or bounds cross by
             more than rounding. (Neither is looked at where values are traced.)
@@ -69,6 +71,8 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
     0.30
     """
     box = box_of(region)
+    require_kind("property", property, Property, "InTopK(label, k)")
+    require_kind("method", method, BoundMethod, "CROWN()")
     image_shape = f.input_shape if isinstance(f, Graph) else box.shape[-3:]
     graph = trace(f, image_shape, ends=_hull(box, image_shape))
     if box.shape[-len(image_shape) :] != image_shape:

@@ -30,6 +30,7 @@ from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.independent import independent
 from jmlv.graph.ir import prefix, read
 from jmlv.graph.operations import ELEMENTWISE, is_affine
+from jmlv.require import require_fields
 
 ROUNDING = 64
 """Two lower bounds closer than so many units in the last place count as equal."""
@@ -69,6 +70,7 @@ class CROWN(Relaxation):
     frozen: bool = False
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.chunk < 1:
             raise ValueError(f"chunk: must be at least 1, got {self.chunk}.")
 

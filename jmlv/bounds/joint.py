@@ -20,6 +20,7 @@ from jmlv.clauses import open_clauses
 from jmlv.graph import Graph
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.properties import Property
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,7 @@ class JointBounds(BoundMethod):
     limit: int = 256
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.steps < 0 or self.limit < 1:
             raise ValueError("steps must not be negative and limit at least 1.")
         if not self.learning_rate > 0:

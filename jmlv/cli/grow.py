@@ -42,7 +42,7 @@ STRATEGIES = {
     "inward": LayerByLayer("inward"),
     "search": LayerSearch(),
     "gradient": GradientGuided(),
-    "gradient-crown-ibp": GradientGuided(LinearSteps(gradient=CROWNIBP())),
+    "gradient-crown-ibp": GradientGuided(steps=LinearSteps(gradient=CROWNIBP())),
 }
 WEIGHTS = {"equal": equal, "decaying": decaying, "pixels": by_pixel_count}
 BOUNDS = {"crown": CROWN(), "crown-ibp": CROWNIBP()}

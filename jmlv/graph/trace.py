@@ -80,7 +80,7 @@ def trace(
     graph, problems = _examined(f, image_shape, ends)
     if problems:
         raise UnsupportedOperation(
-            "f: no sound rule for " + "; ".join(problems) + ". Rewrite these with convolution, "
+            f"f: no sound rule for {'; '.join(problems)}.{_hint(graph)} Rewrite these with convolution, "
             "dense, ReLU, leaky ReLU, sigmoid, tanh, GELU, SiLU, softplus, ELU, hard swish, max or "
             "average pool, batch norm at inference, residual addition, concatenation, slicing or "
             "reshaping." + (HALF if "float16" in str(problems) else "")
@@ -133,7 +133,6 @@ def _read(function: Callable[[Any], Any], shape: tuple[int, ...]) -> tuple[Graph
             "f: its weights are float64, which JAX rounds to float32 now; run it with "
             "JAX_ENABLE_X64=1 to have it verified in float64, or cast its weights to float32."
         )
-    _check_signature(closed, shape)
     builder = Builder(dtype)
     source = builder.variable(shape, dtype)
     (target,) = interpret(builder, closed.jaxpr, closed.consts, [source])
@@ -158,7 +157,26 @@ def _jaxpr_of(function: Callable[[Any], Any], shape: tuple[int, ...]) -> tuple[A
 
 
 def _make_jaxpr(function: Callable[[Any], Any], shape: tuple[int, ...], dtype: str) -> Any:
-    return jax.make_jaxpr(function)(jax.ShapeDtypeStruct(shape, dtype))
+    image = jax.ShapeDtypeStruct(shape, dtype)
+    try:
+        closed, output = jax.make_jaxpr(function, return_shape=True)(image)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"f: fails on an input of shape {shape}, one image with a batch axis: {error}"
+        ) from error
+    _check_output(output, shape)
+    return closed
+
+
+def _check_output(output: Any, shape: tuple[int, ...]) -> None:
+    found = getattr(output, "shape", None)
+    if found is None or len(found) != 2 or found[0] != 1:
+        got = f"a {type(output).__name__}" if found is None else found
+        raise ValueError(
+            f"f: expected one array of scores (1, labels) for an input {shape}, got {got}. "
+            "Return raw logits, one row an image."
+        )
 
 
 def _has_float64(jaxpr: Any, consts: Sequence[Any] = ()) -> bool:
@@ -190,13 +208,14 @@ def _require_finite(graph: Graph) -> None:
                 raise ValueError(f"f: {eqn.primitive.name} with the constant {atom.number}.")
 
 
-def _check_signature(closed: Any, shape: tuple[int, ...]) -> None:
-    outputs = [v.aval.shape for v in closed.jaxpr.outvars]
-    if len(outputs) != 1 or len(outputs[0]) != 2 or outputs[0][0] != 1:
-        raise ValueError(
-            f"f: expected one array of scores (1, labels) for an input {shape}, got {outputs}. "
-            "Return raw logits, one row an image."
-        )
+def _hint(graph: Graph) -> str:
+    """What to do about a softmax, or its logarithm, at the end."""
+    names = [eqn.primitive.name for eqn in graph.eqns]
+    last = names[len(names) - 1 - names[::-1].index("exp") :] if "exp" in names else []
+    normalised = last[:2] == ["exp", "reduce_sum"] and ("div" in last or "log" in last)
+    if not normalised or "dot_general" in last or "conv_general_dilated" in last:
+        return ""
+    return " This is a softmax at the end: leave it out, raw scores have the same order."
 
 
 def _problems(graph: Graph) -> list[str]:

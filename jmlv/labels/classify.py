@@ -27,6 +27,7 @@ from jmlv.oracles.aside import Watch, run_until
 from jmlv.oracles.cascade import BY_PARTS
 from jmlv.properties import InTopK
 from jmlv.regions import Region, box_of
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Plan:
             raise TypeError(
                 f"stages: expected attacks PGD(...) and bounds such as CROWN(), got {wrong}."
             )
+        require_fields(self)
 
 
 def classify_labels(

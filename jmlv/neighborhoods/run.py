@@ -34,6 +34,7 @@ from jmlv.oracles.aside import run_until
 from jmlv.progress import Bar
 from jmlv.properties import Property
 from jmlv.regions import Layers
+from jmlv.require import require_fields
 from jmlv.verdict import Status, Verdict
 
 SEARCH = 0.9
@@ -66,6 +67,9 @@ class Run:
     bound: BoundMethod
     oracle: Oracle | None
     maximality: PGD | None
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
     def __call__(
         self, case: Case, evaluator: Evaluator, bar: Bar, deadline: Deadline

@@ -10,6 +10,7 @@ from jmlv.bounds.method import BoundMethod
 from jmlv.numerics import as_float64, certificate_precision
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
 from jmlv.regions import Box
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Bounds(Oracle):
     """
 
     method: BoundMethod = CROWN()
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
     @property
     def name(self) -> str:

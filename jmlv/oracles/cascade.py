@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,6 +19,7 @@ from jmlv.oracles.deadline import Deadline
 from jmlv.oracles.falsify import PGD
 from jmlv.oracles.milp.milp import MILP
 from jmlv.oracles.oracle import Evidence, Oracle, Query, refusal
+from jmlv.require import require_fields
 from jmlv.verdict import Status, Verdict
 
 BY_PARTS = BranchAndBound(relaxation=CROWN(), whole=False)
@@ -67,7 +68,9 @@ class Cascade(Oracle):
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", tuple(self.stages))
+        if isinstance(self.stages, Iterable):
+            object.__setattr__(self, "stages", tuple(self.stages))
+        require_fields(self)
         if not self.stages:
             raise ValueError("stages: expected at least one oracle.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import time
 
 import numpy as np
@@ -19,6 +20,7 @@ class Deadline:
         outer: a deadline that ends this one too.
 
     Raises:
+        TypeError: not a number.
         ValueError: not a positive number of seconds.
 
     >>> outer = Deadline(None)
@@ -29,6 +31,8 @@ class Deadline:
     """
 
     def __init__(self, seconds: float | None, outer: Deadline | None = None) -> None:
+        if seconds is not None and not isinstance(seconds, numbers.Real):
+            raise TypeError(f"budget: expected a number of seconds, or None, got {seconds!r}.")
         if seconds is not None and not seconds > 0:
             raise ValueError(f"budget: must be a positive number of seconds, got {seconds}.")
         self.start = time.monotonic()

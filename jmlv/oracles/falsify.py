@@ -14,6 +14,7 @@ from jmlv.graph import Graph
 from jmlv.numerics import search_precision
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
 from jmlv.properties import MarginForm
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,7 @@ class PGD(Oracle):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_fields(self)
         for field in ("restarts", "steps", "rounds"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}: must be at least 1, got {getattr(self, field)}.")

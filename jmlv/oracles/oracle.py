@@ -27,6 +27,7 @@ from jmlv.numerics import (
 from jmlv.oracles.deadline import Deadline
 from jmlv.properties import Property
 from jmlv.regions import Region, box_of
+from jmlv.require import require_kind
 from jmlv.verdict import Status, Verdict
 
 
@@ -62,11 +63,13 @@ class Query:
 
         Raises:
             UnsupportedOperation: ``f`` has operations without a sound rule.
+            TypeError: the region or the property is something else.
             ValueError: the region's or the property's shape does not fit ``f``, or the region is
                 empty or not finite.
             SoundnessError: the graph read from ``f`` does not compute what ``f`` does.
         """
         ends = _ends(region)
+        require_kind("property", property, Property, "InTopK(label, k)")
         traced = trace(f, ends[0].shape, ends=ends) if graph is None else graph
         if traced.input_shape != ends[0].shape:
             raise ValueError(
@@ -193,8 +196,16 @@ def refusal(oracle: Oracle, query: Query) -> str | None:
         return None
     return (
         f"{oracle.name} knows affine operations, ReLU and max pool only, and the network has "
-        f"{', '.join(smooth)}"
+        f"{', '.join(smooth)}{_AT_THE_END if _ends_in_sigmoid(query.graph) else ''}"
     )
+
+
+_AT_THE_END = " at the end, which you may leave out: raw scores have the same order"
+
+
+def _ends_in_sigmoid(graph: Graph) -> bool:
+    *inner, last = graph.eqns
+    return last.primitive.name == "sigmoid" and not any(map(is_smooth, inner))
 
 
 def require_encodable(oracle: Oracle, query: Query) -> None:

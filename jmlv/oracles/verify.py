@@ -15,6 +15,7 @@ from jmlv.oracles.deployed import verify_deployed
 from jmlv.oracles.oracle import Oracle, Query
 from jmlv.properties import Property
 from jmlv.regions import Region
+from jmlv.require import require_kind
 from jmlv.verdict import Status, Verdict
 
 
@@ -51,6 +52,7 @@ def verify(
 
     Raises:
         UnsupportedOperation: ``f`` has operations without a sound rule.
+        TypeError: an argument is of another kind.
         ValueError: arguments do not fit together.
         SoundnessError: a proof and a replayed witness contradict each other: a defect.
 
@@ -61,12 +63,13 @@ def verify(
     'ROBUST'
     """
     deadline = Deadline(budget)
+    oracle = Cascade() if oracle is None else oracle
+    require_kind("oracle", oracle, Oracle, "Cascade() or Bounds(CROWN())")
     try:
         query = run_until(deadline, lambda _: Query.of(f, region, property))
     except TimeUp as late:
         stats = {"method": "", "seconds": deadline.elapsed}
         return Verdict(Status.UNKNOWN, reason=f"reading the network: {late}", stats=stats)
-    oracle = Cascade() if oracle is None else oracle
     if deployed is None:
         verdict = ask(query, oracle, deadline)
     else:

@@ -22,7 +22,7 @@ STRATEGIES = [
     jmlv.LayerByLayer("outward"),
     jmlv.LayerByLayer("inward"),
     jmlv.GradientGuided(),
-    jmlv.GradientGuided(jmlv.LinearSteps(gradient=jmlv.CROWNIBP()), starts=2),
+    jmlv.GradientGuided(steps=jmlv.LinearSteps(gradient=jmlv.CROWNIBP()), starts=2),
     jmlv.LayerSearch(rounds=3, tighter=None, complete=None),
 ]
 ORACLES = [jmlv.LayerByLayer("inward", steps=1, oracle=jmlv.MILP(tighter=None))]

@@ -12,6 +12,7 @@ from jmlv.neighborhoods.problem import Problem
 from jmlv.neighborhoods.strategies.cutting import CuttingWeights, shrink
 from jmlv.neighborhoods.strategies.linear_steps import offer_largest
 from jmlv.neighborhoods.strategies.sensitivity import Rows, SensitivityWeights, layer_sensitivity
+from jmlv.require import require_fields
 
 
 class Guide(abc.ABC):
@@ -65,6 +66,7 @@ class Ascent:
     weights: SensitivityWeights | None = None
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if not (0 < self.least <= self.step <= 1):
             raise ValueError(
                 f"step, least: expected 0 < least <= step <= 1, got {self.least}, {self.step}."

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from jmlv.neighborhoods.problem import OutOfTime, Problem
 from jmlv.numerics import GREY_LEVEL
 from jmlv.oracles import MILP, PGD, Bounds, Cascade, Oracle
+from jmlv.require import require_fields
 
 Vector = Float[np.ndarray, " movable"]
 
@@ -39,6 +40,7 @@ class CompletePhase:
     step: float = 0.05
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if not (self.seconds >= 0 and self.step > 0):
             raise ValueError("seconds must not be negative, step must be positive.")
 

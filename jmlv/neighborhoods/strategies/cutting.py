@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from jmlv.neighborhoods.problem import Problem
 from jmlv.neighborhoods.strategies.sensitivity import Rows, layer_sensitivity
+from jmlv.require import require_fields
 
 
 def shrink(candidate: Rows, robust: Rows, cut: Rows) -> Rows:
@@ -101,6 +102,7 @@ class SensitivityCut(CuttingWeights):
     direction: Literal["cut_sensitive", "keep_sensitive"] = "cut_sensitive"
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.direction not in ("cut_sensitive", "keep_sensitive"):
             raise ValueError(
                 f"direction: expected 'cut_sensitive' or 'keep_sensitive', got {self.direction!r}."

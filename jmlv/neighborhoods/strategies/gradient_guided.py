@@ -13,6 +13,7 @@ from jmlv.neighborhoods.strategies.cegis import Ascent, Guide
 from jmlv.neighborhoods.strategies.cutting import CuttingWeights, SensitivityCut
 from jmlv.neighborhoods.strategies.linear_steps import Batch, LinearSteps
 from jmlv.neighborhoods.strategies.strategy import Strategy
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +31,22 @@ class GradientGuided(Strategy):
     The largest neighbourhood is verified again in float64.
 
     Attributes:
+        cut: cutting weights of the shrink; None leaves the source's loop out.
         steps: how each start climbs; ``LinearSteps(gradient=CROWNIBP())`` differentiates
             CROWN-IBP instead of CROWN with its relaxations frozen.
         starts: how many, all in one batch.
         seed: of the random starts.
-        cut: cutting weights of the shrink; None leaves the source's loop out.
         ascent: how that loop steps.
     """
 
+    cut: CuttingWeights | None = SensitivityCut()
     steps: LinearSteps = LinearSteps()
     starts: int = 4
     seed: int = 0
-    cut: CuttingWeights | None = SensitivityCut()
     ascent: Ascent = Ascent()
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.starts < 1:
             raise ValueError(f"starts: must be at least one, got {self.starts}.")
 

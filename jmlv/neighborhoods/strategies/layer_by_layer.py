@@ -11,6 +11,7 @@ import numpy as np
 from jmlv.neighborhoods.problem import Problem
 from jmlv.neighborhoods.strategies.strategy import Strategy, holds, largest
 from jmlv.oracles import Oracle
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class LayerByLayer(Strategy):
     oracle: Oracle | None = None
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.order not in ("outward", "inward"):
             raise ValueError(f"order: expected 'outward' or 'inward', got {self.order!r}.")
 

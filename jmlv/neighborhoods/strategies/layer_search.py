@@ -13,6 +13,7 @@ from jmlv.neighborhoods.strategies.filling import WORTH, emptied, fill, profile
 from jmlv.neighborhoods.strategies.linear_steps import Batch, LinearSteps, offer_largest
 from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.neighborhoods.strategies.tight_polish import TightPolish
+from jmlv.require import require_fields
 
 Point = tuple[Float[np.ndarray, " movable"], float]
 
@@ -48,6 +49,7 @@ class LayerSearch(Strategy):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.width < 4 or self.rounds < 0 or self.patience < 1:
             raise ValueError("width must be at least 4, rounds 0 and patience 1.")
 

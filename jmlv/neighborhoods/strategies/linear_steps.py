@@ -10,6 +10,7 @@ from jaxtyping import Float
 from jmlv.bounds import CROWN, BoundMethod
 from jmlv.neighborhoods.optimum.knapsack import knapsack_step
 from jmlv.neighborhoods.problem import Problem
+from jmlv.require import require_fields
 
 Batch = Float[np.ndarray, "start movable"]
 
@@ -38,6 +39,7 @@ class LinearSteps:
     use: float = 0.95
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.steps < 1 or not self.shares:
             raise ValueError("steps, shares: each must be at least one.")
         if not (self.trust > 0 and 0 < self.use <= 1):

@@ -14,6 +14,7 @@ from jmlv.neighborhoods.strategies.cutting import CuttingWeights, FixedCut
 from jmlv.neighborhoods.strategies.sensitivity import Rows, layer_sums
 from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.oracles import MILP, Oracle
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class OracleGuided(Strategy):
     raise_alone: float = 0.05
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if not 0 <= self.raise_alone <= 1:
             raise ValueError(f"raise_alone: must be in [0, 1], got {self.raise_alone}.")
 

@@ -10,6 +10,7 @@ from jmlv.neighborhoods.problem import Problem
 from jmlv.neighborhoods.strategies.sensitivity import SensitivityWeights, layer_sensitivity
 from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.oracles import PGD
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Reweighted(Strategy):
     attack: PGD = PGD(restarts=8, steps=20)
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.rounds < 1:
             raise ValueError(f"rounds: must be at least 1, got {self.rounds}.")
 

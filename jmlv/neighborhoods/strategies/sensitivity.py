@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from jmlv.neighborhoods.problem import Problem
 from jmlv.regions import Layers
+from jmlv.require import require_fields
 
 Rows = Float[np.ndarray, "start movable"]
 
@@ -61,6 +62,7 @@ class SensitivityWeights:
     memory: float = 0.5
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if not np.isfinite(self.strength):
             raise ValueError(f"strength: must be a finite number, got {self.strength}.")
         if not 0 <= self.memory < 1:

@@ -11,6 +11,7 @@ from jmlv.bounds import TIGHT, Relaxation
 from jmlv.neighborhoods.problem import OutOfTime, Problem
 from jmlv.neighborhoods.strategies.filling import emptied, fill
 from jmlv.oracles import Bounds
+from jmlv.require import require_fields
 
 Vector = Float[np.ndarray, " movable"]
 
@@ -48,6 +49,7 @@ class TightPolish:
     share: float = 0.75
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.width < 2 or min(self.rounds, self.restarts) < 0 or self.unproven < 1:
             raise ValueError("width must be at least 2, rounds and restarts 0, unproven 1.")
         if not (self.reach > 0 and self.slack >= 0 and 0 < self.share <= 1):

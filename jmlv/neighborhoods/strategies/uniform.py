@@ -9,6 +9,7 @@ import numpy as np
 from jmlv.neighborhoods.problem import Problem
 from jmlv.neighborhoods.strategies.strategy import Strategy, holds, largest
 from jmlv.oracles import Oracle
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Uniform(Strategy):
 
     steps: int = 12
     oracle: Oracle | None = None
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from jmlv.oracles.branching.parts.separable import PartRows, problem_of
 from jmlv.oracles.branching.whole_search import WholeSearch
 from jmlv.oracles.milp.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, require_encodable
+from jmlv.require import require_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,7 @@ class BranchAndBound(Oracle):
     solver: MILP = MILP(time_limit=10.0)
 
     def __post_init__(self) -> None:
+        require_fields(self)
         for field in ("batch", "depth", "subdomains"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}: must be at least 1, got {getattr(self, field)}.")

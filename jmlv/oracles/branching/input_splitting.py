@@ -17,6 +17,7 @@ from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision
 from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
 from jmlv.properties import MarginForm
+from jmlv.require import require_fields
 
 WIDTH_COUNTS = 0.05
 """The share of what is missing that halving an input of width 1 counts for, whatever the gradient
@@ -63,6 +64,7 @@ class InputSplitting(Oracle):
     time_limit: float | None = None
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.axis not in ("slope", "widest"):
             raise ValueError(f"axis: expected 'slope' or 'widest', got {self.axis!r}.")
         for field, least in (("largest", 1), ("batch", 2), ("boxes", 1)):

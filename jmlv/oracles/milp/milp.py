@@ -29,6 +29,7 @@ from jmlv.oracles.oracle import (
 from jmlv.oracles.per_box import inner_intervals
 from jmlv.properties import Property
 from jmlv.regions import Region
+from jmlv.require import require_fields
 
 CLEARANCE = 1e-4
 """An input that a solver says is this far below zero replays, in float32 too."""
@@ -80,6 +81,7 @@ class MILP(Oracle):
     tighter: Relaxation | None = TIGHT
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.solver not in SOLVERS:
             raise ValueError(f"solver: expected one of {SOLVERS}, got {self.solver!r}.")
         if self.time_limit is not None and not self.time_limit > 0:
