@@ -1,5 +1,8 @@
 """jmlv: differentiable verification of multi-label neural networks in JAX."""
 
+import importlib
+import types
+
 from jmlv import plotting
 from jmlv.attacks import (
     CLASS,
@@ -92,3 +95,16 @@ from jmlv.smoothing import (
     sample_counts,
 )
 from jmlv.verdict import Status, Verdict
+
+_LATER = frozenset({"campaigns", "checkpoints", "cli", "data", "interop", "models", "training"})
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    """Parts that few programs need: ``jmlv.interop`` is imported when it is first used."""
+    if name in _LATER:
+        return importlib.import_module(f"jmlv.{name}")
+    raise AttributeError(f"module 'jmlv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
