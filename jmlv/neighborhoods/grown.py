@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jmlv.errors import DamagedFile
+from jmlv.neighborhoods.archive import read_archive, write_archive
 from jmlv.neighborhoods.maximality import LayerStatus
 from jmlv.neighborhoods.optimum.upper_bound import SizeUpperBound
 from jmlv.properties import Property
+from jmlv.records import plain, property_of, property_record, verdict_record, version
 from jmlv.regions import LayeredNeighborhood, Layers
-from jmlv.verdict import Verdict
+from jmlv.verdict import Status, Verdict
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,6 +39,8 @@ class GrownNeighborhood:
         strategy: the strategy's name.
         reason: why the search ended.
         upper_bound: a proven bound on the size of any robust neighbourhood, if it was asked for.
+        network: the network's :func:`jmlv.graph.fingerprint.fingerprint`.
+        label_names: the labels' names, where they are known.
     """
 
     x: np.ndarray
@@ -51,6 +57,8 @@ class GrownNeighborhood:
     strategy: str
     reason: str
     upper_bound: SizeUpperBound | None = None
+    network: str = ""
+    label_names: tuple[str, ...] = ()
 
     @property
     def gap(self) -> float | None:
@@ -90,28 +98,146 @@ class GrownNeighborhood:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the images, ready for JSON."""
-        return {
+        record = {
+            "jmlv": version(),
+            "network": self.network,
             "strategy": self.strategy,
             "property": repr(self.property),
+            "question": property_record(self.property, self.label_names),
             "size": self.size,
             "size_without_free": self.size_without_free,
-            "epsilon": [float(e) for e in self.epsilon],
-            "weights": [float(w) for w in self.weights],
-            "free_layers": [int(d) for d in np.flatnonzero(self.free)],
-            "layer_statuses": [status.value for status in self.statuses],
+            "epsilon": self.epsilon,
+            "weights": self.weights,
+            "free_layers": np.flatnonzero(self.free),
+            "layer_statuses": self.statuses,
             "status": self.verdict.status.name,
             "margin_lower": self.verdict.lower,
+            "margin_upper": self.verdict.upper,
             "certified_by": self.certified_by,
-            "queries": dict(self.queries),
+            "queries": self.queries,
             "seconds": self.seconds,
-            "trace": [list(point) for point in self.trace],
+            "trace": self.trace,
             "reason": self.reason,
             "upper_bound": None if self.upper_bound is None else self.upper_bound.value,
             "gap": self.gap,
         }
+        return plain(record)
+
+    def save(self, path: str | Path) -> None:
+        """Writes everything to one compressed file of plain arrays and JSON (no pickles), ``.npz``.
+
+        A verdict's certificate has a file of its own (:meth:`jmlv.Certificate.save`).
+
+        Raises:
+            TypeError: the property is of a kind of your own.
+
+        >>> import tempfile, jmlv
+        >>> f = lambda x: x.reshape(-1, 2)
+        >>> x, around = np.array([[[0.75], [0.25]]]), jmlv.Layers.around(np.array([[True, False]]))
+        >>> grown = jmlv.grow(f, x, around, jmlv.InTopK(0, k=1), jmlv.Uniform())
+        >>> path = Path(tempfile.mkdtemp(), "grown.npz")
+        >>> grown.save(path)
+        >>> GrownNeighborhood.load(path) == grown
+        True
+        """
+        upper = self.upper_bound
+        arrays = {name: getattr(self, name) for name in ("x", "epsilon", "weights", "free")}
+        arrays |= {"layer": self.layers.index}
+        if self.verdict.witness is not None:
+            arrays |= {"witness": self.verdict.witness}
+        if upper is not None:
+            arrays |= {f"upper_{name}": getattr(upper, name) for name in _UPPER_ARRAYS}
+            arrays |= {"upper_layer": upper.layers.index}
+        write_archive(path, arrays, self._head())
+
+    def _head(self) -> dict[str, Any]:
+        words = ("network", "label_names", "queries", "seconds", "trace", "strategy", "reason")
+        upper = self.upper_bound
+        return {
+            "property": property_record(self.property, self.label_names),
+            "verdict": verdict_record(self.verdict),
+            "statuses": self.statuses,
+            "layers": self.layers.count,
+            **{name: getattr(self, name) for name in words},
+            "upper": None
+            if upper is None
+            else {"layers": upper.layers.count} | {n: getattr(upper, n) for n in _UPPER_WORDS},
+        }
+
+    @staticmethod
+    def load(path: str | Path) -> GrownNeighborhood:
+        """What :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            DamagedFile: it is another kind of file, or damaged.
+        """
+        arrays, head = read_archive(path)
+        try:
+            return _grown(arrays, head)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedFile(f"{path} is damaged ({type(error).__name__}: {error}).") from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GrownNeighborhood) and _same_fields(self, other)
+
+    __hash__ = None
 
     def __repr__(self) -> str:
         return (
             f"GrownNeighborhood(size={self.size:.4g}, {self.claim}, "
             f"{sum(self.queries.values())} queries, {self.seconds:.1f} s)"
         )
+
+
+_UPPER_ARRAYS = ("epsilon", "cuts", "weights")
+_UPPER_WORDS = ("value", "boxes", "trace", "seconds", "reason")
+
+
+def _grown(arrays: Mapping[str, np.ndarray], head: Mapping[str, Any]) -> GrownNeighborhood:
+    upper = head["upper"]
+    if upper is not None:
+        words = {name: _frozen(upper[name]) for name in _UPPER_WORDS}
+        found = {name: arrays[f"upper_{name}"] for name in _UPPER_ARRAYS}
+        upper = SizeUpperBound(
+            **words, **found, layers=Layers(arrays["upper_layer"], upper["layers"])
+        )
+    words = ("network", "label_names", "queries", "seconds", "trace", "strategy", "reason")
+    return GrownNeighborhood(
+        **{name: arrays[name] for name in ("x", "epsilon", "weights", "free")},
+        **{name: _frozen(head[name]) for name in words},
+        layers=Layers(arrays["layer"], head["layers"]),
+        property=property_of(head["property"]),
+        verdict=_verdict(head["verdict"], arrays.get("witness")),
+        statuses=tuple(map(LayerStatus, head["statuses"])),
+        upper_bound=upper,
+    )
+
+
+def _verdict(record: Mapping[str, Any], witness: np.ndarray | None) -> Verdict:
+    lower, upper = record["lower"], record["upper"]
+    return Verdict(
+        Status[record["status"]],
+        -np.inf if lower is None else lower,
+        np.inf if upper is None else upper,
+        witness,
+        record["reason"],
+        record["stats"],
+        record["about"],
+    )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _same_fields(a: Any, b: Any) -> bool:
+    return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and np.array_equal(a, b)
+    if isinstance(a, SizeUpperBound):
+        return isinstance(b, SizeUpperBound) and _same_fields(a, b)
+    return a == b

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jmlv.bounds import TIGHT, BoundMethod
+from jmlv.graph.fingerprint import fingerprint
 from jmlv.neighborhoods.arguments import free_layers
 from jmlv.neighborhoods.evaluation import Evaluator
 from jmlv.neighborhoods.first_certificate import certify_evenly
@@ -143,6 +144,7 @@ class _Growing:
             trace=() if found is None else tuple(found.trace),
             strategy=self.run.strategy.name,
             reason=self.reason,
+            network="" if found is None else fingerprint(found.query.graph),
         )
 
     @property
