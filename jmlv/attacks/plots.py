@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from jmlv.attacks.decisions import Threshold
 from jmlv.attacks.profile import Profile, mean_curve
 from jmlv.attacks.result import AttackResult
 
@@ -36,7 +37,11 @@ def flips_against_budget(
 def confidences(
     result: AttackResult, image: int = 0, budget: int = -1, *, names: Sequence[str] | None = None
 ) -> Figure:
-    """Every label's probability before and after, relative to a threshold of one half."""
+    """Every label's probability before and after.
+
+    Where thresholds decide, probabilities are shifted so that each threshold is at one half, and the
+    line there is what a label must pass. Where the top k decides there is no such line.
+    """
     figure = _figure(6.4, 3.6)
     axes = figure.subplots()
     before = _probability(result, result.scores_before[image])
@@ -44,7 +49,8 @@ def confidences(
     place = np.arange(len(before))
     axes.bar(place - 0.2, before, 0.4, label="before", color="tab:blue")
     axes.bar(place + 0.2, after, 0.4, label="after", color="tab:red")
-    axes.axhline(0.5, color="black", linewidth=1)
+    if isinstance(result.decision, Threshold):
+        axes.axhline(0.5, color="black", linewidth=1, label="threshold")
     axes.set_xticks(place, names or [str(i) for i in place])
     axes.set(xlabel="label", ylabel="probability", ylim=(0, 1))
     axes.set_title(f"{type(result.method).__name__}, {result.flips[budget, image]} flips")
@@ -95,7 +101,9 @@ def correlation_heatmap(
 
 
 def _probability(result: AttackResult, scores: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.asarray(result.decision.margins(scores), np.float64)))
+    decided = isinstance(result.decision, Threshold)
+    logits = result.decision.margins(scores) if decided else scores
+    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
 
 
 def _figure(width: float, height: float) -> Figure:

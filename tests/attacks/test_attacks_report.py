@@ -1,5 +1,6 @@
 """Metrics against their definitions, and figures that can be drawn."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -58,3 +59,15 @@ def test_figures_can_be_drawn():
         plots.correlation_heatmap(np.eye(LABELS), title="flip up"),
     ):
         figure.savefig(io.BytesIO(), dpi=30)
+
+
+def test_the_line_at_one_half_is_there_where_thresholds_decide():
+    pytest.importorskip("matplotlib")
+    from jmlv.attacks import plots
+
+    result = attack(net, X, FlipAll(), MIFGSM(), budgets=[0.01])
+    by_threshold = plots.confidences(result).axes[0]
+    by_rank = plots.confidences(dataclasses.replace(result, decision=TopK(2))).axes[0]
+    assert [len(axes.lines) for axes in (by_threshold, by_rank)] == [1, 0]
+    heights = [bar.get_height() for bar in by_rank.patches[:LABELS]]
+    np.testing.assert_allclose(heights, 1 / (1 + np.exp(-result.scores_before[0])), rtol=1e-5)
