@@ -72,7 +72,7 @@ def test_linear_network_reaches_the_known_optimum():
     inward = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), jmlv.LayerByLayer("inward", steps=12))
     np.testing.assert_allclose(inward.epsilon, [0.0, 0.6], atol=1e-3)
     for strategy in (
-        jmlv.GradientGuided(jmlv.LinearSteps(use=0.9999)),
+        jmlv.GradientGuided(steps=jmlv.LinearSteps(use=0.9999)),
         jmlv.LayerSearch(complete=None),
     ):
         grown = jmlv.grow(f, x, layers, jmlv.InTopK(0, 1), strategy)
