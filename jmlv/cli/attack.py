@@ -34,6 +34,7 @@ from jmlv.attacks import (
     attack_metrics,
 )
 from jmlv.cli.inputs import add_batch_arguments, batch
+from jmlv.cli.options import refuse
 from jmlv.cli.report import table, write_json
 from jmlv.cli.sources import add_image_arguments, add_onnx_arguments, label_number, own_batch
 from jmlv.data import MultiLabelImages
@@ -76,6 +77,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    _refuse_what_does_not_fit(arguments)
     own = arguments.network is not None
     if own and arguments.only_object:
         raise ValueError("only_object: the objects of one's own images are not known.")
@@ -96,6 +98,15 @@ def run(arguments: argparse.Namespace) -> None:
     _write(arguments.out, result, rows, data)
     print(table(HEADER, [tuple(row.values()) for row in rows]))
     print(f"\n{result}\nfiles are in {arguments.out}")
+
+
+def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
+    if arguments.goal == "flip-all":
+        refuse(arguments, "flip-all is about all labels.", "label")
+    if arguments.goal.endswith("top-k"):
+        refuse(arguments, f"{arguments.goal} decides by the top {arguments.k}.", "threshold")
+    elif arguments.threshold is not None:
+        refuse(arguments, "not beside --threshold, which decides in its place.", "k")
 
 
 def _method(arguments: argparse.Namespace):
@@ -134,8 +145,6 @@ def _goal(arguments: argparse.Namespace, data: MultiLabelImages) -> Goal:
 
 def _decision(arguments: argparse.Namespace) -> Decision | None:
     if arguments.goal.endswith("top-k"):
-        if arguments.threshold is not None:
-            raise ValueError(f"threshold: {arguments.goal} decides by the top {arguments.k}.")
         return None
     return TopK(arguments.k) if arguments.threshold is None else Threshold(arguments.threshold)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from jmlv.cli.inputs import Example, example, network
 from jmlv.cli.report import table, write_grown, write_heatmap, write_json
 from jmlv.data import double_digits
 from jmlv.graph import Graph
+from jmlv.label_names import label_text
 from jmlv.neighborhoods import (
     GradientGuided,
     GrownNeighborhood,
@@ -57,7 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
                 records.append({"model": defence, "image": chosen.name, **result.as_dict()})
                 write_grown(arguments.out / _stem(defence, chosen, result), result)
             best = max(results, key=lambda result: result.size)
-            write_heatmap(arguments.out / _stem(defence, chosen, best), best, chosen.target)
+            labels = chosen.perturbed_label, chosen.target_label
+            write_heatmap(arguments.out / _stem(defence, chosen, best), best, chosen.target, labels)
     write_json(arguments.out / "table.json", records)
     print(table(HEADER, rows))
     print(f"\nheat maps, JSON and NPZ files are in {arguments.out}")
@@ -76,17 +79,18 @@ def _examples(graph: Graph, data, count: int) -> list[Example]:
 def _grow_all(graph, chosen: Example, arguments, name: str) -> list[GrownNeighborhood]:
     layers = Layers.around(chosen.perturbed)
     strategies = TqdmProgress(leave=False).wrap(STRATEGIES, f"{name}, target {chosen.target_label}")
-    return [
+    grown = (
         grow(graph, chosen.x, layers, chosen.property, strategy, budget=arguments.budget)
         for strategy in strategies
-    ]
+    )
+    return [dataclasses.replace(result, label_names=chosen.label_names) for result in grown]
 
 
 def _row(defence: str, chosen: Example, result: GrownNeighborhood) -> tuple:
     return (
         defence,
         chosen.name,
-        chosen.target_label,
+        label_text(chosen.target_label, chosen.label_names),
         result.strategy,
         result.size,
         result.certified_by,

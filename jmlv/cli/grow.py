@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from jmlv.bounds import CROWN, CROWNIBP
 from jmlv.cli.inputs import add_network_arguments, selected
 from jmlv.cli.masks import masks_for
+from jmlv.cli.options import add_fail_on, exit_code, refuse
 from jmlv.cli.report import table, write_grown, write_heatmap
 from jmlv.cli.sources import (
     add_image_arguments,
@@ -18,6 +20,7 @@ from jmlv.cli.sources import (
     chosen_network,
     image_files,
     kept,
+    label_names,
 )
 from jmlv.graph import Graph
 from jmlv.neighborhoods import (
@@ -63,6 +66,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--bound", choices=BOUNDS, default="crown", help="certificate of the search"
     )
+    add_fail_on(command)
     command.add_argument("--budget", type=float, default=60.0, help="seconds")
     command.add_argument(
         "--out", type=Path, default=Path("results/grow"), help="folder for the files"
@@ -77,11 +81,14 @@ class Case(NamedTuple):
     perturbed: np.ndarray
     target: np.ndarray | None
     property: Property
+    label_names: tuple[str, ...] = ()
+    object_labels: tuple[int, int] | None = None
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     own = arguments.network is not None
     graph, cases = _own_cases(arguments) if own else _test_case(arguments)
+    statuses = []
     for case in cases:
         result = grow(
             graph,
@@ -94,12 +101,15 @@ def run(arguments: argparse.Namespace) -> None:
             budget=arguments.budget,
             progress=TqdmProgress(leave=False),
         )
+        result = dataclasses.replace(result, label_names=case.label_names)
         _report(arguments.out / f"{case.name}_{arguments.strategy}", result, case)
+        statuses.append(result.verdict.status)
+    return exit_code(arguments, statuses)
 
 
 def _report(path: Path, result: GrownNeighborhood, case: Case) -> None:
     write_grown(path, result)
-    write_heatmap(path, result, case.target)
+    write_heatmap(path, result, case.target, case.object_labels)
     statuses = [status.value for status in result.statuses]
     columns = range(len(statuses)), map(float, result.epsilon), map(float, result.weights), statuses
     print(table(("layer", "epsilon", "weight", "status"), list(zip(*columns))))
@@ -108,24 +118,45 @@ def _report(path: Path, result: GrownNeighborhood, case: Case) -> None:
 
 def _test_case(arguments: argparse.Namespace) -> tuple[Graph, list[Case]]:
     """One digit of a test image, and the other one's label."""
-    for option in ("images", "masks", "object", "label", "names", "image_shape"):
-        if getattr(arguments, option) is not None:
-            raise ValueError(f"{option}: is about a network of one's own; name it with --network.")
+    own = (
+        "images",
+        "masks",
+        "object",
+        "label",
+        "k",
+        "names",
+        "image_shape",
+        "mean",
+        "std",
+        "resize",
+    )
+    refuse(arguments, "about a network of one's own; name it with --network.", *own)
     graph, example = selected(arguments)
     name = f"image{arguments.image}_{arguments.perturb}"
-    return graph, [Case(name, example.x, example.perturbed, example.target, example.property)]
+    case = Case(
+        name,
+        example.x,
+        example.perturbed,
+        example.target,
+        example.property,
+        example.label_names,
+        (example.perturbed_label, example.target_label),
+    )
+    return graph, [case]
 
 
 def _own_cases(arguments: argparse.Namespace) -> tuple[Graph, list[Case]]:
     """The object of every image in files."""
     if arguments.images is None or arguments.masks is None:
         raise ValueError("network: name its images with --images, and their objects with --masks.")
+    refuse(arguments, "not beside --network: its images are files.", "image", "perturb")
     graph = chosen_network(arguments)
+    known = label_names(arguments, graph.label_count)
     images = image_files(arguments.images, graph.input_shape, arguments.resize)
     names = [name for name, _ in images]
     size = graph.input_shape[:2]
     masks = masks_for(arguments.masks, names, size, arguments.object, arguments.resize)
     return graph, [
-        Case(name, x, mask, None, kept(arguments, graph, x))
+        Case(name, x, mask, None, kept(arguments, graph, x), known)
         for (name, x), mask in zip(images, masks)
     ]

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from jmlv import checkpoints
 from jmlv.data import MultiLabelImages, double_digits, double_mnist
 from jmlv.graph import Graph, trace
+from jmlv.label_names import labels_text
 from jmlv.properties import InTopK
 
 
@@ -29,6 +30,7 @@ class Example:
     target: Bool[np.ndarray, "height width"]
     perturbed_label: int
     target_label: int
+    label_names: tuple[str, ...] = ()
 
     @property
     def property(self) -> InTopK:
@@ -42,12 +44,13 @@ def example(data: MultiLabelImages, index: int, perturbed: int) -> Example:
     labels = [int(label) for label in data.object_labels[index]]
     other = 1 - perturbed
     return Example(
-        name=f"{index} ({labels[0]}, {labels[1]})",
+        name=f"{index} ({labels_text(labels, data.label_names)})",
         x=data.images[index],
         perturbed=data.masks[index][perturbed],
         target=data.masks[index][other],
         perturbed_label=labels[perturbed],
         target_label=labels[other],
+        label_names=data.label_names,
     )
 
 

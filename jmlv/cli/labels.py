@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from jmlv.cli.inputs import add_source_arguments
+from jmlv.cli.options import add_fail_on, exit_code
 from jmlv.cli.report import table
 from jmlv.cli.sources import add_file_arguments, chosen_images, chosen_network, label_names
+from jmlv.label_names import label_text, labels_text
 from jmlv.labels import LabelSet, LabelStatus, Plan, classify_labels_batch
 from jmlv.progress import TqdmProgress
 from jmlv.regions import Box
+from jmlv.verdict import Status
 
 HEADER = ("image", *(status.value for status in LabelStatus), "settled by", "seconds")
 
@@ -26,13 +29,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epsilon", type=float, default=0.01, help="radius around each image")
     command.add_argument("--k", type=int, default=2, help="size of the label set")
     command.add_argument("--budget", type=float, default=60.0, help="seconds an image")
+    add_fail_on(command)
     command.add_argument("--no-oracle", action="store_true", help="bounds and attacks alone")
     command.add_argument(
         "--out", type=Path, help="folder for labels.jsonl, in which an interrupted run resumes"
     )
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int:
     graph = chosen_network(arguments)
     images = _first(arguments, chosen_images(arguments, graph.input_shape))
     plan = Plan(oracle=None) if arguments.no_oracle else Plan()
@@ -50,7 +54,13 @@ def run(arguments: argparse.Namespace) -> None:
     print(table(HEADER, [_row(name, result, names) for (name, _), result in zip(images, results)]))
     for (name, _), result in zip(images, results):
         for label in result.labels(LabelStatus.UNKNOWN):
-            print(f"{name}: {result.answers[label]}")
+            print(f"{name}: label {label_text(label, names)}: {result.answers[label]}")
+    statuses = {status for result in results for status in result.status}
+    return exit_code(arguments, (_AS_VERDICT[s] for s in statuses if s in _AS_VERDICT))
+
+
+_AS_VERDICT = {LabelStatus.BOTH: Status.NOT_ROBUST, LabelStatus.UNKNOWN: Status.UNKNOWN}
+"""What ``--fail-on`` calls a label that is not settled as always or never."""
 
 
 def _first(arguments: argparse.Namespace, images: list) -> list:
@@ -62,6 +72,6 @@ def _first(arguments: argparse.Namespace, images: list) -> list:
 
 
 def _row(name: str, result: LabelSet, names: tuple[str, ...]) -> tuple:
-    labels = (" ".join(names[i] for i in result.labels(status)) or "-" for status in LabelStatus)
+    labels = (labels_text(result.labels(status), names) for status in LabelStatus)
     stages = ", ".join(f"{stage} {count}" for stage, count in result.stages.items())
     return (name, *labels, stages, result.seconds)

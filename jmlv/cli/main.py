@@ -1,4 +1,8 @@
-"""Parses the command line and hands over to one module per command."""
+"""Parses the command line and hands over to one module per command.
+
+Exit codes: 0 answered; 1 an answer that ``--fail-on`` names (``not-robust``, ``unknown``), where the
+command has that option, or an operation without a rule (``check``); 2 bad input, with one line on standard error; 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from jmlv.cli import attack, campaign, check, demo, grow, labels, smooth, solve, train, verify
+from jmlv.cli.options import BAD_INPUT, EXIT_CODES, INTERRUPTED, given
 from jmlv.compilation import keep_compiled
 
 COMMANDS = {
@@ -24,23 +29,27 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; errors of use end with one line on standard error and exit status 2."""
+    """Runs one command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
     arguments = parser().parse_args(argv)
+    arguments.given = given(arguments.parser, argv)
     keep_compiled()
     try:
         return arguments.run(arguments) or 0
     except (ValueError, TypeError, OSError, NotImplementedError, ImportError) as error:
         print(f"jmlv {arguments.command}: {error}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     except KeyboardInterrupt:
         print(f"jmlv {arguments.command}: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line as a parser."""
     top = argparse.ArgumentParser(
-        prog="jmlv", description="Differentiable verification of multi-label neural networks."
+        prog="jmlv",
+        description="Differentiable verification of multi-label neural networks.",
+        epilog=EXIT_CODES,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
@@ -49,8 +58,10 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary,
+            epilog=EXIT_CODES,
+            allow_abbrev=False,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=command)
     return top

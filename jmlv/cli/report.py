@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jmlv.neighborhoods import GrownNeighborhood
+from jmlv.records import write_json
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -21,31 +21,23 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(_line(line, widths, numeric) for line in lines)
 
 
-def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
-
-
 def write_grown(path: Path, result: GrownNeighborhood) -> None:
-    """The result as ``path.json`` and ``path.npz``."""
+    """The result as ``path.json``, and as ``path.npz`` for :meth:`GrownNeighborhood.load`."""
     write_json(path.with_suffix(".json"), result.as_dict())
-    np.savez(
-        path.with_suffix(".npz"),
-        x=result.x,
-        layer=np.asarray(result.layers.index),
-        epsilon=result.epsilon,
-        weights=result.weights,
-        free=result.free,
-        lower=np.asarray(result.region.lower),
-        upper=np.asarray(result.region.upper),
-    )
+    result.save(path.with_suffix(".npz"))
 
 
-def write_heatmap(path: Path, result: GrownNeighborhood, target: np.ndarray) -> None:
+def write_heatmap(
+    path: Path,
+    result: GrownNeighborhood,
+    target: np.ndarray | None,
+    object_labels: tuple[int, int] | None = None,
+) -> None:
     """The result's heat map as ``path.png``."""
     from jmlv.plotting import heatmap
 
-    heatmap(result, target=target).savefig(path.with_suffix(".png"), dpi=120)
+    figure = heatmap(result, target=target, object_labels=object_labels)
+    figure.savefig(path.with_suffix(".png"), dpi=120)
 
 
 def _cell(value: Any) -> str:

@@ -21,6 +21,7 @@ from jmlv.smoothing import (
     predict,
     sample_counts,
 )
+from jmlv.smoothing.needed import samples_needed
 
 HEADER = ("radius", "precision", "recall", "F1", "Jia precision", "Jia recall", "Jia F1")
 
@@ -53,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     own = arguments.network is not None
     model, data = own_batch(arguments) if own else batch(arguments)
+    _require_samples(arguments, len(data.label_names))
     counts = _counts(model, data, arguments)
     results = certify(counts, data.labels, arguments)
     rows = [(*ours, *theirs[1:]) for ours, theirs in zip(*(m.rows() for m in results.values()))]
@@ -66,6 +68,16 @@ def run(arguments: argparse.Namespace) -> None:
         f"k {arguments.k}, k' {arguments.k_prime}, confidence {1 - arguments.alpha:g} an image; "
         f"ties at the border of the predicted set: {tied}\nfiles are in {arguments.out}"
     )
+
+
+def _require_samples(arguments: argparse.Namespace, labels: int) -> None:
+    needed = samples_needed(labels, k=arguments.k, k_prime=arguments.k_prime, alpha=arguments.alpha)
+    if arguments.samples < needed:
+        raise ValueError(
+            f"samples: {arguments.samples} noisy inputs can certify nothing at alpha "
+            f"{arguments.alpha:g}, even if all agree; at least {needed} are needed, and far more to "
+            "certify much."
+        )
 
 
 def certify(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from jmlv.cli.inputs import network, test_images
+from jmlv.cli.options import refuse
 from jmlv.data import MultiLabelImages
 from jmlv.errors import DamagedFile
 from jmlv.graph import Graph, trace
@@ -150,7 +151,12 @@ def own_batch(arguments: argparse.Namespace) -> tuple[OnImages, MultiLabelImages
 
 
 def chosen_network(arguments: argparse.Namespace) -> Graph:
-    """The network of one's own if one is named, else the checkpoint's."""
+    """The network of one's own if one is named, else the checkpoint's.
+
+    Raises:
+        ValueError: options of one were given beside another.
+    """
+    _refuse_other_networks(arguments)
     if arguments.network is not None:
         f = own_network(arguments)
         every = Box(np.zeros(f.image_shape, np.float32), np.ones(f.image_shape, np.float32))
@@ -165,6 +171,25 @@ def chosen_network(arguments: argparse.Namespace) -> Graph:
         arguments.pool or None,
     )
     return trace(cnn_from_torch(arguments.weights, config), config.input_shape)
+
+
+def _refuse_other_networks(arguments: argparse.Namespace) -> None:
+    weights = getattr(arguments, "weights", None)
+    if arguments.network is not None:
+        refuse(arguments, "not beside --network: there is one network.", "checkpoint", "weights")
+    elif weights is not None:
+        refuse(arguments, "not beside --weights: there is one network.", "checkpoint")
+    if arguments.network is None:
+        refuse(arguments, "these describe --network, which is missing.", *ONNX)
+    if weights is None:
+        refuse(arguments, "these describe --weights, which is missing.", *GEOMETRY)
+    if arguments.images is not None:
+        refuse(arguments, "not beside --images: these are other images.", "mnist")
+
+
+ONNX = ("image_shape", "mean", "std")
+GEOMETRY = ("input_shape", "strides", "paddings", "pool")
+"""Options that describe a network in a file."""
 
 
 def chosen_images(arguments: argparse.Namespace, shape: tuple[int, ...]) -> list[Named]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 from jmlv import checkpoints
+from jmlv.cli.options import refuse
 from jmlv.cli.report import table
 from jmlv.cli.training_data import TEST_SEED
 from jmlv.cli.training_plan import TrainingPlan, read_plan
@@ -96,17 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _refuse_options(arguments: argparse.Namespace) -> None:
     """Options beside a file would be ignored, or contradict it."""
-    command = argparse.ArgumentParser()
-    add_arguments(command)
-    changed = [
-        f"--{name.replace('_', '-')}"
-        for name, default in vars(command.parse_args([])).items()
-        if name not in ("config", "quiet") and getattr(arguments, name) != default
-    ]
-    if changed:
-        raise ValueError(
-            f"{', '.join(changed)}: not beside a file; write it into {arguments.config} instead."
-        )
+    reason = f"not beside a file; write it into {arguments.config} instead."
+    refuse(arguments, reason, *sorted(arguments.given - {"config", "quiet"}))
 
 
 def _run_plan(plan: TrainingPlan, quiet: bool) -> int:

@@ -52,7 +52,7 @@ def test_goals_methods_and_norms(options, shown, tmp_path):
 BAD = {
     "images": (["--images", "0"], "images: expected a number in 1..2000, got 0"),
     "norm": (["--method", "mlalp", "--norm", "l2"], "norm: mlalp measures in linf only"),
-    "threshold": (["--threshold", "0.5"], "threshold: leave-top-k decides by the top 2"),
+    "threshold": (["--threshold", "0.5"], "--threshold: leave-top-k decides by the top 2"),
     "threshold outside": (["--goal", "hide", "--threshold", "1.5"], "inside (0, 1)"),
     "budget": (["--budgets", "-1"], "budgets: expected positive"),
     "k": (["--k", "11"], "k: "),

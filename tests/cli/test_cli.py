@@ -8,6 +8,7 @@ import pytest
 from jmlv.cli import main
 from jmlv.cli.main import COMMANDS
 from jmlv.cli.report import table
+from jmlv.neighborhoods import GrownNeighborhood
 
 NETWORK = ["--checkpoint", "checkpoints/double_digits_none"]
 
@@ -32,20 +33,50 @@ def test_grow_then_verify_what_it_wrote(tmp_path, capsys):
     assert content["status"] == "ROBUST" and content["size"] > 0
     assert len(content["epsilon"]) == len(content["layer_statuses"])
     assert stem.with_suffix(".png").stat().st_size > 5000
-    with np.load(stem.with_suffix(".npz")) as arrays:
-        assert np.all(arrays["lower"] <= arrays["x"]) and np.all(arrays["x"] <= arrays["upper"])
+    grown = GrownNeighborhood.load(stem.with_suffix(".npz"))
+    assert grown.as_dict() == content and grown.label_names == tuple("0123456789")
     stored = ["--neighborhood", str(stem.with_suffix(".npz")), "--out", str(tmp_path / "verdict")]
-    assert main(["verify", *NETWORK, "--image", "1", "--oracle", "crown", *stored]) == 0
+    assert main(["verify", *NETWORK, "--oracle", "crown", *stored]) == 0
     assert "Verdict(ROBUST" in capsys.readouterr().out
-    assert json.loads((tmp_path / "verdict" / "verdict.json").read_text())["status"] == "ROBUST"
+    verdict = json.loads((tmp_path / "verdict" / "verdict.json").read_text())
+    assert verdict["status"] == "ROBUST" and verdict["network"] == content["network"]
+    assert verdict["question"] == content["question"] and verdict["jmlv"] == content["jmlv"]
+    assert isinstance(verdict["stats"]["seconds"], float)
+    other = ["--checkpoint", "checkpoints/double_digits_l0", *stored[:2]]
+    assert main(["verify", *other]) == 2
+    assert f"was grown on the network {grown.network[:12]}" in capsys.readouterr().err
+    for extra in (["--image", "1"], ["--label", "3"], ["--k=2"], ["--only-object"]):
+        assert main(["verify", *NETWORK, *stored[:2], *extra]) == 2
+        assert f"{extra[0].split('=')[0]}: not beside --neighborhood" in capsys.readouterr().err
 
 
 def test_verify_writes_a_witness(tmp_path, capsys):
     wide = ["--epsilon", "0.5", "--oracle", "pgd", "--out", str(tmp_path)]
     assert main(["verify", *NETWORK, *wide]) == 0
     assert "NOT_ROBUST" in capsys.readouterr().out
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert verdict["lower"] is None and verdict["upper"] <= 0 and verdict["status"] == "NOT_ROBUST"
     with np.load(tmp_path / "witness.npz") as arrays:
         assert arrays["witness"].shape == (32, 32, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [([], 0), (["unknown"], 0), (["not-robust"], 1), (["unknown", "not-robust"], 1)],
+)
+def test_exit_code_says_what_was_asked(options, code, capsys):
+    wide = ["--epsilon", "0.5", "--oracle", "pgd", *(["--fail-on", *options] if options else [])]
+    assert main(["verify", *NETWORK, *wide]) == code
+    assert "NOT_ROBUST" in capsys.readouterr().out
+
+
+def test_help_tells_the_exit_codes(capsys):
+    for words in (["--help"], ["verify", "--help"]):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert "exit codes: 0 answered; 1 an answer that --fail-on names" in " ".join(
+            capsys.readouterr().out.split()
+        )
 
 
 BAD = {
@@ -54,6 +85,47 @@ BAD = {
     "negative epsilon": (["verify", *NETWORK, "--epsilon", "-1"], "epsilon: must not be negative"),
     "k": (["verify", *NETWORK, "--k", "10"], "k: must be in"),
     "budget": (["grow", *NETWORK, "--budget", "0"], "budget: must be"),
+    "images beside a question": (
+        ["verify", *NETWORK, "--vnnlib", "x.vnnlib", "--images", "x.png", "--k", "2"],
+        "--images, --k: not beside --vnnlib",
+    ),
+    "an object beside a question": (
+        ["verify", *NETWORK, "--vnnlib", "x.vnnlib", "--only-object"],
+        "--only-object: not beside --vnnlib",
+    ),
+    "a test image beside images": (
+        ["verify", *NETWORK, "--images", "x.png", "--image", "0"],
+        "--image: not beside --images",
+    ),
+    "the geometry of no weights": (
+        ["labels", *NETWORK, "--pool", "4"],
+        "--pool: these describe --weights",
+    ),
+    "two networks": (
+        ["labels", *NETWORK, "--weights", "net.npz"],
+        "--checkpoint: not beside --weights",
+    ),
+    "digits beside images": (
+        ["labels", *NETWORK, "--images", "x.png", "--mnist", "folder"],
+        "--mnist: not beside --images",
+    ),
+    "too few samples": (
+        ["smooth", "--samples", "10"],
+        "samples: 10 noisy inputs can certify nothing at alpha 0.001, even if all agree; at least 14",
+    ),
+    "a label of all": (
+        ["attack", *NETWORK, "--goal", "flip-all", "--label", "3"],
+        "--label: flip-all is about all labels",
+    ),
+    "two decisions": (
+        ["attack", *NETWORK, "--goal", "hide", "--threshold", "0.5", "--k", "2"],
+        "--k: not beside --threshold",
+    ),
+    "options beside a file": (
+        ["train", "config.toml", "--epochs", "3"],
+        "--epochs: not beside a file; write it into config.toml",
+    ),
+    "no names": (["verify", *NETWORK, "--names", "nowhere.txt"], "nowhere.txt"),
 }
 
 
@@ -65,11 +137,27 @@ def test_bad_input_ends_with_one_line(name, capsys):
     assert message in error and error.count("\n") == 1
 
 
+def test_label_names_from_a_file(tmp_path, capsys):
+    names = tmp_path / "names.txt"
+    words = ["nought", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    names.write_text("\ufeff" + "\n".join(words), encoding="utf-8")
+    options = ["--label", "3", "--epsilon", "0", "--oracle", "crown", "--out", str(tmp_path)]
+    assert main(["verify", *NETWORK, *options, "--names", str(names)]) == 0
+    assert "InTopK(label=3, k=2) [three (3)]" in capsys.readouterr().out
+    record = json.loads((tmp_path / "verdict.json").read_text())["question"]
+    assert record == {"kind": "InTopK", "label": 3, "k": 2, "names": ["three"]}
+    names.write_text("one\ntwo\n")
+    assert main(["verify", *NETWORK, *options, "--names", str(names)]) == 2
+    assert "the network has 10 labels" in capsys.readouterr().err
+
+
 def test_damaged_neighborhood_is_named(tmp_path, capsys):
     path = tmp_path / "broken.npz"
     path.write_bytes(b"not an archive")
     assert main(["verify", *NETWORK, "--neighborhood", str(path)]) == 2
-    assert "is not a file that 'jmlv grow' wrote" in capsys.readouterr().err
+    assert (
+        "is not a file that 'jmlv grow' or GrownNeighborhood.save wrote" in capsys.readouterr().err
+    )
 
 
 def test_table_aligns_numbers_to_the_right():

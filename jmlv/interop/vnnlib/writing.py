@@ -10,7 +10,7 @@ Source: https://www.vnnlib.org (VNN-LIB 1.0), as used at VNN-COMP; VNN-LIB 2.0.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def write_vnnlib(
     label_count: int,
     path: str | Path,
     version: float = 1.0,
+    names: Sequence[str] = (),
 ) -> None:
     """Writes a box and the violation of a property.
 
@@ -41,6 +42,7 @@ def write_vnnlib(
     Args:
         version: 1.0, which every tool of the competition reads, or 2.0, where inputs keep their
             shape.
+        names: the labels' names, for a comment.
 
     Raises:
         ValueError: the property does not fit so many labels, its violation has more than
@@ -52,6 +54,8 @@ def write_vnnlib(
     box = box_of(region)
     ends = [as_float64(end).reshape(-1) for end in (box.lower, box.upper)]
     lines = [f"; {property!r} is violated"]
+    named = [(i, " ".join(names[i].split())) for i in property.labels if names]
+    lines += [f"; Y_{i} is {name}" for i, name in named if name != str(i)]
     if version == 1.0:
         x, y = "X_{}".format, "Y_{}".format
         lines += [f"(declare-const {x(i)} Real)" for i in range(ends[0].size)]
