@@ -19,6 +19,7 @@ from jmlv.data import (
     nus_wide,
     voc,
 )
+from jmlv.data.voc import LABELS as VOC_LABELS
 
 TEST_SEED = 1_000
 Images = MultiLabelImages | Photographs
@@ -118,10 +119,16 @@ class Voc:
     test: Literal["train", "val", "trainval", "test"] = "test"
     side: int = 224
     difficult: bool = False
+    label_names: tuple[str, ...] = VOC_LABELS
 
     def load(self, split: Literal["train", "test"]) -> Photographs:
         part = self.train if split == "train" else self.test
-        settings = {"year": self.year, "side": self.side, "difficult": self.difficult}
+        settings = {
+            "year": self.year,
+            "side": self.side,
+            "difficult": self.difficult,
+            "label_names": self.label_names,
+        }
         return _labelled(voc(self.folder, part, **settings))
 
 

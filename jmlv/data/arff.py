@@ -88,7 +88,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"folder: got no file {path.name} in {path.parent}.")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DamagedFile(f"folder: {path.name} is not text ({error}). {_REMEDY}") from error
     numbered = ((i, line.strip()) for i, line in enumerate(text.splitlines(), 1))

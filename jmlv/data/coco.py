@@ -77,7 +77,7 @@ def _content(path: Path, folder: str | Path) -> dict[str, list[dict]]:
             f"folder: got no {path.name} in {str(Path(folder) / 'annotations')!r}. {_SOURCE}"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_hook=_without_polygons)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_without_polygons)
         lists = {name: _known(content[name], name, path.name) for name in _SECTIONS}
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, DamagedFile):
@@ -95,8 +95,14 @@ def _without_polygons(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known(entries: list[dict], section: str, name: str) -> list[dict]:
-    """The entries, each with an id of its own."""
+    """The entries, each with a whole number of its own as id."""
     ids = Counter(entry["id"] for entry in entries)
+    strange = [number for number in ids if type(number) is not int]
+    if strange:
+        raise DamagedFile(
+            f"folder: {name} has the id {strange[0]!r} among its {section}; expected whole numbers, "
+            f"as JSON numbers. {_SOURCE}"
+        )
     twice = [number for number, times in ids.items() if times > 1]
     if twice:
         raise DamagedFile(
@@ -155,8 +161,8 @@ def _record(
 def _check_box(box: dict, known: set, members: dict, name: str) -> None:
     if box.get("image_id") not in members or box.get("category_id") not in known:
         raise DamagedFile(
-            f"folder: {name}: annotation {box['id']} is of image {box.get('image_id')} and category "
-            f"{box.get('category_id')}; expected ones that the file lists. {_SOURCE}"
+            f"folder: {name}: annotation {box['id']} is of image {box.get('image_id')!r} and category "
+            f"{box.get('category_id')!r}; expected ones that the file lists. {_SOURCE}"
         )
     corners = box.get("bbox")
     numbers = isinstance(corners, list) and all(isinstance(v, (int, float)) for v in corners)

@@ -79,7 +79,7 @@ def _rows(folder: Path) -> list[tuple[str, list[str], str]]:
     if not path.is_file():
         raise FileNotFoundError(f"folder: got no {LIST} in {str(folder)!r}. {_SOURCE}")
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             header, *lines = csv.reader(stream)
     except (ValueError, csv.Error) as error:
         raise DamagedFile(f"folder: {LIST} is empty or no CSV ({error}). {_SOURCE}") from error

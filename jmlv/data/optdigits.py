@@ -61,7 +61,7 @@ def double_optdigits(
 
 
 def _source(path: Path) -> DigitSource:
-    lines = list(enumerate(path.read_text(errors="replace").splitlines(), 1))
+    lines = list(enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1))
     if lines and lines[0][1][:1].isalpha():  # some copies name the columns
         del lines[0]
     rows = [_row(line, f"{path.name}, line {number}") for number, line in lines if line.strip()]

@@ -134,6 +134,10 @@ DAMAGES = {
     "negative width": (changed("annotations", 0, bbox=[0, 0, -1, 1]), "annotation 11 has the box"),
     "not a number": (changed("annotations", 0, bbox=[0, 0, float("nan"), 1]), "has the box"),
     "no size": (changed("images", 0, width=None), "image 7 lacks"),
+    "text as image": (changed("images", 0, id="7"), "the id '7' among its images"),
+    "text as box": (changed("annotations", 0, id="11"), "the id '11' among its annotations"),
+    "text as category": (changed("categories", 0, id="9"), "the id '9' among its categories"),
+    "text of an image": (changed("annotations", 0, image_id="3"), "annotation 11 is of image '3'"),
     "outside": (changed("images", 0, file_name="../003.jpg"), "a name inside the folder"),
 }
 
@@ -143,6 +147,12 @@ def test_damaged_annotations_are_named(name, folder):
     values, message = DAMAGES[name]
     with pytest.raises(DamagedFile, match=message):
         coco(rewritten(folder, values), "val2017")
+
+
+def test_a_byte_order_mark_is_no_damage(folder):
+    plain = coco(folder, "val2017")
+    marked = coco(rewritten(folder, "\ufeff" + json.dumps(content())), "val2017")
+    assert marked.label_names == plain.label_names and (marked.labels == plain.labels).all()
 
 
 def test_damaged_photographs_are_named_when_they_are_decoded(folder):

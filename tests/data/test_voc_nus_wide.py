@@ -54,6 +54,24 @@ def test_labels_boxes_and_order_are_the_devkits(devkit):
     assert whole.images.shape == (2, 10, 10, 3)
 
 
+def test_labels_of_ones_own(devkit):
+    annotate(devkit / "VOC2007", "000012", thing("lichen", 1, 1, 10, 5))
+    with pytest.raises(
+        DamagedFile, match="label 'lichen'.*Pass label_names for labels of your own"
+    ):
+        voc(devkit, "test")
+    data = voc(devkit, "test", label_names=["moss", "lichen"])
+    assert data.label_names == ("moss", "lichen") and data.labels.tolist() == [[False, True]]
+    with pytest.raises(ValueError, match="label_names: expected different names"):
+        voc(devkit, "test", label_names=["moss", "moss"])
+
+
+def test_a_byte_order_mark_is_no_name(devkit):
+    path = devkit / "VOC2007" / "ImageSets" / "Main" / "test.txt"
+    path.write_text("\ufeff000012\n", encoding="utf-8")
+    assert [record.number for record in voc(devkit, "test").records] == [12]
+
+
 def test_difficult_objects_are_an_option(devkit):
     data = voc(devkit, "test", side=10, difficult=True)
     assert data.split == "test"

@@ -9,6 +9,7 @@ import pytest
 from jmlv import checkpoints
 from jmlv.bounds import CROWNIBP
 from jmlv.cli import main
+from jmlv.cli.settings import read_toml
 from jmlv.cli.training_data import DATA, held_out
 from jmlv.cli.training_plan import DEFENCES, LOSSES, SCHEDULES, read_plan
 from jmlv.data import double_digits
@@ -235,3 +236,9 @@ def test_defences_of_the_two_ways_are_the_same():
 
     assert set(defences(1.0)) <= set(DEFENCES)
     assert DEFENCES["linf"](epsilon=0.1, steps=3) == defences(1.0)["linf"] == LinfDefence(0.1, 3)
+
+
+def test_a_byte_order_mark_is_no_key(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text("\ufeffout = 'folder'\n", encoding="utf-8")
+    assert read_toml(path) == {"out": "folder"}
