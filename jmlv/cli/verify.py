@@ -108,6 +108,11 @@ TEST_IMAGE = ("image", "perturb", "mnist", "only_object")
 def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
     """Options that another one would leave without effect."""
     if arguments.vnnlib is not None:
+        if arguments.network is not None:
+            raise ValueError(
+                "vnnlib: is about the ONNX network's own inputs, not about images in [0, 1]; ask "
+                "'jmlv solve NETWORK.onnx QUESTION.vnnlib'."
+            )
         reason = "not beside --vnnlib: the file says what the box and the property are."
         refuse(arguments, reason, "images", "label", "k", *TEST_IMAGE)
     if arguments.neighborhood is not None:
@@ -120,11 +125,6 @@ def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
 def _questions(arguments: argparse.Namespace, graph: Graph) -> list[Question]:
     """What is asked of the network: of a file, of images in files, or of one test image."""
     if arguments.vnnlib is not None:
-        if arguments.network is not None:
-            raise ValueError(
-                "vnnlib: is about the ONNX network's own inputs, not about images in [0, 1]; ask "
-                "'jmlv solve NETWORK.onnx QUESTION.vnnlib'."
-            )
         read = read_vnnlib(arguments.vnnlib, graph.input_shape)
         return [Question(f"case {i}", *specification) for i, specification in enumerate(read)]
     if arguments.neighborhood is not None:
