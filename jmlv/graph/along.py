@@ -42,7 +42,7 @@ def along(
     read = affine & {graph.output, *(v for eqn in others for v in eqn.invars)}
     corners = jnp.concatenate([origin[None], origin + edges])
     values = jax.vmap(lambda x: _values(graph, x[None], read))(corners)
-    builder = Builder()
+    builder = Builder(graph.dtype)
     t = builder.variable((1, len(edges)), graph.dtype)
     found = graph.constants() | {v: _dense(builder, t, values[v]) for v in sorted(read)}
     for eqn in others:
