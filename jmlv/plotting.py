@@ -56,7 +56,7 @@ def heatmap(
     names = names_of(result) if names is None else names
     figure = _figure(9.6, 4.4)
     left, right = figure.subplots(1, 2)
-    _draw_image(left, result.x)
+    _draw_image(left, result.layers.as_image(result.x))
     left.set_title("image")
     _epsilon_bar(figure, draw_epsilon(right, result), right)
     right.set_title("epsilon by layer")
@@ -201,9 +201,9 @@ def names_of(result: GrownNeighborhood | SmoothedNeighborhood) -> tuple[str, ...
 
 def draw_epsilon(axes: Axes, result: GrownNeighborhood | SmoothedNeighborhood):
     """Draws the map of epsilons; returns the image, for a colour bar."""
-    values = np.asarray(result.layers.spread(result.epsilon))[..., 0]
+    values = result.layers.picture(result.epsilon)
     drawn = axes.imshow(values, norm=_epsilon_scale(), cmap="magma", interpolation="nearest")
-    free = result.free[np.asarray(result.layers.index)]
+    free = result.layers.picture(result.free)
     if free.any():
         axes.contourf(free, levels=[0.5, 1.5], colors="none", hatches=[FREE])
     _bare(axes)

@@ -267,6 +267,14 @@ class Layers:
         """One value per layer as an image, however inputs are laid out."""
         return np.asarray(values)[np.asarray(self.index)]
 
+    def as_image(self, x: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "height width channel"]:
+        """One input as a picture, however inputs are laid out."""
+        x = np.asarray(x)
+        if self.layout is None:
+            return x
+        picture = np.moveaxis(x.reshape(self.layout), self.axes, (0, 1))
+        return picture.reshape(*self.shape, -1)
+
     def reach(
         self, x: Float[np.ndarray, "*shape"], point: Float[np.ndarray, "*shape"]
     ) -> Float[np.ndarray, " layer"]:

@@ -64,9 +64,9 @@ def image_of(x: Any, layers: Any) -> Float[np.ndarray, "height width channel"]:
 
 def free_layers(graph: Graph, layers: Layers) -> Bool[np.ndarray, " layer"]:
     """Layers with pixels of which the network reads none."""
-    read = pixels_read(graph).any(-1)
-    index = np.asarray(layers.index)
-    reads = np.bincount(index.ravel(), read.ravel(), minlength=layers.count)
+    read = pixels_read(graph)
+    places = np.broadcast_to(layers.places, read.shape)
+    reads = np.bincount(places.ravel(), read.ravel(), minlength=layers.count)
     return (reads == 0) & (layers.counts() > 0)
 
 

@@ -21,14 +21,14 @@ from jmlv.properties import MarginForm
 
 
 class Task(NamedTuple):
-    """One image: the property's margin, the pixels, and the layer of each.
+    """One image: the property's margin, the pixels, and the layer of each (``Layers.places``).
 
     ``known`` are intervals of inner neurons that hold on every neighbourhood that is asked about.
     """
 
     form: MarginForm
     x: Float[Array, "height width channel"]
-    index: Int[Array, "height width"]
+    places: Int[Array, "..."]
     known: Mapping[Variable, Interval]
 
 
@@ -40,7 +40,7 @@ def margin(
     bound: BoundMethod, graph: Graph, task: Task, epsilon: Float[Array, " layer"]
 ) -> Float[Array, ""]:
     """The bound's lower margin over a layered neighbourhood."""
-    radius = epsilon[task.index][..., None]
+    radius = epsilon[task.places]
     lower, upper = jnp.clip(task.x - radius, 0, 1), jnp.clip(task.x + radius, 0, 1)
     arguments = graph, lower, upper, task.form.coefficients, task.form.offsets
     rows = bound.rows_within(*arguments, task.known) if task.known else bound.rows(*arguments)

@@ -220,7 +220,7 @@ class Problem:
     @cached_property
     def _task(self) -> Task:
         form = jax.tree.map(np.float32, self.query.property.form(self.graph.label_count))
-        return Task(form, self.x, np.asarray(self.layers.index), self.known)
+        return Task(form, self.x, np.asarray(self.layers.places), self.known)
 
     @cached_property
     def _layers_of_any_object(self) -> Float[np.ndarray, " layer"]:

@@ -63,7 +63,7 @@ class Counterexamples:
 
     def __init__(self, query: Query, layers: Layers, attack: PGD, deadline: Deadline) -> None:
         self.query, self.layers, self.attack, self.deadline = query, layers, attack, deadline
-        self.x, self.index = query.lower, np.asarray(layers.index)
+        self.x, self.places = query.lower, np.asarray(layers.places)
         self.form = jax.tree.map(np.float32, query.property.form(query.label_count))
         self.pixels = pixels_read(query.graph)
         self.free = free_layers(query.graph, layers)
@@ -133,13 +133,13 @@ class Counterexamples:
         self, epsilons: Float[np.ndarray, "*box layer"], patterns: Float[np.ndarray, "*box_image"]
     ) -> Float[np.ndarray, "*box_image"]:
         """The points ``x + epsilon pattern``, clipped into [0, 1]."""
-        return np.clip(self.x + epsilons[..., self.index][..., None] * patterns, 0, 1)
+        return np.clip(self.x + epsilons[..., self.places] * patterns, 0, 1)
 
     def patterns(
         self, points: Float[np.ndarray, "box *image"], epsilons: Float[np.ndarray, "box layer"]
     ) -> Float[np.ndarray, "box *image"]:
         """Points as patterns of neighbourhoods; NaN in layers that those do not reach."""
-        radius = epsilons[:, self.index][..., None]
+        radius = epsilons[:, self.places]
         moved = (points - self.x) * self.pixels
         share = np.where(radius > 0, moved / np.maximum(radius, 1e-9), np.nan)
         return np.clip(share, -1, 1).astype(np.float32)
@@ -193,7 +193,7 @@ class Counterexamples:
 
     def _margins(self, pattern: Image, epsilons: Float[np.ndarray, "trial layer"]) -> np.ndarray:
         with search_precision():
-            arguments = self.query.graph, self.form, self.x, self.index, pattern
+            arguments = self.query.graph, self.form, self.x, self.places, pattern
             return np.asarray(_margins_along(*arguments, epsilons.astype(np.float32)))
 
 
@@ -205,6 +205,6 @@ def _boxes(x: Array, layers: Layers, epsilons: Array) -> tuple[Array, Array, Arr
 
 
 @jax.jit
-def _margins_along(graph, form, x, index, pattern, epsilons) -> Float[Array, " trial"]:
-    points = jnp.clip(x + epsilons[:, index][..., None] * pattern, 0, 1)
+def _margins_along(graph, form, x, places, pattern, epsilons) -> Float[Array, " trial"]:
+    points = jnp.clip(x + epsilons[:, places] * pattern, 0, 1)
     return form.margin(graph.scores(points))

@@ -85,7 +85,7 @@ class FixedPatterns:
         self.coefficients, self.offsets = known.query.property.rows(labels)
         with certificate_precision():
             self.graph = graph.astype("float64")
-            self.edges = jnp.asarray(_one_hot(known.index, known.layers.count))
+            self.edges = jnp.asarray(_one_hot(known.places, known.layers.count))
         largest = max(eqn.outvar.size for eqn in graph.eqns)
         self.chunk = max(1, min(CHUNK, ENTRIES // largest))
         self.batch = max(1, min(BATCH, ENTRIES // (largest * self.chunk)))
@@ -240,8 +240,8 @@ class FixedPatterns:
         return np.minimum(upper, np.where(single, self.cuts, np.inf).min(0))
 
 
-def _one_hot(index: np.ndarray, layers: int) -> Float[np.ndarray, "layer height width 1"]:
-    return (index[None] == np.arange(layers)[:, None, None]).astype(float)[..., None]
+def _one_hot(places: np.ndarray, layers: int) -> Float[np.ndarray, "layer ..."]:
+    return np.stack([places == layer for layer in range(layers)]).astype(float)
 
 
 @jax.jit
@@ -253,7 +253,7 @@ def _scores(graph: Graph, points: Float[Array, "point *image"]) -> Float[Array, 
 def _majorants(
     method: CROWN,
     graph: Graph,
-    edges: Float[Array, "layer height width 1"],
+    edges: Float[Array, "layer ..."],
     start: Float[Array, "box *image"],
     end: Float[Array, "box *image"],
     coefficients: Float[Array, "box row label"],

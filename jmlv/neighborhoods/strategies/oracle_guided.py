@@ -100,9 +100,9 @@ def level_slopes(
     the gradient: the weakest direction for a small epsilon. A pixel at 0 or 1 does not move on.
     """
     gradient = problem.input_gradients(point[None])[0]
-    radius = problem.full(epsilon)[np.asarray(problem.layers.index)][..., None]
+    radius = problem.full(epsilon)[np.asarray(problem.layers.places)]
     moved = (point - problem.x) / np.maximum(radius, 1e-6)
     share = np.where(radius > 1e-6, np.clip(moved, -1, 1), -np.sign(gradient))
     stuck = ((point <= 0) & (share < 0)) | ((point >= 1) & (share > 0))
-    pull = np.where(stuck, 0.0, share * gradient).sum(-1)
+    pull = np.where(stuck, 0.0, share * gradient)
     return layer_sums(problem.layers, pull)[problem.movable]

@@ -21,22 +21,21 @@ def layer_sensitivity(
 
     ``s_d = mean over pixels p of layer d of sum over channels of |d margin / d x_p|``
     """
-    slopes = np.abs(problem.input_gradients(points)).sum(-1)
+    slopes = np.abs(problem.input_gradients(points))
     totals = np.stack([layer_sums(problem.layers, one) for one in slopes])
     return totals[:, problem.movable] / problem.layers.counts()[problem.movable]
 
 
-def layer_sums(
-    layers: Layers, values: Float[np.ndarray, "height width"]
-) -> Float[np.ndarray, " layer"]:
-    """The sum of a map's values over each layer.
+def layer_sums(layers: Layers, values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, " layer"]:
+    """The sum over each layer of values, one for each entry of an input.
 
     >>> import jmlv
     >>> layers = jmlv.Layers.around(np.array([[True, False, False]]))
-    >>> print(layer_sums(layers, np.array([[1.0, 2.0, 4.0]])))
+    >>> print(layer_sums(layers, np.array([[[1.0], [2.0], [4.0]]])))
     [1. 2. 4.]
     """
-    return np.bincount(np.asarray(layers.index).ravel(), np.ravel(values), minlength=layers.count)
+    places = np.broadcast_to(layers.places, np.shape(values))
+    return np.bincount(places.ravel(), np.ravel(values), minlength=layers.count)
 
 
 @dataclasses.dataclass(frozen=True)

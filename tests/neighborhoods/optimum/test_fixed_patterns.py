@@ -144,7 +144,7 @@ def test_what_is_ruled_out_is_broken(seed, monkeypatch):
     f, x, layers, prop = _task(seed)
     weights = np.array([1.0, 2.0, 0.5, 1.0])
     splitting = _splitting(f, x, layers, prop, weights)
-    query, index = splitting.known.query, splitting.known.index
+    query, places = splitting.known.query, splitting.known.places
     rng, checked = np.random.default_rng(seed), []
     cuts = FixedPatterns._cuts
 
@@ -155,8 +155,8 @@ def test_what_is_ruled_out_is_broken(seed, monkeypatch):
             for t in [*rng.random((6, 4)), np.zeros(4), np.ones(4)]:
                 epsilon = node.lower + t * (node.upper - node.lower)
                 if (half.constants + half.slopes @ epsilon < 0).all():
-                    point = start + t[index][..., None] * (end - start)
-                    assert np.all(np.abs(point - x) <= epsilon[index][..., None] + 1e-12)
+                    point = start + t[places] * (end - start)
+                    assert np.all(np.abs(point - x) <= epsilon[places] + 1e-12)
                     checked.append(query.margin_exact(point))
         return found
 
