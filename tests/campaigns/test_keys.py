@@ -71,6 +71,7 @@ class Options:
     "one, two",
     [
         (("a", "bc"), ("ab", "c")),
+        (("a", "bstr c"), ("astr b", "c")),
         (("a",), "a"),
         (True, 1),
         (0.1, np.float32(0.1)),
