@@ -232,6 +232,11 @@ class Layers:
         return dataclasses.replace(self, index=index, count=count)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """How inputs are laid out, as :meth:`on` was told."""
+        return {"layout": self.layout, "axes": self.axes, "flat": self.flat}
+
+    @property
     def places(self) -> Int[Array, "..."]:
         """The layer of every entry of an input, of a shape that broadcasts to the input's."""
         if self.layout is None:

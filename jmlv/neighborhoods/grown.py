@@ -158,6 +158,7 @@ class GrownNeighborhood:
             "verdict": verdict_record(self.verdict),
             "statuses": self.statuses,
             "layers": self.layers.count,
+            "layout": self.layers.settings,
             **{name: getattr(self, name) for name in words},
             "upper": None
             if upper is None
@@ -195,18 +196,18 @@ _UPPER_WORDS = ("value", "boxes", "trace", "seconds", "reason")
 
 
 def _grown(arrays: Mapping[str, np.ndarray], head: Mapping[str, Any]) -> GrownNeighborhood:
-    upper = head["upper"]
+    upper, layout = head["upper"], {k: _frozen(v) for k, v in head.get("layout", {}).items()}
     if upper is not None:
         words = {name: _frozen(upper[name]) for name in _UPPER_WORDS}
         found = {name: arrays[f"upper_{name}"] for name in _UPPER_ARRAYS}
         upper = SizeUpperBound(
-            **words, **found, layers=Layers(arrays["upper_layer"], upper["layers"])
+            **words, **found, layers=Layers(arrays["upper_layer"], upper["layers"], **layout)
         )
     words = ("network", "label_names", "queries", "seconds", "trace", "strategy", "reason")
     return GrownNeighborhood(
         **{name: arrays[name] for name in ("x", "epsilon", "weights", "free")},
         **{name: _frozen(head[name]) for name in words},
-        layers=Layers(arrays["layer"], head["layers"]),
+        layers=Layers(arrays["layer"], head["layers"], **layout),
         property=property_of(head["property"]),
         verdict=_verdict(head["verdict"], arrays.get("witness")),
         statuses=tuple(map(LayerStatus, head["statuses"])),

@@ -51,11 +51,13 @@ def largest(f, x, layers, strategy):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("strategy", [Uniform(), GradientGuided()], ids=lambda s: s.name)
-def test_the_same_neighbourhood_is_found_in_every_layout(name, strategy):
+def test_the_same_neighbourhood_is_found_in_every_layout(name, strategy, tmp_path):
     expected = largest(net, X, LAYERS, strategy)
     grown = largest(*LAYOUTS[name], strategy)
     np.testing.assert_allclose(grown.epsilon, expected.epsilon, atol=2e-3)
     assert len(heatmap(grown).axes) == 3
+    grown.save(tmp_path / "grown.npz")
+    assert jmlv.GrownNeighborhood.load(tmp_path / "grown.npz") == grown
 
 
 def test_counterexamples_are_patterns_in_every_layout():
