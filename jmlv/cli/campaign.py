@@ -20,10 +20,14 @@ from jmlv.campaigns import (
     summary,
 )
 from jmlv.cli.campaign_plan import read_campaign
+from jmlv.cli.options import ANSWERED, FAILED, INTERRUPTED, refuse
 from jmlv.cli.report import table
 from jmlv.progress import NoProgress, TqdmProgress
 
 LOCAL = "local"
+ASKING = "workers", "ray", "cores", "memory", "gpus", "together", "share", "attempts", "quiet"
+"""Options of those who ask."""
+
 HIDDEN = ("key", "kind", "failure")
 """Columns that a printed table leaves out, beside those with lists."""
 
@@ -52,13 +56,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     match arguments.what:
-        case ["status", folder]:
-            print(_folder_status(_existing(folder)))
-            return 0
-        case ["table", folder]:
-            print(_folder_table(_existing(folder), arguments.by))
-            return 0
+        case ["status" | "table" as shown, folder]:
+            refuse(arguments, f"{shown} asks nothing; leave it out.", *ASKING)
+            if shown == "status":
+                refuse(arguments, "for table alone.", "by")
+                print(_folder_status(_existing(folder)))
+            else:
+                print(_folder_table(_existing(folder), arguments.by))
+            return ANSWERED
         case [config]:
+            refuse(arguments, "for table alone: jmlv campaign table FOLDER --by ...", "by")
             return _ask(arguments, Path(config))
     raise ValueError(
         f"what: got {' '.join(arguments.what)!r}; expected CONFIG.toml, status FOLDER or table FOLDER."
@@ -82,14 +89,20 @@ def _ask(arguments: argparse.Namespace, config: Path) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; what is answered is written. {campaign.status()}", file=sys.stderr)
         print(f"Go on with: jmlv campaign {' '.join(sys.argv[2:])}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     for row in failed:
         print(f"{row.question}: {row.reason}", file=sys.stderr)
     print(f"{campaign.status()}\njmlv campaign table {plan.store} --by network")
-    return 1 if failed else 0
+    return FAILED if failed else ANSWERED
 
 
 def _executor(arguments: argparse.Namespace) -> Executor:
+    if arguments.ray is None:
+        refuse(arguments, "for workers on Ray: --ray ADDRESS.", "gpus")
+    if arguments.ray is None and arguments.workers is None:
+        refuse(arguments, "of workers: --workers N or --ray ADDRESS.", "cores", "memory")
+    else:
+        refuse(arguments, "for questions in this process: leave the workers out.", "together")
     if arguments.ray is not None:
         address = None if arguments.ray == LOCAL else arguments.ray
         memory = arguments.memory

@@ -1,7 +1,8 @@
 """Parses the command line and hands over to one module per command.
 
 Exit codes: 0 answered; 1 an answer that ``--fail-on`` names (``not-robust``, ``unknown``), where the
-command has that option, or an operation without a rule (``check``); 2 bad input, with one line on standard error; 130 interrupted.
+command has that option, an operation without a rule (``check``), or a question that failed
+(``campaign``); 2 bad input, with one line on standard error; 130 interrupted.
 """
 
 from __future__ import annotations

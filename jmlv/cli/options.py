@@ -11,8 +11,8 @@ ANSWERED, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
 EXIT_CODES = (
-    "exit codes: 0 answered; 1 an answer that --fail-on names, where the command has it, or an "
-    "operation without a rule (check); "
+    "exit codes: 0 answered; 1 an answer that --fail-on names, where the command has it, an "
+    "operation without a rule (check), or a question that failed (campaign); "
     "2 bad input, with one line on standard error; 130 interrupted"
 )
 

@@ -97,6 +97,14 @@ def test_a_wrong_file_is_one_clear_line(name, config, capsys):
         (["table"], "config: there is no file 'table'"),
         (["a", "b", "c"], "what: got 'a b c'"),
         (["x.toml", "--share", "3/2"], "share: got '3/2'"),
+        (["x.toml", "--cores", "2"], "--cores: of workers"),
+        (
+            ["x.toml", "--workers", "2", "--together", "4"],
+            "--together: for questions in this process",
+        ),
+        (["x.toml", "--workers", "2", "--gpus", "1"], "--gpus: for workers on Ray"),
+        (["x.toml", "--by", "radius"], "--by: for table alone"),
+        (["status", "nowhere", "--workers", "2"], "--workers: status asks nothing"),
     ],
 )
 def test_wrong_words_are_named(arguments, message, capsys):

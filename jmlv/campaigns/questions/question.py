@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import importlib.metadata
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from jmlv.campaigns.answer import Answer
 from jmlv.campaigns.canonical import digest
 from jmlv.campaigns.sources import Network
 from jmlv.graph import Classifier
+from jmlv.records import version
 
 FORMAT = 1
 """Goes up when an answer can no longer be taken for that of the same question before."""
@@ -115,11 +115,8 @@ class Question(abc.ABC):
 
 @cache
 def release() -> str:
-    """jmlv's release, as installed; empty where its sources run without an installation."""
-    try:
-        return importlib.metadata.version("jmlv")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    """jmlv's release, looked up once."""
+    return version()
 
 
 def in_numpy(tree: PyTree) -> PyTree:

@@ -18,6 +18,7 @@ from jmlv.graph import Classifier
 from jmlv.numerics import as_float64, certificate_precision
 from jmlv.oracles import Bounds, Cascade, Evidence, Oracle, Query, judge, verify
 from jmlv.properties import Property
+from jmlv.records import verdict_record
 from jmlv.regions import Box, Region
 from jmlv.verdict import Verdict
 
@@ -92,13 +93,6 @@ class VerifyQuestion(Question):
 
 def answer_of(verdict: Verdict, seconds: float) -> Answer:
     """A verdict as a row and its witness."""
-    values = {
-        "status": verdict.status,
-        "lower": verdict.lower,
-        "upper": verdict.upper,
-        "method": verdict.method,
-        "about": verdict.about,
-        "reason": verdict.reason,
-        "seconds": seconds,
-    }
-    return Answer(values, {"witness": verdict.witness})
+    record = verdict_record(verdict)
+    del record["stats"]
+    return Answer({**record, "seconds": seconds}, {"witness": verdict.witness})
