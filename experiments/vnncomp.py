@@ -35,10 +35,9 @@ from asking import add_executor_arguments, ask
 
 from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
-from jmlv.cli.solve import Answer, oracle_for, solve
+from jmlv.cli.solve import Answer, solve_files
 from jmlv.compilation import keep_compiled
-from jmlv.interop import read_onnx
-from jmlv.interop.vnnlib import Asked, parse_vnnlib
+from jmlv.interop.vnnlib import Asked
 from jmlv.oracles import Deadline
 
 MEANING = {"holds": "unsat", "violated": "sat", "": None}
@@ -204,8 +203,7 @@ def answer(instance: Instance, seconds: float) -> dict[str, Any]:
     """The row of one instance, asked in this process."""
     deadline = Deadline(seconds)
     try:
-        network, asked = read_onnx(instance.network), parse_vnnlib(instance.question)
-        found = solve(network, asked, oracle_for(asked), deadline)
+        found, network, asked = solve_files(instance.network, instance.question, deadline)
         taken = deadline.elapsed
         witness = replayed(instance.network, network.input_name, asked, found)
         return row_of(instance, seconds, found, taken, "", witness)
@@ -251,9 +249,13 @@ def replayed(path: Path, name: str, asked: Asked, found: Answer) -> str | None:
 
     content = path.read_bytes()
     model = gzip.decompress(content) if path.suffix == ".gz" else content
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    shape = [n if isinstance(n, int) else 1 for n in session.get_inputs()[0].shape]
-    outputs = session.run(None, {name: found.inputs.astype(np.float32).reshape(shape)})[0].ravel()
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3  # warns of initializers that are inputs
+    session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0]
+    shape = [n if isinstance(n, int) else 1 for n in source.shape]
+    point = found.inputs.astype(np.float64 if "double" in source.type else np.float32)
+    outputs = session.run(None, {name: point.reshape(shape)})[0].ravel()
     far = np.abs(outputs - found.outputs) - ABSOLUTE > RELATIVE * np.abs(found.outputs)
     if far.any():
         return f"onnxruntime has {outputs}, we {found.outputs}"

@@ -12,5 +12,9 @@ class SoundnessError(AssertionError):
     that cross. A defect, never a verdict."""
 
 
+class NeedsFloat64(ValueError):
+    """A network of float64 is read while JAX rounds to float32: do it in ``jax.enable_x64(True)``."""
+
+
 class DamagedFile(ValueError):
     """A file exists but its content is not what its format says."""

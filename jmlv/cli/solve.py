@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jmlv.bounds import AlphaCROWN
+from jmlv.errors import NeedsFloat64
 from jmlv.graph import Graph
+from jmlv.graph.faithful import require_same_function
 from jmlv.interop import read_onnx
 from jmlv.interop.onnx_reader import OnnxNetwork
 from jmlv.interop.vnnlib import Asked, parse_vnnlib
-from jmlv.numerics import search_precision
 from jmlv.oracles import (
     MILP,
     PGD,
@@ -29,7 +33,10 @@ from jmlv.oracles import (
     Query,
     ask,
 )
+from jmlv.oracles.aside import run_until
 from jmlv.oracles.cascade import BY_PARTS
+from jmlv.oracles.deadline import TimeUp
+from jmlv.properties import Property
 from jmlv.regions import Box
 from jmlv.verdict import Status, Verdict
 
@@ -75,6 +82,27 @@ class Answer:
         return "sat\n(" + "\n ".join(lines) + ")\n"
 
 
+def solve_files(
+    network: Path, question: Path, deadline: Deadline, report: Report = lambda line: None
+) -> tuple[Answer, OnnxNetwork, Asked]:
+    """Reads both files and asks; a network of float64 is read and asked in float64.
+
+    Raises:
+        DamagedFile, FileNotFoundError, ValueError, UnsupportedOperation: as the readers, and
+            :func:`solve`, raise them.
+    """
+    asked = parse_vnnlib(question)
+    try:
+        f, precision = read_onnx(network), contextlib.nullcontext()
+    except NeedsFloat64:
+        precision = jax.enable_x64(True)
+        with jax.enable_x64(True):
+            f = read_onnx(network)
+    report(f"{f!r}; {asked.inputs} inputs, {len(asked.specifications)} boxes")
+    with precision:
+        return solve(f, asked, oracle_for(asked), deadline, report), f, asked
+
+
 def solve(
     network: OnnxNetwork,
     asked: Asked,
@@ -102,14 +130,17 @@ def solve(
         if deadline.passed:
             return Answer("unknown", tuple(verdicts), reason="the time is up")
         region = Box(*(end.reshape(network.input_shape) for end in (flat.lower, flat.upper)))
-        query = Query.of(network, region, property, graph)
-        graph = query.graph
+        try:
+            query = run_until(deadline, partial(_query, network, region, property, graph))
+        except TimeUp as late:
+            return Answer("unknown", tuple(verdicts), reason=f"reading the network: {late}")
+        graph = query.own or query.graph
         left = len(asked.specifications) - number
         verdict = ask(query, oracle, deadline.within(max(1e-3, deadline.remaining / left)))
         verdicts.append(verdict)
         report(f"box {number + 1} of {len(asked.specifications)}: {verdict}")
         if verdict.status is Status.NOT_ROBUST:
-            return _counterexample(network, asked, tuple(verdicts))
+            return _counterexample(query, asked, number, tuple(verdicts))
     proven = all(verdict.robust for verdict in verdicts)
     reasons = "; ".join(verdict.reason for verdict in verdicts if not verdict.robust)
     return Answer("unsat" if proven else "unknown", tuple(verdicts), reason=reasons)
@@ -121,13 +152,26 @@ def oracle_for(asked: Asked) -> Oracle:
     return TABLE if moving <= FEW else Cascade()
 
 
-def _counterexample(network: OnnxNetwork, asked: Asked, verdicts: tuple[Verdict, ...]) -> Answer:
-    witness = verdicts[-1].witness
-    with search_precision():
-        outputs = np.asarray(network(jnp.asarray(witness, jnp.float32)[None])[0])
+def _query(
+    network: OnnxNetwork, region: Box, property: Property, graph: Graph | None, _: Deadline
+) -> Query:
+    """The question about one box; its graph is compared with the network there, known or not."""
+    query = Query.of(network, region, property, graph)
+    if graph is not None:
+        require_same_function(network, graph, (query.lower, query.upper))
+    return query
+
+
+def _counterexample(
+    query: Query, asked: Asked, number: int, verdicts: tuple[Verdict, ...]
+) -> Answer:
+    flat = np.ravel(verdicts[-1].witness).astype(np.float64)
+    witness = asked.written[number].clip(flat).reshape(query.lower.shape)
+    with jax.enable_x64(query.wide), jax.default_matmul_precision("highest"):
+        outputs = np.asarray(query.f(jnp.asarray(witness, query.dtype)[None])[0])
     if asked.satisfied(witness, outputs):
         return Answer("sat", verdicts, np.ravel(witness), outputs, verdicts[-1].reason)
-    reason = "the witness breaks the property by less than float32 and the file's decimals can say"
+    reason = "the witness breaks the property by less than the file's decimals can say"
     return Answer("unknown", verdicts, reason=reason)
 
 
@@ -149,10 +193,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     deadline = Deadline(arguments.budget)
-    network = read_onnx(arguments.network)
-    asked = parse_vnnlib(arguments.question)
-    _say(f"{network!r}; {asked.inputs} inputs, {len(asked.specifications)} boxes")
-    answer = solve(network, asked, oracle_for(asked), deadline, _say)
+    answer = solve_files(arguments.network, arguments.question, deadline, _say)[0]
     _say(f"{answer.result} in {deadline.elapsed:.1f} s {answer.reason}")
     print(answer.text(), end="")
     if arguments.out is not None:

@@ -115,9 +115,14 @@ class Query:
 
     def settle(self, points: np.ndarray) -> np.ndarray:
         """The nearest inputs that may be witnesses: inside the region as it was asked, not only
-        inside of the box that is proven."""
+        inside of the box that is proven. A point on an end as float32 has it is on the end."""
         lower, upper = (self.lower, self.upper) if self.inner is None else self.inner
-        return np.clip(np.asarray(points, lower.dtype), lower, upper)
+        points = np.asarray(points)
+        found = np.clip(points.astype(lower.dtype), lower, upper)
+        if lower.dtype == np.float64:
+            found = np.where(points == lower.astype(np.float32), lower, found)
+            found = np.where(points == upper.astype(np.float32), upper, found)
+        return found
 
     @property
     def centre(self) -> np.ndarray:

@@ -17,7 +17,7 @@ import pytest
 import vnncomp
 
 from jmlv.cli.solve import Answer
-from jmlv.interop import vnnlib, write_onnx
+from jmlv.interop import read_onnx, vnnlib, write_onnx
 
 pytest.importorskip("onnxruntime")
 
@@ -73,7 +73,7 @@ def test_a_counterexample_is_held_against_onnxruntime_and_the_file(folder, point
     path = folder / "onnx" / "net.onnx.gz"
     asked = vnnlib.parse_vnnlib(folder / "vnnlib" / "high.vnnlib.gz")
     found = Answer("sat", (), np.array([point]), np.array([output]))
-    name = vnncomp.read_onnx(path).input_name
+    name = read_onnx(path).input_name
     assert vnncomp.replayed(path, name, asked, found).startswith(message)
     assert vnncomp.replayed(path, name, asked, dataclasses.replace(found, result="unsat")) is None
 

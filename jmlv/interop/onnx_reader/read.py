@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jmlv.errors import DamagedFile, UnsupportedOperation
+from jmlv.errors import DamagedFile, NeedsFloat64, UnsupportedOperation
 from jmlv.interop.onnx_reader.model import Content, Described, described, load, needed
 from jmlv.interop.onnx_reader.network import OnnxNetwork
 from jmlv.interop.onnx_reader.node import Damaged, Refused, is_float, is_half
@@ -194,7 +194,7 @@ def _precision(path: Path, source: Described, weights: Sequence[np.ndarray]) -> 
     if source.dtype != np.float64 and all(weight.dtype != np.float64 for weight in weights):
         return "float32"
     if not jax.config.jax_enable_x64:
-        raise ValueError(
+        raise NeedsFloat64(
             f"path: {path} is a network of float64, which JAX would round to float32. Read and call "
             "it inside jax.enable_x64(True)."
         )

@@ -51,12 +51,15 @@ class Asked:
         formula: what a counterexample satisfies, exactly.
         specifications: the same as questions about flat inputs, one for each box; the file's answer
             is 'unsat' iff all of them hold.
+        written: the box of each as a reader of decimals has it: ends at the nearest numbers, where
+            the question's are rounded outward.
     """
 
     inputs: int
     outputs: int
     formula: Formula
     specifications: tuple[Specification, ...]
+    written: tuple[Box, ...]
 
     def satisfied(self, inputs: Anything, outputs: Anything) -> bool:
         """Whether a point is a counterexample, in rational arithmetic: without any rounding.
@@ -117,7 +120,7 @@ def parse_vnnlib(path: str | Path) -> Asked:
         text = _text(path)
         with _collector_paused():
             inputs, outputs, formula = (read_second if is_second(text) else read_text)(text)
-            return Asked(inputs, outputs, formula, _specifications(inputs, outputs, formula))
+            return Asked(inputs, outputs, formula, *_questions(inputs, outputs, formula))
     except _DAMAGE as error:
         raise DamagedFile(f"path: {path}: {error}.") from None
 
@@ -151,8 +154,10 @@ def _text(path: Path) -> str:
     return content.decode("utf-8-sig")
 
 
-def _specifications(inputs: int, outputs: int, formula: Formula) -> tuple[Specification, ...]:
-    """The questions, boxes in the order of the file."""
+def _questions(
+    inputs: int, outputs: int, formula: Formula
+) -> tuple[tuple[Specification, ...], tuple[Box, ...]]:
+    """The questions, boxes in the order of the file, and these as they are written."""
     formula = simplified(formula)
     if formula == Any(()):
         raise Unreadable("its assertions contradict one another")
@@ -167,10 +172,11 @@ def _specifications(inputs: int, outputs: int, formula: Formula) -> tuple[Specif
         grouped.setdefault(ends, []).append(_violation(case))
     if not grouped:
         raise Unreadable(empty)
-    return tuple(
+    questions = tuple(
         Specification(Box(*_float64(ends)), _excluded(Any(tuple(formulas)), outputs))
         for ends, formulas in grouped.items()
     )
+    return questions, tuple(Box(*(np.array(side, float) for side in ends)) for ends in grouped)
 
 
 Ends = tuple[tuple[Fraction, ...], tuple[Fraction, ...]]
