@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from jmlv.cli.report import table
 from jmlv.cli.sources import add_file_arguments, chosen_images, chosen_network, label_names
 from jmlv.label_names import label_text, labels_text
 from jmlv.labels import LabelSet, LabelStatus, Plan, classify_labels_batch
+from jmlv.labels.result import Origin
 from jmlv.progress import TqdmProgress
 from jmlv.regions import Box
 from jmlv.verdict import Status
@@ -55,12 +57,24 @@ def run(arguments: argparse.Namespace) -> int:
     for (name, _), result in zip(images, results):
         for label in result.labels(LabelStatus.UNKNOWN):
             print(f"{name}: label {label_text(label, names)}: {result.answers[label]}")
+    for line in _origins(results):
+        print(line)
     statuses = {status for result in results for status in result.status}
     return exit_code(arguments, (_AS_VERDICT[s] for s in statuses if s in _AS_VERDICT))
 
 
 _AS_VERDICT = {LabelStatus.BOTH: Status.NOT_ROBUST, LabelStatus.UNKNOWN: Status.UNKNOWN}
 """What ``--fail-on`` calls a label that is not settled as always or never."""
+
+
+def _origins(results: list[LabelSet]) -> Iterator[str]:
+    """What was not answered now."""
+    for origin in (Origin.RESTORED, Origin.RESUMED):
+        found = [result for result in results if result.origin is origin]
+        unsettled = sum(len(result.labels(LabelStatus.UNKNOWN)) for result in found)
+        if found:
+            left = f"; {unsettled} labels are open, a larger --budget takes them up again"
+            yield f"{len(found)} of {len(results)} images: {origin.value}{left if unsettled else ''}"
 
 
 def _first(arguments: argparse.Namespace, images: list) -> list:

@@ -56,8 +56,23 @@ def test_labels_of_a_folder_and_again_from_the_file(files, tmp_path, capsys):
     assert len(rows) == 2 and rows[0][1:5] == rows[1][1:5], "both files hold the same image"
     content = (tmp_path / "labels.jsonl").read_text()
     assert all(len(json.loads(line)["answers"]) == 4 for line in content.splitlines())
-    assert main(options) == 0 and capsys.readouterr().out == first
+    assert main(options) == 0
+    again = capsys.readouterr().out
+    shown = "1 of 2 images: read from the file"  # both files hold one image
+    assert again == first.replace(shown, "2 of 2 images: read from the file")
     assert (tmp_path / "labels.jsonl").read_text() == content
+
+
+def test_what_a_small_budget_left_open_is_said_and_taken_up_again(files, tmp_path, capsys):
+    _, options = files
+    options = ["labels", *options, "--epsilon", "0.02", "--no-oracle", "--out", str(tmp_path)]
+    assert main([*options, "--budget", "0.001"]) == 0
+    assert "1 of 2 images: read from the file; 4 labels are open" in capsys.readouterr().out
+    assert main([*options, "--budget", "0.001", "--fail-on", "unknown"]) == 1
+    told = capsys.readouterr().out
+    assert "2 of 2 images: read from the file; 8 labels are open, a larger --budget" in told
+    assert main(options) == 0
+    assert "its open labels taken up again" in capsys.readouterr().out
 
 
 def test_verify_exports_what_it_asks(files, tmp_path, capsys):
