@@ -26,7 +26,12 @@ def main(image: int = 3) -> None:
         for name, graph in graphs.items()
     }
     title = f"How much each pixel may change while {chosen.target_label} stays in the top 2"
-    figure = jmlv.plotting.heatmaps(grown, target=data.masks[image, 1], title=title)
+    figure = jmlv.plotting.heatmaps(
+        grown,
+        target=data.masks[image, 1],
+        object_labels=(chosen.perturbed_label, chosen.target_label),
+        title=title,
+    )
     figure.savefig(FOLDER / "heatmaps.png", dpi=110)
     objects = jmlv.Objects(data.masks[image], tuple(map(int, data.object_labels[image])))
     matrix = jmlv.relation_matrix(graphs["linf"], chosen.x, objects, strategy=STRATEGY)
