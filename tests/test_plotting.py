@@ -111,7 +111,9 @@ def test_where_there_is_no_layer_looks_like_no_colour(grown):
     masks[0, 4:7, 2:5], masks[1, 0, 0] = True, True
     objects = jmlv.Objects(masks, (2, 1))
     relations = jmlv.RelationMatrix(grown.x, objects, ((None, grown), (None, None)))
-    far = dataclasses.replace(grown, layers=jmlv.Layers.around(masks[1]), epsilon=np.ones(12), weights=np.ones(12))
+    far = dataclasses.replace(
+        grown, layers=jmlv.Layers.around(masks[1]), epsilon=np.ones(12), weights=np.ones(12)
+    )
     wider = dataclasses.replace(relations, grown=((None, grown), (far, None)))
     for matrix, missing in ((relations, 3), (wider, 2)):
         figure = plotting.relation_figure(matrix, names=("dog", "cat", "cow"))

@@ -61,8 +61,9 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
         UnsupportedOperation: ``f`` has operations without a sound rule.
         TypeError: an argument is of another kind.
         ValueError: the property's labels do not fit ``f``.
-        SoundnessError: the graph read from ``f`` does not compute what ``f`` does, or bounds cross by
-            more than rounding. (Neither is looked at where values are traced.)
+        SoundnessError: the graph read from ``f`` does not compute what ``f`` does, or bounds cross,
+            or miss the margin at a point of the box, by more than rounding. (None of this is looked
+            at where values are traced, and the points only where ``f`` is not a graph.)
 
     >>> import jax.numpy as jnp, jmlv
     >>> f = lambda x: jnp.stack([x[:, 0, 0, 0], x[:, 0, 1, 0]], -1)
@@ -91,6 +92,8 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
     if clauses is not None:
         least = jnp.maximum(least, _nothing_from_overflow(clauses).min(-1))
     margin = _uncrossed(Interval(least, most), f"{method.name}: bounds on the margin")
+    if not isinstance(f, Graph):
+        _require_enclosed(graph, property, Interval(lower, upper), margin)
     return MarginBounds(*margin, *rows)
 
 
@@ -106,7 +109,36 @@ def _uncrossed(found: Interval, what: str) -> Interval:
         crossed = float(np.max((lower - upper) / size, initial=0.0, where=lower > upper))
         if crossed > CROSSING[str(found.lower.dtype)]:
             raise SoundnessError(f"{what} cross by {crossed:.3g}: one of them is wrong.")
-    return Interval(jnp.minimum(*found), jnp.maximum(*found))
+    ordered = (
+        found.lower <= found.upper
+    )  # not by a minimum, whose gradient mixes both where they meet
+    return Interval(
+        jnp.where(ordered, found.lower, found.upper), jnp.where(ordered, found.upper, found.lower)
+    )
+
+
+def _require_enclosed(graph: Graph, property: Property, ends: Interval, found: Interval) -> None:
+    """Raises where the margin at a box's centre or one of its ends lies outside of its bounds.
+
+    Raises:
+        SoundnessError: it does, by more than rounding.
+    """
+    if not is_concrete(*found, *ends):
+        return
+    lower, upper = (np.asarray(side) for side in ends)
+    for points in (lower / 2 + upper / 2, lower, upper):
+        scores = _scores(graph, jnp.asarray(points.reshape(-1, *graph.input_shape)))
+        margin = as_float64(property.margin(scores)).reshape(found.lower.shape)
+        slack = CROSSING[graph.dtype] * np.maximum(1, np.abs(margin))
+        outside = (margin < as_float64(found.lower) - slack) | (margin > found.upper + slack)
+        if outside.any():
+            raise SoundnessError(
+                f"bounds: {found.lower[outside][0]:.6g} to {found.upper[outside][0]:.6g} do not "
+                f"hold at a point of the box, where the margin is {margin[outside][0]:.6g}."
+            )
+
+
+_scores = jax.jit(Graph.scores)
 
 
 def _hull(box: Box, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:

@@ -147,6 +147,34 @@ def test_float32_networks_stay_float32_where_float64_is_on():
     assert graph.dtype == "float32"
 
 
+class Shifted(jmlv.CROWN):
+    """A broken bound: both ends too high, so that they do not cross."""
+
+    def rows(self, *arguments):
+        found = super().rows(*arguments)
+        return type(found)(found.lower + 3, found.upper + 3)
+
+
+def test_bounds_that_miss_a_point_of_the_box_are_a_defect():
+    with pytest.raises(SoundnessError, match="do not hold at a point"):
+        jmlv.bound(_net, BOX, jmlv.InTopK(0, 1), Shifted())
+
+
+def test_bounds_of_a_point_are_in_order_and_keep_their_slopes():
+    """Where both ends meet, each has its own derivative with respect to the radius."""
+    f = lambda x: x.reshape(x.shape[0], -1) @ np.float32(WEIGHTS)  # noqa: E731
+
+    def ends(radius):
+        found = jmlv.bound(
+            f, jmlv.Box(BOX.lower - radius, BOX.lower + radius), jmlv.InTopK(0, 1), jmlv.CROWN()
+        )
+        return jnp.stack([found.lower, found.upper])
+
+    low, high = ends(0.0)
+    fall, rise = jax.jacobian(ends)(0.0)
+    assert low <= high and fall < -0.1 and rise > 0.1
+
+
 def test_points_are_those_of_the_box():
     """A graph that is wrong there alone is found: between 0.99 and 1 of one pixel."""
 
