@@ -1,6 +1,7 @@
 """Cost of sampling beside the bare forward pass, and of the certificate.
 
     python experiments/bench_smoothing.py [--samples 1000] [--batch 250 1000] [--repeats 9]
+    python experiments/bench_smoothing.py --resnet 128 --samples 32 --batch 16    # a ResNet-18's photographs
 
 Sampling: noisy inputs of one image through a network, counted, against the forward pass of as many
 images in the same batches and at the same matmul precision. On the published Double-MNIST network
@@ -27,6 +28,7 @@ import jmlv
 from jmlv import checkpoints
 from jmlv.cli.report import table
 from jmlv.data import double_digits
+from jmlv.models import ResNetConfig
 from jmlv.smoothing import (
     certified_intersection_size,
     jia_certified_intersection_size,
@@ -40,7 +42,7 @@ def main() -> None:
     options = parse()
     device = jax.devices()[0].device_kind
     print(f"{platform.processor() or platform.machine()}, {device}, JAX {jax.__version__}")
-    name, model, x = subject()
+    name, model, x = subject(options.resnet)
     print(
         f"\nsampling: {options.samples} noisy inputs of a {x.shape[0]}x{x.shape[1]} image, {name}"
     )
@@ -58,10 +60,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--batch", type=int, nargs="+", default=[250, 1000])
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--resnet", type=int, help="a new ResNet-18 at this side, in pixels")
     return parser.parse_args()
 
 
-def subject() -> tuple[str, nnx.Module, np.ndarray]:
+def subject(side: int | None) -> tuple[str, nnx.Module, np.ndarray]:
+    if side is not None:
+        model = ResNetConfig((side, side, 3)).build(rngs=nnx.Rngs(0))
+        model.eval()
+        return "ResNet-18", model, np.random.default_rng(0).random((side, side, 3), np.float32)
     if published.FOLDER.exists():
         return "published linf network", published.network("linf"), published.images().images[0]
     model, _ = checkpoints.restore("checkpoints/double_digits_none")

@@ -217,7 +217,7 @@ def test_progress_and_samples_are_what_was_promised(grown):
     assert 0.9 * watch.total <= watch.steps <= watch.total == 4000
     assert sum(grown.samples.values()) == watch.steps
     assert grown.samples["certifying"] == 2000
-    assert grown.samples["choosing"] + grown.samples["gradients"] <= 2 * 2000
+    assert grown.samples["choosing"] + grown.samples["gradients"] <= 2 * 1000
 
 
 def test_budgets_end_the_search_and_plan_fewer_samples(grown):
