@@ -20,6 +20,7 @@ from jmlv.smoothing.arguments import (
     threefry_key,
 )
 from jmlv.smoothing.noise import LayeredNoise, Noise, scale_of
+from jmlv.smoothing.sampling import label_count
 
 INWARD = 1e-6
 """Share by which an attack stays inside its radius, above the rounding of float32 sums."""
@@ -83,7 +84,7 @@ def attack_smoothed(
     """
     x, key, radius = finite_input(x), threefry_key(key), require_positive("radius", radius)
     network, weights = split_network(f)
-    count = jax.eval_shape(partial(scores_of, network), weights, x[None]).shape[1]
+    count = label_count(network, weights, x)
     hot = multi_hot(labels, (count,))
     k, k_prime = (
         require_count("k", k, most=count),

@@ -129,13 +129,9 @@ class _Sampler:
     def of(f: Classifier, x: Array, sigma: Noise, key: Key[Array, ""], k_prime: int) -> _Sampler:
         scale = scale_of(sigma, x.shape)
         network, weights = split_network(f)
-        shape = jax.eval_shape(partial(scores_of, network), weights, x[None])
-        if getattr(shape, "ndim", 0) != 2 or shape.shape[0] != 1:
-            raise ValueError(
-                f"f: expected scores (1, labels) for an input of shape {(1, *x.shape)}, got {shape}."
-            )
-        k_prime = require_count("k_prime", k_prime, most=shape.shape[1])
-        return _Sampler(network, weights, x, scale, key, k_prime, shape.shape[1])
+        labels = label_count(network, weights, x)
+        k_prime = require_count("k_prime", k_prime, most=labels)
+        return _Sampler(network, weights, x, scale, key, k_prime, labels)
 
     def count(self, indices: Int[Array, " batch"], stop: int) -> tuple[Array, Array, Array]:
         """Counts of the clear samples below ``stop``; which are unclear; which are not finite."""
@@ -213,6 +209,23 @@ def _batches(start: int, stop: int, batch_size: int) -> Iterator[Int[Array, " ba
     for begin in range(start, stop, size):
         indices = np.arange(begin, begin + size, dtype=np.uint32)
         yield jax.device_put(indices, spread) if devices > 1 else jnp.asarray(indices)
+
+
+def label_count(network: Any, weights: PyTree, x: Float[Array, "..."]) -> int:
+    """How many scores a split network has; it is traced once for each shape of an input.
+
+    Raises:
+        ValueError: it gives no scores (batch, label).
+    """
+    shape = jax.eval_shape(partial(_scores, network), weights, x[None])
+    if getattr(shape, "ndim", 0) != 2 or shape.shape[0] != 1:
+        raise ValueError(
+            f"f: expected scores (1, labels) for an input of shape {(1, *x.shape)}, got {shape}."
+        )
+    return shape.shape[1]
+
+
+_scores = jax.jit(scores_of, static_argnames="network")
 
 
 def over_devices() -> jax.sharding.NamedSharding:

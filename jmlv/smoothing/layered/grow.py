@@ -103,8 +103,10 @@ def grow_smoothed(
     looks, deadline = require_count("looks", looks), Deadline(budget)
     if not isinstance(search, NoiseSearch):
         raise TypeError(f"search: expected NoiseSearch(), got {type(search).__name__}.")
-    identity = task.identity() | {"search": repr(search), "looks": looks}
-    store = Store(None if resume is None else Path(resume), identity)
+    store = Store(None, {})
+    if resume is not None:
+        identity = task.identity() | {"search": repr(search), "looks": looks}
+        store = Store(Path(resume), identity)
     with progress.bar("smoothed neighbourhood", int((search.effort + looks) * n)) as bar:
         state = store.read()
         meter = Meter(task, state, bar, min(task.batch_size, search.scanned(task.n)))

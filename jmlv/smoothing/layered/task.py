@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -32,7 +32,7 @@ from jmlv.smoothing.probability import (
     clopper_pearson_lower,
     clopper_pearson_upper,
 )
-from jmlv.smoothing.sampling import sample_counts
+from jmlv.smoothing.sampling import label_count, sample_counts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,12 +93,7 @@ class Task:
         x = np.asarray(x, np.float32)
         LayeredNoise(layers, 1.0).scale(x.shape)
         network, parameters = split_network(f)
-        shape = jax.eval_shape(partial(scores_of, network), parameters, x[None])
-        if getattr(shape, "ndim", 0) != 2 or shape.shape[0] != 1:
-            raise ValueError(
-                f"f: expected scores (1, labels) for an input of shape {(1, *x.shape)}, got {shape}."
-            )
-        count = shape.shape[1]
+        count = label_count(network, parameters, x)
         hot = multi_hot(labels, (count,))
         k = require_count("k", k, most=count)
         most = min(k, int(hot.sum()))
