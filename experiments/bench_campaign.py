@@ -58,6 +58,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, help="by default what the claim is about")
     parser.add_argument("--seconds", type=float, help="of a question")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--every", type=int, default=10, help="kill so seldom has processes")
     return parser.parse_args()
 
 
@@ -139,14 +140,14 @@ def _worked(workers: int, count: int, rounds: int) -> float:
 def kills(options: argparse.Namespace) -> None:
     """Kills the campaign's process at random moments, and starts it again on the same folder.
 
-    The process is forked from this one, which saves the imports. One in ten times it has worker
-    processes, which start as usual; it is then killed some time after its first row. It counts aloud what
-    it was handed: whatever it counted must be there, whole, at the end.
+    The process is forked from this one, which saves the imports. One in ten times (``--every``) it has
+    worker processes, which start as usual; it is then killed some time after its first row. It counts
+    aloud what it was handed: whatever it counted must be there, whole, at the end.
     """
     rng, counted, used = random.Random(0), Counter(), Counter()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.kills):
-            executor = InProcess() if number % 10 else Processes(workers=2)
+            executor = InProcess() if number % options.every else Processes(workers=2)
             used[type(executor).__name__] += 1
             _kill_once(folder, executor, rng.uniform(0.0, 0.3), counted)
             _require_whole(folder, counted)
