@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jmlv.oracles.aside import COMPILING
 from jmlv.records import plain
 
 
@@ -18,15 +19,25 @@ class Answer:
     Attributes:
         values: as JSON holds them (:func:`jmlv.records.plain`).
         arrays: by name; kept in a file of their own. None is left out.
+        cold: the budget ended while programs that would have been needed were still compiling.
 
     >>> Answer({"lower": -np.inf, "sizes": np.arange(2)}, {"witness": None})
-    Answer(values={'lower': None, 'sizes': [0, 1]}, arrays={})
+    Answer(values={'lower': None, 'sizes': [0, 1]}, arrays={}, cold=False)
     """
 
     values: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray | None] = dataclasses.field(default_factory=dict)
+    cold: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", plain(dict(self.values)))
         arrays = {name: np.asarray(a) for name, a in self.arrays.items() if a is not None}
         object.__setattr__(self, "arrays", arrays)
+
+
+def was_cold(*reasons: str) -> bool:
+    """Whether one of the reasons says that programs were still compiling when the time was up."""
+    return any(_COMPILING in reason for reason in reasons)
+
+
+_COMPILING = f"still {COMPILING}"

@@ -92,6 +92,20 @@ def test_a_question_that_fails_takes_no_other_with_it(tmp_path):
     assert len(list(again.run(attempts=3))) == 1 and len(records(tmp_path / "c", "failed")) == 3
 
 
+@pytest.mark.parametrize("colds, asked", [(1, 2), (9, 3)])
+def test_a_question_whose_time_went_into_compiling_is_asked_again(tmp_path, colds, asked):
+    times = []
+
+    class Cold(CallQuestion):
+        def answer(self, f):
+            times.append(1)
+            return Answer({"time": len(times)}, cold=len(times) <= colds)
+
+    (row,) = Campaign([Cold("math:sqrt")], tmp_path).run()
+    assert row.values == {"time": asked} and len(times) == asked
+    assert len(records(tmp_path)) == 1
+
+
 def test_a_question_is_asked_as_often_as_said(tmp_path):
     (tmp_path / "tries").mkdir()
     question = CallQuestion("campaign_tasks:fail", {"folder": str(tmp_path / "tries"), "times": 2})

@@ -23,9 +23,14 @@ from jmlv.campaigns import (
     UpperBoundQuestion,
     VerifyQuestion,
 )
+from jmlv.campaigns.answer import was_cold
+from jmlv.campaigns.questions.verify import answer_of
 from jmlv.campaigns.sources import Shipped
 from jmlv.graph.fingerprint import fingerprint
 from jmlv.labels import Plan
+from jmlv.oracles.aside import run_until
+from jmlv.oracles.deadline import Deadline, TimeUp
+from jmlv.verdict import Status, Verdict
 
 WEIGHTS = np.array([[2, 0, 1], [0, 2, 0], [-1, 0, 0], [0, 0, 0.5]], np.float32)
 X = np.array([[[0.9], [0.8]], [[0.1], [0.3]]], np.float32)
@@ -55,6 +60,29 @@ def test_verify(tmp_path):
     assert float(KEEPS.margin(f(arrays["witness"][None]))[0]) <= 0 and wide.contains(
         arrays["witness"]
     )
+
+
+def test_an_open_verdict_says_whether_programs_were_missing():
+    missing = "CROWN: still compiling when the time was up"
+    for status, reason, cold in [
+        (Status.UNKNOWN, missing, True),
+        (Status.UNKNOWN, "CROWN: too loose", False),
+        (Status.ROBUST, missing, False),
+    ]:
+        assert answer_of(Verdict(status, 0.1, reason=reason), 1.0).cold is cold
+    with pytest.raises(TimeUp) as late:
+        run_until(Deadline(0.01), lambda deadline: _compile_for_long())
+    assert was_cold(str(late.value)), "the words are those of the library"
+
+
+def _compile_for_long():
+    @jax.jit
+    def long(x):
+        for i in range(150):
+            x = jax.numpy.sin(x) @ (x + i)
+        return x
+
+    return long(np.eye(8, dtype=np.float32))
 
 
 def test_verify_of_the_deployed_network(tmp_path):

@@ -8,40 +8,63 @@ from jmlv.campaigns.answer import Answer
 from jmlv.campaigns.questions import Question
 from jmlv.graph import Classifier
 
+COLD = 2
+"""How often a question is asked again by a worker that was still compiling for it."""
+
 Outcome = tuple[Answer | None, str]
 """The answer, or why there is none."""
 
 
-def answered(question: Question, begun: Callable[[], None] = lambda: None) -> Outcome:
-    """The answer, or why there is none: an exception is a reason, not an end.
+def asking(question: Question) -> Iterator[Outcome | None]:
+    """Answers a question: None whenever a budget begins, and the outcome at last.
 
-    Args:
-        question: what is asked.
-        begun: called once the network is here, when the budget begins.
+    The first budget begins once the network is here. An exception is a reason, not an end.
+
+    A worker's first questions may leave their budgets to the compiler, whose programs are there
+    afterwards. Such a question is asked again, so that its answer depends on no worker's past.
+    """
+    try:
+        f = network_of(question)
+        for _ in range(1 + COLD):
+            yield None
+            answer = question.answer(f)
+            if not answer.cold:
+                break
+        outcome = answer, ""
+    except Exception as error:  # whatever the library or a user's network raises
+        outcome = None, reason_of(error)
+    yield outcome
+
+
+def answered(question: Question, begun: Callable[[], None] = lambda: None) -> Outcome:
+    """The outcome alone; ``begun`` is called whenever a budget begins.
 
     >>> from jmlv.campaigns.questions import CallQuestion
     >>> answered(CallQuestion("math:sqrt", {"x": -1}))
     (None, 'TypeError: math.sqrt() takes no keyword arguments')
     """
-    try:
-        f = network_of(question)
-        begun()
-        return question.answer(f), ""
-    except Exception as error:  # whatever the library or a user's network raises
-        return None, reason_of(error)
+    for outcome in asking(question):
+        if outcome is None:
+            begun()
+    return outcome
 
 
 def answered_together(questions: Sequence[Question]) -> Iterator[tuple[int, Answer | None, str]]:
-    """Answers a group of questions, each with its number; where that fails, each of the rest alone."""
+    """Answers a group of questions, each with its number.
+
+    Where that fails, the rest are asked one by one, and so is each whose time went into compiling.
+    """
     left = set(range(len(questions)))
     try:
         first = questions[0]
         for number, answer in first.answer_group(network_of(first), questions):
-            left.discard(number)
-            yield number, answer, ""
+            if not answer.cold:
+                left.discard(number)
+                yield number, answer, ""
     except Exception:  # one of them spoils the batch; alone each says why
-        for number in sorted(left):
-            yield number, *answered(questions[number])
+        pass
+    for number in sorted(left):
+        yield number, *answered(questions[number])
 
 
 def network_of(question: Question) -> Classifier | None:

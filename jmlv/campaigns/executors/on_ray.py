@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jmlv.campaigns.executors.answering import answered, reason_of
+from jmlv.campaigns.executors.answering import asking, reason_of
 from jmlv.campaigns.executors.executor import Crew, Executor, Report, Task
 from jmlv.campaigns.executors.process import OVERTIME
 from jmlv.campaigns.sources import Network, Shipped, Source
@@ -94,15 +94,15 @@ class Remote:
     def ask(self, payloads: Sequence[bytes], networks: Mapping[str, Any]) -> Iterator[tuple]:
         """``("begun", number)`` and ``("done", number, answer, reason)`` for each question in turn."""
         for number, payload in enumerate(payloads):
-            yield "begun", number
             try:
                 question = pickle.loads(payload)
                 if question.network is not None:
                     _fetch(question.network, networks)
-                outcome = answered(question)
             except Exception as error:  # its module is missing here, say
-                outcome = None, reason_of(error)
-            yield "done", number, *outcome
+                yield "done", number, None, reason_of(error)
+                continue
+            for outcome in asking(question):
+                yield ("begun", number) if outcome is None else ("done", number, *outcome)
 
 
 def _fetch(network: Network, networks: Mapping[str, Any]) -> None:
@@ -247,9 +247,10 @@ class _Crew(Crew):
         del worker.batch[number]
         if not worker.batch:
             worker.stream = None
-        took = time.monotonic() - worker.begun[1]
+        if worker.begun is not None:
+            took = time.monotonic() - worker.begun[1]
+            self._seconds = took if self._seconds is None else 0.8 * self._seconds + 0.2 * took
         worker.begun = None
-        self._seconds = took if self._seconds is None else 0.8 * self._seconds + 0.2 * took
         return [Report(task, worker.name, *outcome)]
 
     def _stop_overtime(self) -> list[Report]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from jmlv.bounds import CROWN, BoundMethod
-from jmlv.campaigns.answer import Answer
+from jmlv.campaigns.answer import Answer, was_cold
 from jmlv.campaigns.questions.layered import LayeredQuestion
 from jmlv.campaigns.questions.question import Question
 from jmlv.graph import Classifier
@@ -97,4 +97,4 @@ def _answer(grown: GrownNeighborhood) -> Answer:
         "lower": np.asarray(grown.region.lower),
         "upper": np.asarray(grown.region.upper),
     }
-    return Answer(grown.as_dict(), arrays)
+    return Answer(grown.as_dict(), arrays, was_cold(grown.reason, grown.verdict.reason))

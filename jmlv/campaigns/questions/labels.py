@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from jmlv.campaigns.answer import Answer
+from jmlv.campaigns.answer import Answer, was_cold
 from jmlv.campaigns.questions.question import Question, in_numpy
 from jmlv.graph import Classifier
-from jmlv.labels import LabelAnswer, Plan, classify_labels
+from jmlv.labels import LabelAnswer, LabelStatus, Plan, classify_labels
 from jmlv.regions import Region
 
 
@@ -51,7 +51,9 @@ class LabelsQuestion(Question):
                   for name in ("proven", "reached")}  # fmt: skip
         for answer in found.answers:
             arrays |= _witnesses(answer)
-        return Answer(values, arrays)
+        open_labels = [a for a in found.answers if a.status is LabelStatus.UNKNOWN]
+        cold = any(was_cold(a.always.reason, a.never.reason) for a in open_labels)
+        return Answer(values, arrays, cold)
 
 
 def _witnesses(answer: LabelAnswer) -> dict[str, np.ndarray]:

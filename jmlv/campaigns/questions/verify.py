@@ -11,7 +11,7 @@ import numpy as np
 
 from jmlv.bounds import bound
 from jmlv.bounds.rounding import Float32
-from jmlv.campaigns.answer import Answer
+from jmlv.campaigns.answer import Answer, was_cold
 from jmlv.campaigns.questions.question import Question, in_numpy
 from jmlv.campaigns.spreading import spread
 from jmlv.graph import Classifier
@@ -20,7 +20,7 @@ from jmlv.oracles import Bounds, Cascade, Evidence, Oracle, Query, judge, verify
 from jmlv.properties import Property
 from jmlv.records import verdict_record
 from jmlv.regions import Box, Region
-from jmlv.verdict import Verdict
+from jmlv.verdict import Status, Verdict
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -95,4 +95,5 @@ def answer_of(verdict: Verdict, seconds: float) -> Answer:
     """A verdict as a row and its witness."""
     record = verdict_record(verdict)
     del record["stats"]
-    return Answer({**record, "seconds": seconds}, {"witness": verdict.witness})
+    cold = verdict.status is Status.UNKNOWN and was_cold(verdict.reason)
+    return Answer({**record, "seconds": seconds}, {"witness": verdict.witness}, cold)
