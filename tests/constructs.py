@@ -194,7 +194,7 @@ LAX = {
     "max pool, zeros before": lambda x: _pool(lax.max, (1, 2, 2, 1))(
         jnp.pad(jax.nn.relu(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
     ),
-    "min pool": _pool(lax.min, (1, 2, 2, 1), (1, 2, 1, 1), "SAME"),
+    "min pool": _pool(lax.min, (1, 3, 2, 1), (1, 2, 1, 1), "SAME"),
     "sum pool": _pool(lax.add, (1, 2, 3, 1), (1, 2, 1, 1), "SAME"),
     "sum pool, dilated": _pool(lax.add, (1, 2, 2, 1), window_dilation=(1, 2, 2, 1)),
     "sum pool, base dilated": _pool(lax.add, (1, 2, 2, 1), base_dilation=(1, 2, 2, 1)),
@@ -330,6 +330,7 @@ NUMPY = {
     "ellipsis": lambda x: x[..., None, 1],
     "index set": lambda x: x.at[:, 1].set(0.0),
     "index set, computed": lambda x: x.at[:, 0, :, 1].set(3 * x[:, 2, :, 0]),
+    "index set, kept inside": lambda x: x.at[:, np.array([9, 0])].set(0.5, mode="clip"),
     "index set, mask": lambda x: _flat(x).at[:, np.array([3, 1, 30])].set(0.5),
     "tile": lambda x: jnp.tile(x, (1, 2, 1, 3)),
     "tile, new axis": lambda x: jnp.tile(x[:, None], (2, 1, 1, 1)),
@@ -521,7 +522,6 @@ REFUSED = {
         _flat(x), jnp.ones((32, 2)), preferred_element_type=jnp.bfloat16), "bfloat16"),
     "half einsum": (lambda x: jnp.einsum(
         "nhwc,cd->nd", x, jnp.ones((2, 3)), preferred_element_type=jnp.float16).astype(x.dtype), "float16"),
-    "half convolution": (_conv(np.float32(W3), preferred_element_type=jnp.float16), "float16"),
     "rounding algorithm": (lambda x: lax.dot_general(
         _flat(x), jnp.ones((32, 2), x.dtype), (((1,), (0,)), ((), ())),
         precision=lax.DotAlgorithmPreset.BF16_BF16_F32), "precision"),
@@ -570,6 +570,7 @@ REFUSED = {
     "cond, computed": (lambda x: lax.cond(x.sum() > 0, lambda v: v, lambda v: -v, x), "cond"),
     "gather, computed": (lambda x: jnp.take_along_axis(x, jnp.argsort(x, 1), 1), "computed places"),
     "max pool, dilated": (_pool(lax.max, (1, 2, 2, 1), window_dilation=(1, 2, 2, 1)), "reduce_window_max"),
+    "min pool, dilated": (_pool(lax.min, (1, 2, 2, 1), base_dilation=(1, 2, 1, 1)), "base_dilation"),
     "max pool from zero": (_pool(lax.max, (1, 2, 2, 1), start=0.0), "reduce_window"),
     "max pool in padding": (_pool(lax.max, (1, 2, 2, 1), padding=((0, 0), (2, 0), (0, 0), (0, 0))), "padding altogether"),
     "scatter add": (lambda x: x.at[:, np.array([0, 0])].add(1.0), "scatter"),

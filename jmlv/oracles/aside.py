@@ -186,14 +186,19 @@ def _end_quietly_with(thread: threading.Thread) -> None:
 def _end_quietly() -> None:
     """Waits a moment for threads that are left, then lets the process end under them.
 
-    Before Python 3.14 a daemon thread that comes back from C++ while the interpreter ends is
-    unwound through C++ frames, and that aborts the process (python/cpython#87135). There the
-    thread hangs since; here it does so too, where ``std::terminate`` would be called.
+    A thread that comes back from C++ while the interpreter ends is unwound through C++ frames
+    before Python 3.14, which aborts the process (python/cpython#87135); since then it hangs. It
+    hangs here too, where ``std::terminate`` would be called. And when the interpreter has ended,
+    with all that is registered for that, the process does so at once, with the same status:
+    destructors of what a thread still compiles with would crash it.
     """
     until = time.monotonic() + PATIENCE
     for thread in list(_threads):
         thread.join(max(0.0, until - time.monotonic()))
-    if any(thread.is_alive() for thread in _threads) and sys.version_info < (3, 14):
-        with contextlib.suppress(OSError, AttributeError):  # another C++ library, another way
-            pause = ctypes.cast(ctypes.CDLL(None).pause, ctypes.c_void_p)
-            ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(pause)
+    if not any(thread.is_alive() for thread in _threads):
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library: another way to end
+        c = ctypes.CDLL(None)
+        c.on_exit(ctypes.cast(c._exit, ctypes.c_void_p), None)  # called with the exit status
+        pause = ctypes.cast(c.pause, ctypes.c_void_p)
+        ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(pause)

@@ -166,6 +166,17 @@ def test_transpositions_of_the_file_are_names(tmp_path):
     np.testing.assert_allclose(f(x), expected(path, x), rtol=1e-5, atol=1e-6)
 
 
+def test_values_of_different_rank_meet_in_the_layout_of_the_file(tmp_path):
+    nodes = [
+        make("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+        make("Unsqueeze", ["x", "front"], ["u"]),
+        make("Sub", ["t", "u"], ["y"]),
+    ]
+    path = small(tmp_path, nodes, (1, 4, 4))
+    f, x = read_onnx(path), seeded(1, 4, 4)
+    np.testing.assert_allclose(f(x), expected(path, x).reshape(1, -1), rtol=1e-6)
+
+
 # ---------------------------------------------------------------------------------------------
 # Batches and shapes
 # ---------------------------------------------------------------------------------------------

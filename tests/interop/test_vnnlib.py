@@ -250,7 +250,7 @@ NOT_READ = {
     "term for a formula": (_text("(+ Y_0 1)"), "expected and, or"),
     "formula for a term": (_text("(<= (and Y_0) 1)"), "linear term"),
     "many cases": (_text(*MANY), "more than 10000 cases"),
-    "deep": (_text("(not " * 100_000 + "(<= Y_0 0)" + ")" * 100_000), "recursion"),
+    "deep": (_text("(not " * 100_000 + "(<= Y_0 0)" + ")" * 100_000), "nested too deeply"),
 }
 
 

@@ -433,7 +433,7 @@ class DeafBound(CROWN):
         return super().rows(*arguments)
 
 
-@pytest.mark.parametrize("budget", [0.01, 0.3, 1.0])
+@pytest.mark.parametrize("budget", [0.01, 0.5])
 def test_what_looks_at_no_clock_is_left_behind(budget):
     box = jmlv.Box.around(row(0.6, 0.5, 0.4), 0.3)
     for plan in (Plan((), Deaf()), Plan((DeafBound(),), None)):

@@ -12,6 +12,7 @@ import pytest
 
 import jmlv
 from jmlv.neighborhoods.strategies.strategy import Strategy
+from jmlv.progress import Bar, Progress
 from jmlv.verdict import Status
 
 LATE = 1.6
@@ -123,6 +124,28 @@ def test_images_that_are_late_make_room_for_the_next():
     found = dict(many)
     assert time.monotonic() - start < 14.0, "two turns of two seconds, not of nine"
     assert sorted(found) == [0, 1, 2] and all(g.verdict.robust for g in found.values())
+
+
+class Said(Progress, Bar):
+    """Remembers what bars say is going on."""
+
+    def __init__(self):
+        self.now = []
+
+    def bar(self, description, total=None):
+        return self
+
+    def update(self, steps=1, **values):
+        self.now += [values["now"]] if "now" in values else []
+
+    def close(self):
+        pass
+
+
+def test_the_bar_says_when_something_compiles():
+    said = Said()
+    jmlv.grow(*never_compiled(), Deaf(0.0), budget=None, progress=said, **QUICK)
+    assert said.now[0] == "compiling" and said.now[-1] == ""
 
 
 class interrupted_after:

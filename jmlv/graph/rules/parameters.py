@@ -33,6 +33,11 @@ def _real(value: Any) -> bool:
     return value is None or str(np.dtype(value)) in ("float32", "float64")
 
 
+def _ones(value: Any) -> bool:
+    """No dilation."""
+    return set(value) == {1}
+
+
 def _precision(value: Any) -> bool:
     """A precision of the hardware's choice stands for real products; an algorithm that rounds does not."""
     parts = value if isinstance(value, tuple) else (value,)
@@ -56,8 +61,7 @@ _POOL = {
 _PICK = {
     name: _any
     for name in (
-        "dimension_numbers", "slice_sizes", "mode", "fill_value", "indices_are_sorted",
-        "unique_indices",
+        "dimension_numbers", "mode", "fill_value", "indices_are_sorted", "unique_indices",
     )
 }  # fmt: skip
 _PRODUCT = {"precision": _precision, "preferred_element_type": _real, **_SHARDED}
@@ -73,7 +77,6 @@ PARAMETERS: dict[str, dict[str, Check]] = {
     "convert_element_type": {"new_dtype": _any, "weak_type": _any, **_SHARDED},
     "reshape": {"new_sizes": _any, "dimensions": _any, **_SHARDED},
     "squeeze": {"dimensions": _any},
-    "expand_dims": {"dimensions": _any},
     "broadcast_in_dim": {"shape": _any, "broadcast_dimensions": _any, **_SHARDED},
     "transpose": {"permutation": _any},
     "concatenate": {"dimension": _any},
@@ -83,7 +86,7 @@ PARAMETERS: dict[str, dict[str, Check]] = {
     "pad": {"padding_config": _any},
     "slice": {"start_indices": _any, "limit_indices": _any, "strides": _any},
     "rev": {"dimensions": _any},
-    "gather": _PICK,
+    "gather": {**_PICK, "slice_sizes": _any},
     "dynamic_slice": {"slice_sizes": _any},
     "scatter": {**_PICK, "update_jaxpr": _any, "update_consts": _any},
     "dynamic_update_slice": {},
@@ -92,8 +95,8 @@ PARAMETERS: dict[str, dict[str, Check]] = {
     "reduce_max": _AXES,
     "reduce_min": _AXES,
     "reduce_window_sum": _POOL,
-    "reduce_window_max": _POOL,
-    "reduce_window_min": _POOL,
+    "reduce_window_max": {**_POOL, "base_dilation": _ones, "window_dilation": _ones},
+    "reduce_window_min": {**_POOL, "base_dilation": _ones, "window_dilation": _ones},
     "sharding_constraint": dict.fromkeys(
         ("sharding", "context_mesh", "unconstrained_dims", "layout"), _any
     ),

@@ -121,18 +121,13 @@ def parse_vnnlib(path: str | Path) -> Asked:
         with _collector_paused():
             inputs, outputs, formula = (read_second if is_second(text) else read_text)(text)
             return Asked(inputs, outputs, formula, *_questions(inputs, outputs, formula))
+    except RecursionError:
+        raise DamagedFile(f"path: {path}: its formulas are nested too deeply.") from None
     except _DAMAGE as error:
         raise DamagedFile(f"path: {path}: {error}.") from None
 
 
-_DAMAGE = (
-    Unreadable,
-    RecursionError,
-    UnicodeDecodeError,
-    EOFError,
-    zlib.error,
-    gzip.BadGzipFile,
-)
+_DAMAGE = (Unreadable, UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
 @contextlib.contextmanager
