@@ -106,14 +106,12 @@ def _uncrossed(found: Interval, what: str) -> Interval:
     if is_concrete(*found):
         lower, upper = map(as_float64, found)
         size = np.maximum(1, np.maximum(np.abs(lower), np.abs(upper)))
-        crossed = float(np.max((lower - upper) / size, initial=0.0, where=lower > upper))
-        if crossed > CROSSING[str(found.lower.dtype)]:
-            raise SoundnessError(f"{what} cross by {crossed:.3g}: one of them is wrong.")
-    ordered = (
-        found.lower <= found.upper
-    )  # not by a minimum, whose gradient mixes both where they meet
+        excess = float(np.max((lower - upper) / size, initial=0.0, where=lower > upper))
+        if excess > CROSSING[str(found.lower.dtype)]:
+            raise SoundnessError(f"{what} cross by {excess:.3g}: one of them is wrong.")
+    crossed = found.lower > found.upper  # no minimum: where both meet, its gradient mixes them
     return Interval(
-        jnp.where(ordered, found.lower, found.upper), jnp.where(ordered, found.upper, found.lower)
+        jnp.where(crossed, found.upper, found.lower), jnp.where(crossed, found.lower, found.upper)
     )
 
 

@@ -160,6 +160,18 @@ def test_bounds_that_miss_a_point_of_the_box_are_a_defect():
         jmlv.bound(_net, BOX, jmlv.InTopK(0, 1), Shifted())
 
 
+class Failed(jmlv.CROWN):
+    """Lower bounds that came out as NaN."""
+
+    def rows(self, *arguments):
+        found = super().rows(*arguments)
+        return type(found)(found.lower * jnp.nan, found.upper)
+
+
+def test_a_failed_bound_stays_one():
+    assert np.isnan(jmlv.bound(_net, BOX, jmlv.AboveThreshold(0), Failed()).lower)
+
+
 def test_bounds_of_a_point_are_in_order_and_keep_their_slopes():
     """Where both ends meet, each has its own derivative with respect to the radius."""
     f = lambda x: x.reshape(x.shape[0], -1) @ np.float32(WEIGHTS)  # noqa: E731
