@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -49,11 +50,19 @@ def fingerprint(f: Classifier, image_shape: Sequence[int] | None = None) -> str:
         raise ValueError(
             "image_shape: got None; expected the shape of one image beside a function."
         )
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with _on_cpu():
         try:
             return fingerprint(trace(f, image_shape))
         except UnsupportedOperation:
             return _of_jaxpr(f, image_shape)
+
+
+def _on_cpu() -> contextlib.AbstractContextManager:
+    """The CPU as the default device, unless JAX was told to do without one."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return contextlib.nullcontext()
 
 
 def _structure(graph: Graph) -> Iterator[Any]:
