@@ -363,6 +363,7 @@ def test_float64_is_never_rounded(tmp_path):
         f = read_onnx(path)
         assert f.dtype == "float64" and f(x).dtype == np.float64
         np.testing.assert_allclose(f(x), expected(path, x), rtol=1e-14)
+        assert jmlv.trace(f, f.input_shape).dtype == "float64"
     with pytest.raises(ValueError, match="inside jax.enable_x64"):
         f(x)
 
