@@ -35,7 +35,7 @@ from jmlv.attacks import (
 )
 from jmlv.cli.inputs import add_batch_arguments, batch
 from jmlv.cli.options import refuse
-from jmlv.cli.report import table, write_json
+from jmlv.cli.report import about, table, write_json
 from jmlv.cli.sources import add_image_arguments, add_onnx_arguments, label_number, own_batch
 from jmlv.data import MultiLabelImages
 from jmlv.progress import TqdmProgress
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
     if own and arguments.only_object:
         raise ValueError("only_object: the objects of one's own images are not known.")
     model, data = own_batch(arguments) if own else batch(arguments)
-    method = _method(arguments)
+    method, head = _method(arguments), about(model, data)
     result = attack(
         model,
         data.images,
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
         progress=TqdmProgress(leave=False),
     )
     rows = attack_metrics(result)
-    _write(arguments.out, result, rows, data)
+    _write(arguments.out, result, rows, data, head)
     print(table(HEADER, [tuple(row.values()) for row in rows]))
     print(f"\n{result}\nfiles are in {arguments.out}")
 
@@ -149,17 +149,20 @@ def _decision(arguments: argparse.Namespace) -> Decision | None:
     return TopK(arguments.k) if arguments.threshold is None else Threshold(arguments.threshold)
 
 
-def _write(folder: Path, result: AttackResult, rows: list[dict], data: MultiLabelImages) -> None:
+def _write(
+    folder: Path, result: AttackResult, rows: list[dict], data: MultiLabelImages, head: dict
+) -> None:
     from jmlv.attacks import plots
 
     content = {
+        **head,
         "method": repr(result.method),
         "goal": repr(result.goal),
         "decision": repr(result.decision),
         "images": len(data),
         "already": int(result.already.sum()),
         "seconds": result.seconds,
-        "rows": [{k: v if np.isfinite(v) else None for k, v in row.items()} for row in rows],
+        "rows": rows,
     }
     write_json(folder / "attack.json", content)
     np.savez_compressed(

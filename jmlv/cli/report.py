@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from jmlv.data import MultiLabelImages
+from jmlv.graph import Classifier
+from jmlv.graph.fingerprint import fingerprint
 from jmlv.neighborhoods import GrownNeighborhood
-from jmlv.records import write_json
+from jmlv.records import version, write_json
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -19,6 +22,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *cells]
     return "\n".join(_line(line, widths, numeric) for line in lines)
+
+
+def about(f: Classifier, data: MultiLabelImages) -> dict[str, Any]:
+    """What every result says of itself: the version, the network, and the labels' names."""
+    network = fingerprint(f, data.image_shape)
+    return {"jmlv": version(), "network": network, "label_names": data.label_names}
 
 
 def write_grown(path: Path, result: GrownNeighborhood) -> None:

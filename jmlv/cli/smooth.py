@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jmlv.cli.inputs import add_batch_arguments, batch
-from jmlv.cli.report import table, write_json
+from jmlv.cli.report import about, table, write_json
 from jmlv.cli.sources import add_image_arguments, add_onnx_arguments, own_batch
 from jmlv.data import MultiLabelImages
 from jmlv.progress import TqdmProgress
@@ -55,10 +55,11 @@ def run(arguments: argparse.Namespace) -> None:
     own = arguments.network is not None
     model, data = own_batch(arguments) if own else batch(arguments)
     _require_samples(arguments, len(data.label_names))
+    head = about(model, data)
     counts = _counts(model, data, arguments)
     results = certify(counts, data.labels, arguments)
     rows = [(*ours, *theirs[1:]) for ours, theirs in zip(*(m.rows() for m in results.values()))]
-    _write(arguments, counts, data, results)
+    _write(arguments, counts, data, results, head)
     figure = certified_curves(results, title=f"{len(data)} images, sigma {arguments.sigma:g}")
     figure.savefig(arguments.out / "curves.png", dpi=120)
     print(table(HEADER, rows))
@@ -145,11 +146,12 @@ def _write(
     counts: np.ndarray,
     data: MultiLabelImages,
     results: dict[str, CertifiedMetrics],
+    head: dict,
 ) -> None:
     options = {
         name: getattr(arguments, name)
         for name in ("sigma", "samples", "k", "k_prime", "alpha", "seed", "images")
     }
     content = {name: metrics.as_dict() for name, metrics in results.items()}
-    write_json(arguments.out / "metrics.json", {"options": options, **content})
+    write_json(arguments.out / "metrics.json", {**head, "options": options, **content})
     np.savez(arguments.out / "counts.npz", counts=counts, labels=data.labels, **options)

@@ -8,6 +8,7 @@ import pytest
 from jmlv import checkpoints
 from jmlv.cli import main
 from jmlv.data import double_digits
+from jmlv.records import version
 
 FOLDER = next((p for p in checkpoints.available() if p.name == "double_digits_none"), None)
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="the committed checkpoints are not here")
@@ -23,6 +24,8 @@ def test_it_writes_what_the_table_says(side, tmp_path, capsys):
     content = json.loads((tmp_path / "attack.json").read_text())
     assert [row["budget"] for row in content["rows"]] == [0.02, 0.3] and content["images"] == 3
     data = double_digits("test")[:3]
+    assert len(content["network"]) == 64 and content["jmlv"] == version()
+    assert content["label_names"] == list(data.label_names)
     with np.load(tmp_path / "attack.npz") as arrays:
         change = np.abs(arrays["images"] - data.images)
         assert change[0].max() <= 0.02 + 1e-6 < change[1].max() <= 0.3 + 1e-6
