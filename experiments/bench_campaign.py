@@ -179,12 +179,15 @@ def _kill_once(folder: str, executor: Executor, seconds: float, counted: Counter
 
 
 def _count_aloud(folder: str, executor: Executor, write: int) -> None:
-    store = Store(folder)
-    first = len(store.done)
-    asked = [_call("wait", number=first + n, seconds=0.005) for n in range(300)]
-    for row in Campaign(asked, store).run(executor):
-        os.write(write, f"{row.question.key}\n".encode())
-    os._exit(0)
+    """Runs in the forked process, which goes nowhere else from here."""
+    try:
+        store = Store(folder)
+        first = len(store.done)
+        asked = [_call("wait", number=first + n, seconds=0.005) for n in range(300)]
+        for row in Campaign(asked, store).run(executor):
+            os.write(write, f"{row.question.key}\n".encode())
+    finally:
+        os._exit(0)
 
 
 def _require_whole(folder: str, counted: Counter) -> None:
