@@ -82,7 +82,8 @@ def _points(graph: Graph, ends: tuple[np.ndarray, np.ndarray] | None) -> np.ndar
     points = np.clip(lower + shares * (np.asarray(upper, float) - lower), lower, upper)
     if ends is None:
         points[-count // 4 :] = rng.normal(size=points[-count // 4 :].shape) * 3
-    return points.astype(graph.dtype)
+    with np.errstate(over="ignore"):  # ends that the precision cannot hold are named afterwards
+        return points.astype(graph.dtype)
 
 
 def _with_other_rows(points: np.ndarray, kept: int) -> np.ndarray:
