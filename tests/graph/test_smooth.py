@@ -94,6 +94,7 @@ REFUSED = {
     "one gate for all": lambda x: x * jax.nn.sigmoid(x[:, :1]),
     "a cube": lambda x: x * x * x,
     "a product of two": lambda x: x * x[:, ::-1],
+    "a gate that is a step": lambda x: x * jax.nn.sigmoid(1e9 * x),
     "half a ramp": lambda x: x * jnp.clip(x / 6 + 0.4, 0, 1),
     "an open ramp": lambda x: x * jax.nn.relu(x / 6 + 0.5),
     "exp alone": lambda x: jnp.expm1(x),
