@@ -127,6 +127,34 @@ SILU = _gated(
     (-1.2784645427610738, -0.27846454276107383),
 )
 
+
+def _gelu_tanh(
+    name: str, scale: float, cubic: float, knot: float, minimum: tuple[float, float]
+) -> Smooth:
+    """``x (1 + tanh(v)) / 2`` with ``v = a (x + c x^3)``, JAX's default GELU.
+
+    With ``w = 2 v`` the second derivative is ``s'(w) w' K`` for an even
+    ``K = 4 - 2 / (1 + 3 c x^2) - x w' tanh(v)``, and ``K`` falls from 2 without bound for ``x > 0``, so
+    it has one root there. Its derivative is at most
+    ``12 c x / (1 + 3 c x^2)^2 - 2 a (1 + 9 c x^2) tanh(v)``. Where ``v <= 1``,
+    ``tanh(v) >= 0.76 v >= 0.76 a x``, and ``1.52 a^2 = 0.97`` exceeds ``12 c = 0.54``. Where ``v > 1``,
+    the second term is at least ``1.52 a = 1.21``, and the first is at most 0.48.
+    """
+
+    def inner(x: Array) -> Array:
+        return 2 * scale * (x + cubic * x * x * x)
+
+    def gate(x: Array) -> Array:
+        """``(1 + tanh(v)) / 2 = s(2 v)``; it is 0 or 1 in floating point long before 100."""
+        return lax.logistic(inner(jnp.clip(x, -100, 100)))
+
+    def steepness(x: Array) -> Array:
+        x = jnp.clip(x, -100, 100)
+        return _sigmoid_slope(inner(x)) * 2 * scale * (1 + 3 * cubic * x * x)
+
+    return _gated(name, gate, steepness, knot, minimum)
+
+
 #: ``sqrt(2 / pi)`` and the cubic coefficient of the tanh approximation of GELU, as float32 holds
 #: them: what the approximation computes in a float32 network.
 GELU_TANH_SCALE, GELU_TANH_CUBIC = (
@@ -134,33 +162,23 @@ GELU_TANH_SCALE, GELU_TANH_CUBIC = (
     float(np.float32(0.044715)),
 )
 
-
-def _inner(x: Array) -> Array:
-    return 2 * GELU_TANH_SCALE * (x + GELU_TANH_CUBIC * x * x * x)
-
-
-def _gelu_tanh_gate(x: Array) -> Array:
-    """``(1 + tanh(v)) / 2 = s(2 v)``; it is 0 or 1 in floating point long before 100."""
-    return lax.logistic(_inner(jnp.clip(x, -100, 100)))
-
-
-def _gelu_tanh_steepness(x: Array) -> Array:
-    x = jnp.clip(x, -100, 100)
-    return _sigmoid_slope(_inner(x)) * 2 * GELU_TANH_SCALE * (1 + 3 * GELU_TANH_CUBIC * x * x)
-
-
-#: ``x (1 + tanh(v)) / 2`` with ``v = a (x + c x^3)``, JAX's default GELU. With ``w = 2 v`` the
-#: second derivative is ``s'(w) w' K`` for an even ``K = 4 - 2 / (1 + 3 c x^2) - x w' tanh(v)``, and
-#: ``K`` falls from 2 without bound for ``x > 0``, so it has one root there. Its derivative is at
-#: most ``12 c x / (1 + 3 c x^2)^2 - 2 a (1 + 9 c x^2) tanh(v)``. Where ``v <= 1``,
-#: ``tanh(v) >= 0.76 v >= 0.76 a x``, and ``1.52 a^2 = 0.97`` exceeds ``12 c = 0.54``. Where
-#: ``v > 1``, the second term is at least ``1.52 a = 1.21``, and the first is at most 0.48.
-GELU_TANH = _gated(
+GELU_TANH = _gelu_tanh(
     "gelu_tanh",
-    _gelu_tanh_gate,
-    _gelu_tanh_steepness,
+    GELU_TANH_SCALE,
+    GELU_TANH_CUBIC,
     1.4185039771280709,
     (-0.75246140440872264, -0.17004074610559434),
+)
+
+#: The same as float64 holds them, for a float64 network.
+GELU_TANH_SCALE_64, GELU_TANH_CUBIC_64 = float(np.sqrt(2 / np.pi)), 0.044715
+
+GELU_TANH_64 = _gelu_tanh(
+    "gelu_tanh_64",
+    GELU_TANH_SCALE_64,
+    GELU_TANH_CUBIC_64,
+    1.4185040087908283,
+    (-0.75246142207101622, -0.17004075057125404),
 )
 
 #: ``x`` above zero and ``exp(x) - 1`` below: convex, for its slope rises to 1 and stays there.
@@ -194,4 +212,15 @@ def _hard_swish(x: Array) -> Jet:
 HARD_SWISH = Smooth("hard_swish", _hard_swish, (-3.0, 3.0), (-1, 1, -1), minimum=(-1.5, -0.375))
 
 #: All of them.
-SMOOTH = (SIGMOID, TANH, SOFTPLUS, GELU, SILU, GELU_TANH, ELU, SQUARE, HARD_SWISH)
+SMOOTH = (
+    SIGMOID,
+    TANH,
+    SOFTPLUS,
+    GELU,
+    SILU,
+    GELU_TANH,
+    GELU_TANH_64,
+    ELU,
+    SQUARE,
+    HARD_SWISH,
+)

@@ -25,6 +25,7 @@ from jmlv.graph.smooth import (
     ELU,
     GELU,
     GELU_TANH,
+    GELU_TANH_64,
     GELU_TANH_CUBIC,
     GELU_TANH_SCALE,
     HARD_SWISH,
@@ -344,6 +345,7 @@ _SMOOTH: dict[Any, Rule] = {
     SOFTPLUS: _unary("Softplus"),
     GELU: _gate(_erf_gate),
     GELU_TANH: _gate(_tanh_gate),
+    GELU_TANH_64: _gate(_tanh_gate),  # the file is in float32
     SILU: _gate(lambda w, x: w.node("Sigmoid", [x])),
     SQUARE: _gate(lambda w, x: x),
     HARD_SWISH: _gate(lambda w, x: w.node("HardSigmoid", [x], alpha=1 / 6, beta=0.5)),

@@ -19,8 +19,11 @@ from jmlv.graph.smooth import (
     ELU,
     GELU,
     GELU_TANH,
+    GELU_TANH_64,
     GELU_TANH_CUBIC,
+    GELU_TANH_CUBIC_64,
     GELU_TANH_SCALE,
+    GELU_TANH_SCALE_64,
     HARD_SWISH,
     SIGMOID,
     SILU,
@@ -84,6 +87,17 @@ def test_one_operation_however_it_is_written(name):
     np.testing.assert_allclose(graph.scores(x), function(x)[..., 0, 0], rtol=1e-5, atol=1e-6)
 
 
+def test_gelu_of_a_float64_network():
+    """Its constants are those of float64, which are others than float32's."""
+    with jax.enable_x64(True):
+        weights = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)))
+        f = lambda x: jax.nn.gelu(x.reshape(x.shape[0], -1) @ weights)  # noqa: E731
+        graph = jmlv.trace(f, (3, 1, 1))
+        x = np.random.default_rng(1).normal(size=(9, 3, 1, 1)) * 2
+        np.testing.assert_allclose(graph.scores(x), f(x), rtol=1e-13, atol=1e-15)
+    assert GELU_TANH_64 in {e.primitive for e in graph.eqns}
+
+
 REFUSED = {
     "another coefficient": lambda x: 0.5 * x * (1 + jnp.tanh(0.7978845834 * (x + 0.05 * x**3))),
     "another power": lambda x: x * jax.nn.sigmoid(x**3),
@@ -131,7 +145,10 @@ def reference(f, x):
         return x * np.clip(x / 6 + np.longdouble(0.5), 0, 1)
     if f is GELU:
         return x * special.erfc(-x.astype(float)) / 2
-    inner = 2 * np.longdouble(GELU_TANH_SCALE) * (x + np.longdouble(GELU_TANH_CUBIC) * x**3)
+    scale, cubic = GELU_TANH_SCALE, GELU_TANH_CUBIC
+    if f is GELU_TANH_64:
+        scale, cubic = GELU_TANH_SCALE_64, GELU_TANH_CUBIC_64
+    inner = 2 * np.longdouble(scale) * (x + np.longdouble(cubic) * x**3)
     return x * reference(SIGMOID, x if f is SILU else inner)
 
 

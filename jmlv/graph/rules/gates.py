@@ -20,8 +20,11 @@ from jmlv.graph.ir import Literal, Variable
 from jmlv.graph.smooth import (
     GELU,
     GELU_TANH,
+    GELU_TANH_64,
     GELU_TANH_CUBIC,
+    GELU_TANH_CUBIC_64,
     GELU_TANH_SCALE,
+    GELU_TANH_SCALE_64,
     SIGMOID,
     SILU,
     SQUARE,
@@ -79,11 +82,19 @@ def _recognised(r: Variable, k: Fraction, form: Form) -> Gated | None:
         return Gated(GELU, r, linear, 2 * k * constant)
     if form.atom == "tanh" and set(inner) == {1}:
         return Gated(SILU, r, 2 * linear, 2 * k * constant)
-    scale = linear / Fraction(GELU_TANH_SCALE)
-    cubic = linear * scale**2 * Fraction(GELU_TANH_CUBIC)
-    if form.atom == "tanh" and inner == {1: linear, 3: cubic}:
-        return Gated(GELU_TANH, r, scale, 2 * k * constant)
+    for f, steepness, curvature in _GELUS:
+        scale = linear / Fraction(steepness)
+        cubic = linear * scale**2 * Fraction(curvature)
+        if form.atom == "tanh" and inner == {1: linear, 3: cubic}:
+            return Gated(f, r, scale, 2 * k * constant)
     return None
+
+
+_GELUS = (
+    (GELU_TANH, GELU_TANH_SCALE, GELU_TANH_CUBIC),
+    (GELU_TANH_64, GELU_TANH_SCALE_64, GELU_TANH_CUBIC_64),
+)
+"""The tanh approximation with its constants as float32 and as float64 hold them."""
 
 
 def multiple(b: Builder, x: Variable) -> tuple[Variable, Fraction]:
