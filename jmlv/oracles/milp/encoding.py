@@ -100,24 +100,20 @@ def encode(
 ) -> Encoding:
     """Encodes the search for an input with ``margin <= ceiling``; float64 precision must be on.
 
-        Args:
-            graph: the network in float64, best with ReLU and max pool fused.
-            lower, upper: the box.
-            bounds: sound bounds on the input of every ReLU and max pool of the graph.
-            property: the property.
-            ceiling: the margin that is asked for; labels that cannot bring it this low are dropped.
-            row_bounds: sound bounds on the property's rows, if known.
-            held: look in this part of the box only.
-            deadline: when to give up.
+    Args:
+        graph: the network in float64, best with ReLU and max pool fused.
+        lower, upper: the box.
+        bounds: sound bounds on the input of every ReLU and max pool of the graph.
+        property: the property.
+        ceiling: the margin that is asked for; labels that cannot bring it this low are dropped.
+        row_bounds: sound bounds on the property's rows, if known.
+        held: look in this part of the box only.
+        deadline: when to give up.
 
-        Raises:
-    <<<<<<< HEAD
-            TimeUp: the deadline has passed between two equations.
-            ValueError: bounds cross, are missing or are not finite.
-    =======
-            ValueError: bounds are missing or are not finite.
-            SoundnessError: bounds cross.
-    >>>>>>> 7f32b2f (Graph and function are compared everywhere, rows may not depend on one another, float64 stays float64)
+    Raises:
+        TimeUp: the deadline has passed between two equations.
+        ValueError: bounds are missing or are not finite.
+        SoundnessError: bounds cross.
     """
     builder, sources = ModelBuilder(), {}
     moving, sources[graph.input] = _pixels(builder, lower, upper)
