@@ -138,7 +138,5 @@ def claims(count, x=1.0, n=500):
 
 
 @pytest.mark.slow
-def test_the_whole_search_keeps_the_guarantee_and_mixing_its_samples_breaks_it(monkeypatch):
+def test_the_whole_search_keeps_the_guarantee():
     assert claims(300) <= binom.isf(1e-3, 300, ALPHA)
-    monkeypatch.setattr(Task, "certifying_key", lambda self, look: self.choosing_key)
-    assert claims(300) > binom.isf(1e-3, 300, ALPHA)
