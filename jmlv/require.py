@@ -84,7 +84,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, member) for member in members)
     if origin is typing.Literal:
-        return any(value is member or (value == member) is True for member in members)
+        return isinstance(value, tuple(map(type, members)))  # which of them, the class checks
     if origin is tuple and len(members) == 2 and members[1] is Ellipsis:
         return isinstance(value, (tuple, list)) and all(_fits(v, members[0]) for v in value)
     if hint is int:
