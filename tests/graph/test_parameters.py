@@ -58,7 +58,11 @@ ROUNDING = [
 ]
 
 
-@pytest.mark.parametrize("name, parameter, value", ROUNDING, ids=str)
+def _named(value):
+    return value if isinstance(value, str) else type(value).__name__
+
+
+@pytest.mark.parametrize("name, parameter, value", ROUNDING, ids=_named)
 def test_values_that_round_are_refused(name, parameter, value):
     assert unread(name, {parameter: value}).startswith(f"{name} with {parameter}=")
 

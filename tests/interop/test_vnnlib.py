@@ -263,7 +263,9 @@ def test_what_is_not_read_is_named(name, tmp_path):
         read_vnnlib(path)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", gzip.compress(b"(assert")[:-4]])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", gzip.compress(b"(assert")[:-4]], ids=["no text", "cut off"]
+)
 def test_bytes_that_are_no_text_are_named(content, tmp_path):
     path = tmp_path / "prop.vnnlib"
     path.write_bytes(content)
