@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from scipy import ndimage
 
 Domain = Any
 """Which values an input may have: None for any, or a (least, greatest) pair of numbers or arrays."""
@@ -161,6 +160,8 @@ class Layers:
         Raises:
             ValueError: the mask is not two-dimensional or has no pixel.
         """
+        from scipy import ndimage  # dear to import, and needed here alone
+
         mask = np.asarray(mask)
         if mask.ndim != 2:
             raise ValueError(f"mask: expected (height, width), got shape {mask.shape}.")

@@ -39,7 +39,7 @@ def cnn_from_torch(
         DamagedFile: it cannot be read, an array is missing, or its shape does not fit.
     """
     weights = read_weights(path)
-    model = MultiLabelCNN(config, rngs=nnx.Rngs(0))
+    model = nnx.eval_shape(lambda: MultiLabelCNN(config, rngs=nnx.Rngs(0)))
     *convolutions, dense = names
     for layer, name in zip((model.conv1, model.conv2), convolutions):
         kernel = convolution_kernel(_checked(weights, f"{name}.weight", 4, path))
@@ -115,7 +115,7 @@ def _assign(layer: nnx.Module, kernel: np.ndarray, bias: np.ndarray, name: str) 
             raise DamagedFile(
                 f"path: {name} has shape {value.shape}, config gives {parameter.shape}."
             )
-        parameter[...] = jnp.asarray(value)
+        parameter.set_value(jnp.asarray(value))
 
 
 def _checked(

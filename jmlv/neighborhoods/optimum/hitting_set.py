@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from ortools.sat.python import cp_model
 
 SCALE = 10**7
 """Objective coefficients are whole multiples of one in so many; they are rounded against us."""
@@ -35,6 +34,8 @@ def largest_uncut(
     >>> print(epsilon, round(bound, 4))
     [0.1 1. ] 1.1
     """
+    from ortools.sat.python import cp_model  # with pandas: a tenth of all that jmlv imports
+
     model = cp_model.CpModel()
     at_most, objective = _literals(model, cuts, weights)
     for cut in cuts:

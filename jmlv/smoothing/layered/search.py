@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
-from scipy.stats import norm
+from scipy import special
 
 from jmlv.graph.split import scores_of
 from jmlv.smoothing.arguments import require_count, require_positive
@@ -178,7 +178,7 @@ def slope_of(
     radius, slope = _slope(
         network, parameters, task.x, jnp.asarray(task.layers.places),
         *(jnp.asarray(values, jnp.float32) for values in by_layer), task.hot, key, float(task.n),
-        float(norm.isf(alpha / len(task.hot))),
+        -float(special.ndtri(alpha / len(task.hot))),
         ranks=(task.k_prime, task.keep, task.k - task.keep + 1),
         samples=search.stepped(task.n, task.batch_size), objective=task.objective,
         relaxation=search.relaxation,

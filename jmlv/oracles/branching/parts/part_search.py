@@ -23,7 +23,6 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
-from scipy.optimize import linprog
 
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision, search_precision
 from jmlv.oracles.branching.parts.compact import Compact
@@ -442,6 +441,8 @@ class Tree:
 
     def best_shares(self) -> tuple[Float[np.ndarray, " row"], float]:
         """The shares with which the points found leave most to be proven, and how much that is."""
+        from scipy.optimize import linprog  # dear to import, and rarely needed
+
         rows = np.flatnonzero(self.mask)
         values = [np.array(v)[:, rows] for v in self.values]
         part = np.repeat(np.arange(len(values)), [len(v) for v in values])
