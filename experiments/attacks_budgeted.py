@@ -38,12 +38,14 @@ from jmlv.attacks import (
     targets_against_flips,
 )
 from jmlv.cli.report import table, write_json
+from jmlv.compilation import keep_compiled
 from jmlv.progress import TqdmProgress
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def main() -> None:
+    keep_compiled()
     command = parser(__doc__.splitlines()[0], "attacks_budgeted", "24 images, no ablations")
     options = parse(command, quick_images=24)
     for subject in subjects(options):

@@ -34,6 +34,7 @@ from jmlv.attacks import (
     classification_metrics,
 )
 from jmlv.cli.report import table, write_json
+from jmlv.compilation import keep_compiled
 from jmlv.progress import TqdmProgress
 
 HEADER = (
@@ -43,6 +44,7 @@ HEADER = (
 
 
 def main() -> None:
+    keep_compiled()
     command = parser(
         __doc__.splitlines()[0], "attacks_hide_one", "16 images, a tenth of the iterations"
     )

@@ -26,6 +26,7 @@ from jmlv.attacks.decisions import Threshold
 from jmlv.attacks.methods.linear_program import least_distortion, least_distortion_written_out
 from jmlv.attacks.network import margins_and_jacobian, split
 from jmlv.cli.report import table
+from jmlv.compilation import keep_compiled
 from jmlv.models import CNNConfig, MultiLabelCNN
 from jmlv.numerics import search_precision
 
@@ -36,6 +37,7 @@ LIMIT = 5.0
 
 
 def main() -> None:
+    keep_compiled()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--large", action="store_true", help="also 448x448x3 with 80 labels")

@@ -39,6 +39,7 @@ class Case(NamedTuple):
 
 
 def main() -> None:
+    jmlv.keep_compiled()
     options = parse()
     cases = []
     for name in options.networks:

@@ -39,6 +39,7 @@ IMAGES, RADII, LABELS = 500, 50, 80
 
 
 def main() -> None:
+    jmlv.keep_compiled()
     options = parse()
     device = jax.devices()[0].device_kind
     print(f"{platform.processor() or platform.machine()}, {device}, JAX {jax.__version__}")

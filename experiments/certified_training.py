@@ -59,6 +59,7 @@ TEST_IMAGES, PGD_IMAGES = 4_000, 1_000
 
 
 def main() -> None:
+    jmlv.keep_compiled()
     options = parse()
     for name in options.networks:  # trained here, before several processes look for it
         trained(name, options.out)

@@ -36,6 +36,7 @@ ORACLE = Cascade((Bounds(), PGD(), MILP()))
 
 
 def main() -> None:
+    jmlv.keep_compiled()
     options = parse()
     for name in options.tables:  # trained here, before several processes look for it
         subject(options.folder, name, options.hidden, str(options.out))

@@ -83,6 +83,7 @@ KINDS = {"patches": patches, "dense": dense, "pooled": pooled, "narrow": dense}
 
 
 def main() -> None:
+    jmlv.keep_compiled()
     options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "fuzz.jsonl"

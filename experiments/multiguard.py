@@ -30,6 +30,7 @@ from sources import add_data_argument, source
 
 from jmlv import checkpoints
 from jmlv.cli.report import table, write_json
+from jmlv.compilation import keep_compiled
 from jmlv.progress import NoProgress, Progress, TqdmProgress
 from jmlv.smoothing import (
     CertifiedMetrics,
@@ -124,6 +125,7 @@ def studies(base: Setting) -> dict[str, dict[str, Curve]]:
 
 
 def main() -> None:
+    keep_compiled()
     options = parse()
     workshop = Workshop(options)
     base = Setting.of(workshop.source.name, options.quick)

@@ -57,6 +57,7 @@ SHAREABLE = {4: "CC BY 2.0", 7: "no known copyright restrictions"}
 
 
 def main() -> None:
+    jmlv.keep_compiled()
     options = parse()
     everything = photographs(options.data)
     model, data = subject(options.data, options.out)

@@ -19,6 +19,7 @@ from asking import add_executor_arguments, ask
 from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
 from jmlv.cli.train import DIGITS, TEST_SEED
+from jmlv.compilation import keep_compiled
 from jmlv.data import MultiLabelImages, Warp, double_digits, mulan
 from jmlv.models import MLPConfig, ModelConfig
 from jmlv.training import (
@@ -43,6 +44,7 @@ METRICS = tuple(field.name for field in dataclasses.fields(ClassificationMetrics
 
 
 def main() -> None:
+    keep_compiled()
     options = parse()
     cases = [
         {"data": name, "loss": loss, "seed": seed, "digits": options.digits}
