@@ -27,6 +27,7 @@ from jmlv.data import double_digits
 
 
 def main() -> None:
+    jmlv.keep_compiled()
     arguments = parse()
     print(
         f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
@@ -59,7 +60,7 @@ def subjects():
 
 def tasks(graph):
     """Name and function of (images, epsilon) of everything that is timed."""
-    form = jax.tree.map(np.float32, jmlv.InTopK(0, 2).form(graph.label_count))
+    form = jmlv.InTopK(0, 2).form(graph.label_count).astype("float32")
 
     def margin(method, x, epsilon):
         lower, upper = jnp.clip(x - epsilon, 0, 1), jnp.clip(x + epsilon, 0, 1)

@@ -174,7 +174,7 @@ def _compiled(make: Callable[[np.ndarray], Timed], images: np.ndarray) -> tuple:
 
 
 def _bounded(graph: jmlv.Graph, method: BoundMethod, images: np.ndarray) -> Timed:
-    form = jax.tree.map(np.float32, jmlv.InTopK(0, 2).form(graph.label_count))
+    form = jmlv.InTopK(0, 2).form(graph.label_count).astype("float32")
 
     def one(x: jax.Array) -> jax.Array:
         lower, upper = jnp.clip(x - RADIUS, 0, 1), jnp.clip(x + RADIUS, 0, 1)
@@ -188,7 +188,7 @@ def _attacked(graph: jmlv.Graph, images: np.ndarray, batch: int) -> tuple:
     pgd = jmlv.PGD(restarts=1, steps=20)
     x = np.resize(images, (batch, *images.shape[1:]))
     boxes = [jnp.asarray(np.clip(x + r, 0, 1)) for r in (-RADIUS, RADIUS)]
-    form = jax.tree.map(np.float32, jmlv.InTopK(0, 2).form(graph.label_count))
+    form = jmlv.InTopK(0, 2).form(graph.label_count).astype("float32")
 
     def once() -> None:
         with search_precision():

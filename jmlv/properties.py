@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jmlv.margin_form import MarginForm
 from jmlv.require import integer
 
 
@@ -94,29 +95,6 @@ def at_least(count: int, parts: tuple[Tree, ...]) -> KthSmallest:
     return KthSmallest(len(parts) - count + 1, parts)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class MarginForm:
-    """A margin whose labels are data, not structure: one compiled function serves every label.
-
-    Attributes:
-        coefficients, offsets: the rows ``C @ scores + d``.
-        skeleton: the tree with anonymous leaves.
-    """
-
-    coefficients: Float[Array, "row label"]
-    offsets: Float[Array, " row"]
-    skeleton: Tree = dataclasses.field(metadata={"static": True})
-
-    def combine(self, rows: Float[Array, "*batch row"]) -> Float[Array, "*batch"]:
-        """The margin from the values, or from one side's bounds, of the rows."""
-        return _evaluate(self.skeleton, rows, 0)[0]
-
-    def margin(self, scores: Float[Array, "*batch label"]) -> Float[Array, "*batch"]:
-        rows = jnp.einsum("...l,rl->...r", scores, self.coefficients, precision="highest")
-        return self.combine(rows + self.offsets)
-
-
 class Property(abc.ABC):
     """A statement about the scores of one image; it holds iff its margin is positive.
 
@@ -144,20 +122,19 @@ class Property(abc.ABC):
         >>> print(jmlv.InTopK(0, k=2).margin(jnp.array([1.0, 3.0, 0.5, 0.0])))
         0.5
         """
-        scores = jnp.asarray(scores)
+        scores = _outside_jax(jnp.asarray(scores))
         rows = leaves(self.tree(scores.shape[-1]))
-        values = jnp.stack([_row_value(row, scores) for row in rows], -1)
+        stack = np.stack if isinstance(scores, np.ndarray) else jnp.stack
+        values = stack([_row_value(row, scores) for row in rows], -1)
         return self.combine(values, scores.shape[-1])
 
     def combine(self, rows: Float[Array, "*batch row"], label_count: int) -> Float[Array, "*batch"]:
         """The margin from the values, or from bounds, of the rows in the order of :meth:`rows`."""
-        value, _ = _evaluate(self.tree(label_count), rows, 0)
-        return value
+        return jnp.asarray(self.form(label_count).combine(_outside_jax(rows)))
 
     def form(self, label_count: int) -> MarginForm:
         """The margin as arrays and a structure, for compiled functions."""
-        coefficients, offsets = self.rows(label_count)
-        return MarginForm(coefficients, offsets, _skeleton(self.tree(label_count)))
+        return MarginForm.of(*self.rows(label_count), self.tree(label_count))
 
     def rows(
         self, label_count: int
@@ -497,32 +474,14 @@ def _lowered(tree: Tree, slack: Iterator[float]) -> Tree:
     return KthSmallest(tree.k, tuple(_lowered(child, slack) for child in tree.children))
 
 
-def _skeleton(tree: Tree) -> Tree:
-    if isinstance(tree, Row):
-        return Row(None, None)
-    return KthSmallest(tree.k, tuple(map(_skeleton, tree.children)))
-
-
 def _descend(tree: KthSmallest) -> Iterator[Row]:
     for child in tree.children:
         yield from leaves(child)
 
 
-def _evaluate(tree: Tree, rows: Array, start: int) -> tuple[Array, int]:
-    """Value of a tree whose rows begin at ``start``, and where the next tree's begin."""
-    if isinstance(tree, Row):
-        return rows[..., start], start + 1
-    values = []
-    for child in tree.children:
-        value, start = _evaluate(child, rows, start)
-        values.append(value)
-    return _kth_smallest(jnp.stack(values, -1), tree.k), start
-
-
-def _kth_smallest(values: Float[Array, "*batch n"], k: int) -> Float[Array, "*batch"]:
-    """NaN anywhere gives NaN, so that a failed bound cannot be sorted out of sight."""
-    chosen = jnp.sort(values, axis=-1)[..., k - 1]
-    return jnp.where(jnp.isnan(values).any(-1), jnp.nan, chosen)
+def _outside_jax(values: Any) -> Any:
+    """NumPy's copy of what is not traced: eager JAX would compile every operation on it."""
+    return values if isinstance(values, jax.core.Tracer) else np.asarray(values)
 
 
 def _row_value(row: Row, scores: Array) -> Array:

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.backward import Weights, sweep
-from jmlv.bounds.crown import CROWN, Relaxation, relax, with_negatives
+from jmlv.bounds.crown import CROWN, Relaxation, relax
 from jmlv.bounds.first_layer import FirstLayer, first_layers
 from jmlv.bounds.functionals import Functional, Whole
 from jmlv.bounds.lines import Lines
@@ -83,16 +83,21 @@ class AlphaCROWN(Relaxation):
         return "alpha-CROWN"
 
     def rows(self, graph, lower, upper, coefficients, offsets) -> Interval:
-        graph = fuse_relu_max_pool(graph)
+        fused = fuse_relu_max_pool(graph)
         box = Interval(lower[None], upper[None])
-        _, lines = self.relax(graph, box)
-        rows = Whole(coefficients[:, None, :].astype(graph.dtype))
+        both = (jnp.concatenate([rows, -rows]) for rows in (coefficients, offsets))
+        low, high = jnp.split(self.least(fused, box, self.relax(fused, box), *both), 2)
+        (crown,) = (m.rows(graph, lower, upper, coefficients, offsets) for m in self.beside)
+        return Interval(jnp.maximum(low, crown.lower), jnp.minimum(-high, crown.upper))
+
+    def least(self, graph, box, relaxed, coefficients, offsets):
         ascent = SlopeAscent(self.steps, self.learning_rate, self.planes)
-        low, high = jnp.split(ascent.lower_bound(graph, with_negatives(rows), lines, box), 2)
-        crown = CROWN(self.chunk).rows(graph, lower, upper, coefficients, offsets)
-        return Interval(
-            jnp.maximum(low + offsets, crown.lower), jnp.minimum(offsets - high, crown.upper)
-        )
+        rows = Whole(coefficients[:, None, :].astype(graph.dtype))
+        return ascent.lower_bound(graph, rows, relaxed[1], box) + offsets
+
+    @property
+    def beside(self) -> tuple[Relaxation, ...]:
+        return (CROWN(self.chunk),)
 
     def relax(self, graph, box):
         own = self.intermediate == "per-neuron"
@@ -122,32 +127,30 @@ class SlopeAscent:
     ) -> Float[Array, " row"]:
         """The best bound of all steps for each row; differentiable with the weights held fixed."""
         planes = first_layers(graph, box) if self.planes else {}
-        bound = partial(bound_with, graph, functional, lines, box, planes)
-        first, weights = bound(None)
+        task = graph, functional, dict(lines), box, planes
+        first, weights = bound_with(*task, None)
         if self.steps == 0 or not weights:
             return first
-        fixed = lax.stop_gradient((graph, functional, dict(lines), box, planes))
-        best = climb(
-            partial(bound_with, *fixed), *lax.stop_gradient((weights, first)),
-            self.steps, self.learning_rate,
-        )  # fmt: skip
-        return jnp.maximum(first, bound(lax.stop_gradient(best))[0])
+        fixed = partial(bound_with, *lax.stop_gradient(task))
+        weights = lax.stop_gradient(weights)
+        return attained(bound_with, task, *climb(fixed, weights, self.steps, self.learning_rate))
 
 
 def climb(
     bound: Callable[[Any], tuple[Float[Array, " row"], Any]],
     start: Any,
-    first: Float[Array, " row"],
     steps: int,
     learning_rate: float,
-) -> Any:
-    """The best choice that projected Adam finds, every row for itself.
+) -> tuple[Float[Array, " row"], Any]:
+    """The best bound that projected Adam finds, every row for itself, and the choice that gives it.
+
+    One loop over one body, in which each turn bounds and differentiates: whatever is evaluated
+    before or after it once more would be compiled once more.
 
     Args:
         bound: lower bounds with a choice, and the choice made valid, from which the next step goes;
             a choice is a pytree of numbers in [0, 1] with a leading axis of rows.
-        start: where to begin.
-        first: the bounds there.
+        start: where to begin, made valid.
         steps: how many.
         learning_rate: the first of them; it falls to a tenth along a cosine.
     """
@@ -165,10 +168,27 @@ def climb(
         choice = jax.tree.map(lambda c, m: jnp.clip(c + m, 0, 1), used, moves)
         return choice, memory, jnp.maximum(best, found), kept
 
-    state = start, adam.init(start), first, start
-    last, _, best, kept = lax.fori_loop(0, steps, step, state)
-    found, used = bound(last)
-    return keep_better(found > best, used, kept)
+    known = jax.eval_shape(lambda: bound(start)[0])
+    nothing = jnp.full(known.shape, -jnp.inf, known.dtype)
+    state = start, adam.init(start), nothing, start
+    _, _, best, kept = lax.fori_loop(0, steps + 1, step, state)
+    return best, kept
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def attained(bound: Callable, task: tuple, best: Float[Array, " row"], choice: Any) -> Array:
+    """Bounds that are known already, with the derivative of ``bound(*task, choice)[0]`` in the task.
+
+    Where nothing is differentiated, nothing is computed or compiled.
+    """
+    return best
+
+
+@attained.defjvp
+def _attained_jvp(bound: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    task, best, choice = primals
+    _, tangent = jax.jvp(lambda task: bound(*task, choice)[0], (task,), tangents[:1])
+    return best, tangent
 
 
 def bound_with(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +25,8 @@ from jmlv.bounds.last_layers import rows_from_intervals
 from jmlv.bounds.lines import Lines, lines_of, undecided
 from jmlv.bounds.loop import masked_map
 from jmlv.bounds.method import BoundMethod, Interval
-from jmlv.graph import Graph, Variable
+from jmlv.compilation import one_off
+from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.independent import independent
 from jmlv.graph.ir import prefix, read
@@ -35,20 +36,70 @@ from jmlv.require import require_fields
 ROUNDING = 64
 """Two lower bounds closer than so many units in the last place count as equal."""
 
+Relaxed = tuple[dict[Variable, Interval], dict[int, Lines]]
+"""Intervals of every variable, and lines by the index of each nonlinear output."""
+
 
 class Relaxation(BoundMethod):
-    """The role of a bound that relaxes every nonlinear equation by a pair of lines."""
+    """The role of a bound that relaxes every nonlinear equation by a pair of lines.
+
+    It has two stages: intervals of inner neurons, which depend on network and box alone, and rows of
+    the scores under these. Programs compiled for one stage serve every property, and whoever else
+    needs the intervals.
+    """
 
     @abc.abstractmethod
-    def relax(
-        self, graph: Graph, box: Interval
-    ) -> tuple[dict[Variable, Interval], dict[int, Lines]]:
-        """Intervals of every variable, and lines by the index of each nonlinear output.
+    def relax(self, graph: Graph, box: Interval) -> Relaxed:
+        """Intervals of inner neurons, as tight as the method has them, and the lines around them.
 
         Args:
             graph: with ReLU and max pool fused.
             box: the input interval, arrays of shape (1, height, width, channel).
         """
+
+    @abc.abstractmethod
+    def least(
+        self,
+        graph: Graph,
+        box: Interval,
+        relaxed: Relaxed,
+        coefficients: Float[Array, "row label"],
+        offsets: Float[Array, " row"],
+    ) -> Float[Array, " row"]:
+        """Lower bounds on ``coefficients @ f(x) + offsets`` with what :meth:`relax` gives.
+
+        Args:
+            graph, box: as in :meth:`relax`.
+            relaxed: intervals and lines.
+            coefficients, offsets: the rows. An upper bound is minus the lower bound of minus a row.
+        """
+
+    @property
+    @abc.abstractmethod
+    def beside(self) -> tuple[Relaxation, ...]:
+        """Other bounds that its rows are intersected with, so that they are never looser."""
+
+
+def lower_rows(
+    method: Relaxation,
+    graph: Graph,
+    lower: Float[Array, "*image"],
+    upper: Float[Array, "*image"],
+    coefficients: Float[Array, "row label"],
+    offsets: Float[Array, " row"],
+) -> Float[Array, " row"]:
+    """The lower ends of a relaxation's bounds on rows, with the relaxation kept as it is.
+
+    The values are those of :meth:`Relaxation.rows`; the gradient is that of the last backward pass
+    alone, so that nothing else is differentiated or compiled.
+    """
+    graph = fuse_relu_max_pool(graph)
+    box = Interval(lower[None], upper[None])
+    found = []
+    for stage in (method, *method.beside):
+        relaxed = jax.lax.stop_gradient(stage.relax(graph, jax.lax.stop_gradient(box)))
+        found.append(stage.least(graph, box, relaxed, coefficients, offsets))
+    return reduce(jnp.maximum, found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,14 +146,20 @@ class CROWN(Relaxation):
         graph = fuse_relu_max_pool(graph)
         box = Interval(lower[None], upper[None])
         _check_known(graph, known)
-        intervals, lines = relax(graph, box, self.chunk, known=known, frozen=self.frozen)
+        relaxed = relax(graph, box, self.chunk, known=known, frozen=self.frozen)
+        low = self.least(graph, box, relaxed, coefficients, offsets)
+        return Interval(low, -self.least(graph, box, relaxed, -coefficients, -offsets))
+
+    def least(self, graph, box, relaxed, coefficients, offsets):
+        intervals, lines = relaxed
         coefficients = coefficients.astype(graph.dtype)
-        rows = coefficients[:, None, :]
-        low = lower_bound(graph, Whole(rows), lines, *box)
-        high = -lower_bound(graph, Whole(-rows), lines, *box)
+        low = lower_bound(graph, Whole(coefficients[:, None, :]), lines, *box) + offsets
         within = rows_from_intervals(graph, intervals.get, coefficients, offsets)
-        low, high = low + offsets, high + offsets
-        return Interval(_attained(low, within.lower), -_attained(-high, -within.upper))
+        return _attained(low, within.lower)
+
+    @property
+    def beside(self) -> tuple[Relaxation, ...]:
+        return ()
 
     def relax(self, graph, box):
         return relax(graph, box, self.chunk)
@@ -124,15 +181,20 @@ def preactivation_bounds(
     Returns:
         For the input variable of each ReLU and max pool: an interval of its shape (1, ...).
     """
-    return _jitted_intervals(CROWN() if method is None else method, graph, lower, upper)
+    method = CROWN() if method is None else method
+    program = _jitted_intervals if isinstance(method, CROWN) else _ascended_intervals
+    return program(method, graph, lower, upper)
 
 
-@partial(jax.jit, static_argnums=0)
-def _jitted_intervals(
+def _source_intervals(
     method: Relaxation, graph: Graph, lower: Array, upper: Array
 ) -> dict[Variable, Interval]:
     intervals, _ = method.relax(graph, Interval(lower[None], upper[None]))
     return {v: intervals[v] for v in sources(graph)}
+
+
+_jitted_intervals = one_off(0)(_source_intervals)
+_ascended_intervals = one_off(0, loops=True)(_source_intervals)
 
 
 def sources(graph: Graph) -> list[Variable]:
@@ -158,7 +220,7 @@ def relax(
     least: LowerBound = plain,
     known: Mapping[Variable, Interval] = MappingProxyType({}),
     frozen: bool = False,
-) -> tuple[dict[Variable, Interval], dict[int, Lines]]:
+) -> Relaxed:
     """Intervals of every variable, and the lines around every nonlinear equation, in one sweep.
 
     Args:
@@ -172,21 +234,52 @@ def relax(
     Returns:
         Intervals by variable, and lines by the index of the nonlinear equation's output.
     """
+    exact = _exact_intervals(graph)
+
+    def tightened(eqn: Equation, interval: Interval, lines: Mapping[int, Lines]) -> Interval:
+        source = eqn.invars[0]
+        if source in known:
+            interval = _intersection(interval, known[source])
+        if source in exact:
+            return interval
+        wanted = undecided(graph, eqn, interval)
+        return _tighten(graph, source, interval, wanted, lines, box, chunk, least)
+
+    return _walk(graph, box, tightened, frozen)
+
+
+def relaxed_within(graph: Graph, box: Interval, known: Mapping[Variable, Interval]) -> Relaxed:
+    """As :func:`relax`, with the intervals of all :func:`sources` known: nothing is pulled back.
+
+    Raises:
+        ValueError: there is none for one of them.
+    """
+    missing = [v for v in sources(graph) if v not in known]
+    if missing:
+        raise ValueError(f"known: expected an interval of every source, got none for {missing}.")
+
+    def given(eqn: Equation, interval: Interval, _: Mapping[int, Lines]) -> Interval:
+        return _intersection(interval, known[eqn.invars[0]])
+
+    return _walk(graph, box, given)
+
+
+def _walk(
+    graph: Graph,
+    box: Interval,
+    better: Callable[[Equation, Interval, Mapping[int, Lines]], Interval],
+    frozen: bool = False,
+) -> Relaxed:
+    """Interval arithmetic, in which what nonlinear equations read is known better."""
     values: dict[Variable, Any] = graph.constants() | {graph.input: box}
     lines: dict[int, Lines] = {}
-    exact = _exact_intervals(graph)
-    tightened: set[Variable] = set()
+    improved: set[Variable] = set()
     for eqn in graph.eqns:
         if not is_affine(graph, eqn):
             source = eqn.invars[0]
-            if source in known and source not in tightened:
-                values[source] = _intersection(values[source], known[source])
-            if source not in exact and source not in tightened:
-                wanted = undecided(graph, eqn, values[source])
-                values[source] = _tighten(
-                    graph, source, values[source], wanted, lines, box, chunk, least
-                )
-                tightened.add(source)
+            if source not in improved:
+                values[source] = better(eqn, values[source], lines)
+                improved.add(source)
             around = lines_of(graph, eqn, values[source])
             lines[eqn.outvar.index] = jax.lax.stop_gradient(around) if frozen else around
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jmlv.bounds.alpha_crown import AlphaCROWN, bound_with, climb
+from jmlv.bounds.alpha_crown import AlphaCROWN, attained, bound_with, climb
 from jmlv.bounds.backward import Weights
 from jmlv.bounds.first_layer import first_layers
 from jmlv.bounds.functionals import Whole
@@ -111,9 +111,8 @@ class JointBounds(BoundMethod):
         task = _Task(graph, lines, box, planes, coefficients, offsets, masks)
         start = _Choice(None, task.masks / task.masks.sum(-1, keepdims=True))
         fixed = partial(_bound, lax.stop_gradient(task))
-        first, start = fixed(start)
-        best = lax.stop_gradient(climb(fixed, start, first, self.steps, self.learning_rate))
-        joint = _bound(task, best)[0]
+        found = climb(fixed, fixed(start)[1], self.steps, self.learning_rate)
+        joint = attained(_bound, (task,), *lax.stop_gradient(found))
         single = jnp.where(masks > 0, rows.lower, -jnp.inf).max(-1)
         return rows, jnp.maximum(joint, single)
 

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 
 from jmlv.graph import Graph
 from jmlv.labels.result import LabelAnswer, LabelSet, LabelStatus
+from jmlv.margin_form import MarginForm
 from jmlv.numerics import as_float64, certificate_precision, search_precision
 from jmlv.oracles import Deadline, Evidence, Query, judge
-from jmlv.properties import InTopK, MarginForm, NotInTopK
+from jmlv.properties import InTopK, NotInTopK
 from jmlv.verdict import Status, Verdict
 
 
@@ -187,7 +188,7 @@ class Board:
         with certificate_precision():
             exact = _margins(self.query.graph64, self.forms, as_float64(points))
         with search_precision():
-            forms = jax.tree.map(np.float32, self.forms)
+            forms = tuple(form.astype("float32") for form in self.forms)
             deployed = _margins(self.query.graph, forms, points)
         larger = [np.maximum(*map(np.asarray, pair)) for pair in zip(exact, deployed)]
         return [np.where(np.isnan(margins), np.inf, margins) for margins in larger]

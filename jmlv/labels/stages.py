@@ -13,12 +13,13 @@ from jaxtyping import Array, Float
 
 from jmlv.bounds import BoundMethod, Interval
 from jmlv.labels.board import Board, Question, stack
+from jmlv.margin_form import MarginForm
 from jmlv.numerics import as_float64, certificate_precision, search_precision
 from jmlv.oracles import PGD, Deadline, Evidence, Oracle, SoundnessError, TimeUp
 from jmlv.oracles.answers import found_in_time
 from jmlv.oracles.aside import run_until
 from jmlv.oracles.falsify import descend
-from jmlv.properties import MarginForm, leaves
+from jmlv.properties import leaves
 
 ROWS = 512
 """Pairs of labels that are bounded at a time."""
@@ -118,7 +119,7 @@ def _attacked(
     """The best point for each question; the batch is padded, so few shapes are compiled."""
     size = max(LEAST_BATCH, 1 << (len(asked) - 1).bit_length())
     padded = [asked[i % len(asked)] for i in range(size)]
-    forms = jax.tree.map(np.float32, stack([question.form for question in padded]))
+    forms = stack([question.form for question in padded]).astype("float32")
     boxes = (
         np.broadcast_to(end, (size, *end.shape)) for end in (board.query.lower, board.query.upper)
     )

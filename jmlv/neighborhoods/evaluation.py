@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Int
 
 from jmlv.bounds.method import BoundMethod, Interval
 from jmlv.graph import Graph, Variable
+from jmlv.margin_form import MarginForm
 from jmlv.numerics import search_precision
-from jmlv.properties import MarginForm
 
 
 class Task(NamedTuple):

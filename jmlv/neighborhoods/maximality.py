@@ -65,7 +65,7 @@ def _broken(problem: Problem, epsilon: np.ndarray, layers: list[int], attack: PG
     lower, upper = (
         jnp.stack([getattr(box, side) for box in boxes + padding]) for side in ("lower", "upper")
     )
-    form = jax.tree.map(np.float32, problem.query.property.form(problem.graph.label_count))
+    form = problem.query.property.form(problem.graph.label_count).astype("float32")
     with search_precision():
         key = jax.random.key(attack.seed)
         points, margins = descend(attack, problem.graph, form, lower, upper, key, problem.deadline)

@@ -219,7 +219,7 @@ class Problem:
 
     @cached_property
     def _task(self) -> Task:
-        form = jax.tree.map(np.float32, self.query.property.form(self.graph.label_count))
+        form = self.query.property.form(self.graph.label_count).astype("float32")
         return Task(form, self.x, np.asarray(self.layers.places), self.known)
 
     @cached_property

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from jmlv.bounds.api import bound
-from jmlv.bounds.crown import CROWN
+from jmlv.bounds.crown import CROWN, Relaxation
 from jmlv.bounds.method import BoundMethod
 from jmlv.numerics import as_float64, certificate_precision
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
+from jmlv.oracles.per_box import least_margin
 from jmlv.regions import Box
 from jmlv.require import require_fields
 
@@ -31,8 +32,13 @@ class Bounds(Oracle):
         return self.method.name
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
-        with certificate_precision():
-            box = Box(as_float64(query.lower), as_float64(query.upper))
-            lower = float(bound(query.graph64, box, query.property, self.method).lower)
+        lower = self._lower(query)
         reason = f"{self.name} proves a margin of at least {lower:.4g}"
         return Evidence(lower=lower, reason=reason)
+
+    def _lower(self, query: Query) -> float:
+        if isinstance(self.method, Relaxation):
+            return least_margin(query, self.method)
+        with certificate_precision():
+            box = Box(as_float64(query.lower), as_float64(query.upper))
+            return float(bound(query.graph64, box, query.property, self.method).lower)

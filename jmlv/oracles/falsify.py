@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jmlv.graph import Graph
+from jmlv.margin_form import MarginForm
 from jmlv.numerics import search_precision
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
-from jmlv.properties import MarginForm
 from jmlv.require import require_fields
 
 
@@ -53,7 +53,7 @@ class PGD(Oracle):
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
         best, best_margin, done = None, np.inf, 0
-        form = jax.tree.map(np.float32, query.property.form(query.label_count))
+        form = query.property.form(query.label_count).astype("float32")
         boxes = tuple(np.asarray(side, np.float32)[None] for side in (query.lower, query.upper))
         for key in jax.random.split(jax.random.key(self.seed), self.rounds):
             if deadline.passed:
@@ -102,7 +102,7 @@ def descend_from(
 ) -> tuple[Float[np.ndarray, "box *image"], Float[np.ndarray, " box"]]:
     """As :func:`descend`, from given starts in each box, with given steps ``eta``."""
     x = points
-    best, least = x, jnp.full(x.shape[:2], jnp.inf)
+    best, least = x, np.full(x.shape[:2], np.inf, x.dtype)
     for eta in (*etas, 0.0):
         x, best, least = _step(graph, form, lower, upper, x, best, least, np.float32(eta))
         if deadline is not None and _passed(deadline, least):
@@ -135,7 +135,7 @@ class Weakest:
 
     def __init__(self, query: Query) -> None:
         self.query, self.point, self.margin = query, None, np.inf
-        self.form = jax.tree.map(np.float32, query.property.form(query.label_count))
+        self.form = query.property.form(query.label_count).astype("float32")
 
     def descend(self, points: Float[np.ndarray, "point *image"]) -> None:
         """Descends on the margin from the first `DESCENTS` points, clipped into the box."""

@@ -132,13 +132,15 @@ class Query:
     def margin_exact(self, x: np.ndarray) -> float:
         """The property's margin at ``x``, evaluated in float64."""
         with certificate_precision():
-            scores = self.graph64(jnp.asarray(as_float64(x))[None])[0]
-            return float(self.property.margin(scores))
+            return float(self.property.margin(_scores(self.graph64, as_float64(x)[None])[0]))
 
     def margin_deployed(self, x: np.ndarray) -> float:
         """The property's margin at ``x``, evaluated by the network as deployed, in its precision."""
         with jax.enable_x64(self.wide), jax.default_matmul_precision("highest"):
             return float(self.property.margin(self.f(jnp.asarray(x, self.dtype)[None])[0]))
+
+
+_scores = jax.jit(Graph.scores)
 
 
 def _ends(region: Region) -> tuple[np.ndarray, np.ndarray]:

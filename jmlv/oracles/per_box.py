@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Array, Float
 
-from jmlv.bounds import Interval, Relaxation, preactivation_bounds
+from jmlv.bounds import CROWN, Interval, Relaxation, preactivation_bounds
+from jmlv.bounds.crown import relaxed_within
+from jmlv.compilation import one_off
 from jmlv.graph import Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.margin_form import MarginForm
 from jmlv.numerics import as_float64, certificate_precision
 from jmlv.oracles.oracle import Query
 
@@ -57,3 +61,55 @@ def inner_intervals(query: Query, relaxation: Relaxation) -> dict[Variable, Inte
     with certificate_precision():
         graph = fuse_relu_max_pool(query.graph64)
         return preactivation_bounds(graph, lower, upper, relaxation)
+
+
+def least_margin(query: Query, relaxation: Relaxation) -> float:
+    """A lower bound on the property's margin, in float64, by two stages that others share.
+
+    The inner intervals serve all properties, and the program for the rows all intervals.
+    """
+    form = query.property.form(query.label_count)
+    found = [
+        least_within(query, method, inner_intervals(query, method), form.coefficients, form.offsets)
+        for method in (relaxation, *relaxation.beside)
+    ]
+    return margin_of(form, functools.reduce(np.maximum, found))
+
+
+def margin_of(form: MarginForm, rows: Float[np.ndarray, " row"]) -> float:
+    """The margin from lower bounds on the form's rows; plus infinity, an overflow, proves nothing."""
+    return float(form.combine(np.where(rows == np.inf, -np.inf, rows)))
+
+
+def least_within(
+    query: Query,
+    relaxation: Relaxation,
+    intervals: Mapping[Variable, Interval],
+    coefficients: Float[np.ndarray, "row label"],
+    offsets: Float[np.ndarray, " row"],
+) -> Float[np.ndarray, " row"]:
+    """Lower bounds, in float64, on rows of the scores under given intervals of inner values.
+
+    Args:
+        query: the network and the box.
+        relaxation: bounds the rows; the lines are those of the intervals.
+        intervals: as :func:`inner_intervals` gives them, by any relaxation.
+        coefficients, offsets: the rows.
+    """
+    box = as_float64(query.lower), as_float64(query.upper)
+    with certificate_precision():
+        graph = fuse_relu_max_pool(query.graph64)
+        program = _swept if isinstance(relaxation, CROWN) else _ascended
+        return np.asarray(program(relaxation, graph, *box, intervals, coefficients, offsets))
+
+
+def _least(
+    relaxation: Relaxation, graph: Graph, lower: Array, upper: Array,
+    intervals: Mapping[Variable, Interval], coefficients: Array, offsets: Array,
+) -> Float[Array, " row"]:  # fmt: skip
+    box = Interval(lower[None], upper[None])
+    relaxed = relaxed_within(graph, box, intervals)
+    return relaxation.least(graph, box, relaxed, coefficients, offsets)
+
+
+_swept, _ascended = one_off(0)(_least), one_off(0, loops=True)(_least)

@@ -22,7 +22,7 @@ def test_no_point_is_below_a_bound(folder):
     model, _ = checkpoints.restore(folder)
     data = double_digits("test", size=3)
     graph = jmlv.trace(model, data.images.shape[1:])
-    form = jax.tree.map(np.float32, jmlv.InTopK(int(data.object_labels[0, 0]), 2).form(10))
+    form = jmlv.InTopK(int(data.object_labels[0, 0]), 2).form(10).astype("float32")
     cases = [(x, radius) for x in data.images for radius in RADII]
     lower = jnp.stack([jnp.clip(x - radius, 0, 1) for x, radius in cases])
     upper = jnp.stack([jnp.clip(x + radius, 0, 1) for x, radius in cases])

@@ -64,7 +64,7 @@ class Counterexamples:
     def __init__(self, query: Query, layers: Layers, attack: PGD, deadline: Deadline) -> None:
         self.query, self.layers, self.attack, self.deadline = query, layers, attack, deadline
         self.x, self.places = query.lower, np.asarray(layers.places)
-        self.form = jax.tree.map(np.float32, query.property.form(query.label_count))
+        self.form = query.property.form(query.label_count).astype("float32")
         self.pixels = pixels_read(query.graph)
         self.free = free_layers(query.graph, layers)
         self.random = np.random.default_rng(attack.seed)

@@ -9,12 +9,13 @@ import numpy as np
 
 from jmlv.bounds import AlphaCROWN, Relaxation
 from jmlv.clauses import open_clauses
-from jmlv.numerics import PROOF_TOLERANCE, certificate_precision
+from jmlv.numerics import PROOF_TOLERANCE
 from jmlv.oracles.branching.parts.part_search import Settings
 from jmlv.oracles.branching.parts.separable import PartRows, problem_of
 from jmlv.oracles.branching.whole_search import WholeSearch
 from jmlv.oracles.milp.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, require_encodable
+from jmlv.oracles.per_box import margin_of
 from jmlv.require import require_fields
 
 
@@ -94,12 +95,10 @@ class BranchAndBound(Oracle):
         problem = None if self.parts is None else problem_of(query, self.relaxation, self.parts)
         if problem is None and not self.whole:
             return Evidence(reason=f"{self.name}: the network does not fall apart over the box")
-        parts = None if problem is None else PartRows(problem, query, search.exact)
+        parts = None if problem is None else PartRows(problem, query)
         deadline.check()
         rows = search.row_bounds(deadline) if parts is None else parts.bounds(search.look)
-        with certificate_precision():  # in float32 a bound would be rounded, perhaps upward
-            finite = np.where(rows == np.inf, -np.inf, rows)  # an overflow proves nothing
-            known = float(query.property.combine(finite, query.label_count))
+        known = margin_of(query.property.form(query.label_count), rows)
         if known > PROOF_TOLERANCE or not np.isfinite(rows).all():
             return Evidence(
                 known, search.weakest.point, f"bounds of single rows: at least {known:.4g}"

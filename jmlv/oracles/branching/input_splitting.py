@@ -11,17 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jmlv.bounds import CROWN, BoundMethod
+from jmlv.bounds import CROWN, BoundMethod, Relaxation
+from jmlv.bounds.crown import lower_rows
 from jmlv.graph import Graph
+from jmlv.margin_form import MarginForm, few_sizes
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision
 from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
-from jmlv.properties import MarginForm
 from jmlv.require import require_fields
 
 WIDTH_COUNTS = 0.05
 """The share of what is missing that halving an input of width 1 counts for, whatever the gradient
 says: where the bound is flat in the input that matters, that is halved at last."""
+
+PLACES = 32
+"""Boxes have places for so many inputs or more, so that one program serves all numbers up to it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,8 @@ class InputSplitting(Oracle):
     bound's own gradient with respect to the box.
 
     Attributes:
-        method: the bound.
+        method: the bound. A relaxation is kept as it is while its last backward pass is
+            differentiated: half the work of the whole gradient, and the boxes are no more.
         axis: which input a box is halved along: the one whose halving gains most by the bound's
             gradient (``"slope"``), or the widest (``"widest"``).
         largest: boxes with more moving inputs than this are given up at once.
@@ -103,7 +108,11 @@ class _Search:
     """The pool of open boxes of one query, and what has been found."""
 
     def __init__(self, options: InputSplitting, query: Query, moving: np.ndarray) -> None:
-        self.options, self.query, self.moving = options, query, moving
+        self.options, self.query = options, query
+        self.count = len(moving)
+        places = few_sizes(max(PLACES, self.count))
+        self.moving = np.full(places, query.lower.size)  # beyond all entries: no input
+        self.moving[: self.count] = moving
         self.form = query.property.form(query.label_count)
         ends = (as_float64(end).reshape(-1)[moving][None] for end in (query.lower, query.upper))
         self.open = _Boxes(np.full(1, -np.inf), *ends, np.zeros(1, int))
@@ -149,7 +158,7 @@ class _Search:
         with certificate_precision():
             arguments = self.query.graph64, self.form, as_float64(self.query.lower), self.moving
             how = self.options.method, self.options.axis
-            found = _examine(*how, *arguments, boxes.lower[padded], boxes.upper[padded])
+            found = _examine(*how, *arguments, *(self._wide(v[padded]) for v in boxes[1:3]))
             bound, axis, weakest = (np.asarray(array)[:size] for array in found)
         self.bounded += size
         self.weakest.descend(weakest[np.argsort(boxes.bound, kind="stable")])
@@ -157,6 +166,10 @@ class _Search:
         proven = bound > PROOF_TOLERANCE
         self.closed = min([self.closed, *bound[proven]])
         return boxes._replace(bound=bound, axis=axis).at(~proven)
+
+    def _wide(self, ends: Float[np.ndarray, "box input"]) -> Float[np.ndarray, "box place"]:
+        """Ends with places for more inputs, which do not move: few numbers of inputs are compiled."""
+        return np.pad(ends, ((0, 0), (0, len(self.moving) - self.count)))
 
 
 def _halved(boxes: _Boxes) -> _Boxes:
@@ -176,18 +189,24 @@ def _examine(
     graph: Graph,
     form: MarginForm,
     base: Float[Array, "*image"],
-    moving: Int[Array, " input"],
-    lower: Float[Array, "box input"],
-    upper: Float[Array, "box input"],
+    moving: Int[Array, " place"],
+    lower: Float[Array, "box place"],
+    upper: Float[Array, "box place"],
 ) -> tuple[Float[Array, " box"], Int[Array, " box"], Float[Array, "box *image"]]:
-    """For each box a bound on the margin, the axis to halve (-1: none), and a weak corner."""
+    """For each box a bound on the margin, the axis to halve (-1: none), and a weak corner.
 
-    def image(values: Float[Array, " input"]) -> Float[Array, "*image"]:
-        return base.reshape(-1).at[moving].set(values).reshape(base.shape)
+    A place whose number is beyond the image stands for no input.
+    """
+
+    def image(values: Float[Array, " place"]) -> Float[Array, "*image"]:
+        return base.reshape(-1).at[moving].set(values, mode="drop").reshape(base.shape)
 
     def margin(low: Array, high: Array) -> Array:
-        ends = image(low), image(high)
-        rows = method.rows(graph, *ends, form.coefficients, form.offsets).lower
+        arguments = graph, image(low), image(high), form.coefficients, form.offsets
+        if isinstance(method, Relaxation):
+            rows = lower_rows(method, *arguments)
+        else:
+            rows = method.rows(*arguments).lower
         return form.combine(jnp.where(rows == jnp.inf, -jnp.inf, rows))
 
     def one(low: Array, high: Array) -> tuple[Array, Array, Array]:

@@ -28,6 +28,7 @@ from jmlv.bounds.backward import Weights, sweep
 from jmlv.bounds.functionals import Functional, Whole, add
 from jmlv.bounds.lines import Lines, admissible, floor_constant, lines_above, lines_of
 from jmlv.bounds.relaxations import patches
+from jmlv.compilation import one_off
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.operations import is_affine, is_maximum, knee_of
 
@@ -171,14 +172,14 @@ def _bound(
 # ---------------------------------------------------------------------------------------------
 
 
-@jax.jit
-def _prepare(task: Task, clauses: Array, splits: Splits) -> tuple[Any, Choice, Array]:
-    """Lines of each subdomain, CROWN's own choice, and the bound that it gives."""
+@one_off()
+def _prepare(task: Task, clauses: Array, splits: Splits) -> tuple[Any, Choice]:
+    """Lines of each subdomain, and CROWN's own choice; XLA drops the bound that it gives."""
 
-    def one(clause: Array, splits: Splits) -> tuple[Any, Choice, Array]:
+    def one(clause: Array, splits: Splits) -> tuple[Any, Choice]:
         lines = _lines(task, splits)
-        found, weights = _bound(task, lines, clause, splits, None)
-        return lines, Choice(weights, clause / clause.sum(), jnp.zeros_like(splits.side)), found
+        _, weights = _bound(task, lines, clause, splits, None)
+        return lines, Choice(weights, clause / clause.sum(), jnp.zeros_like(splits.side))
 
     return jax.vmap(one)(clauses, splits)
 
@@ -215,9 +216,9 @@ def ascend(
         rate: the first step, which falls linearly to a tenth.
         start: where to begin, or None for CROWN's own choice.
     """
-    lines, choice, best = _prepare(task, clauses, splits)
-    kept = choice
-    choice = choice if start is None else start
+    lines, choice = _prepare(task, clauses, splits)
+    kept = choice = choice if start is None else start
+    best = np.full(len(clauses), -np.inf, np.float32)
     memory = _ADAM.init(choice)
     for share in np.linspace(1.0, 0.1, steps + 1, dtype=np.float32):
         choice, memory, best, kept = _step(
@@ -226,43 +227,37 @@ def ascend(
     return kept, best
 
 
-@jax.jit
-def certify(task: Task, clauses: Array, splits: Splits, choice: Choice) -> Float[Array, " batch"]:
-    """The bounds of given choices, all computed in the precision of ``task``.
+@one_off(loops=True)
+def certify(
+    task: Task, clauses: Array, splits: Splits, choice: Choice
+) -> tuple[Float[Array, " batch"], Scores]:
+    """The bounds of given choices, all computed in the precision of ``task``, and where to split.
 
     In float64 they are certificates: whatever the choices and splits are, the bound is valid.
+
+    At the point where a bound is reached the function exceeds it by exactly the sum over neurons of
+    ``a (y - line)``, with ``a`` the bound's coefficient of the neuron's output ``y``: the neuron with
+    the largest term is split. Coefficients are derivatives of the bound with respect to the lines'
+    constants.
     """
     dtype = task.graph.dtype
     clauses, splits, choice = jax.tree.map(
         lambda v: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.floating) else v,
         (clauses, Splits(*map(jnp.asarray, splits)), choice),
     )
-
-    def one(clause: Array, splits: Splits, choice: Choice) -> Array:
-        return _bound(task, _lines(task, splits), clause, splits, choice)[0]
-
-    return jax.vmap(one)(clauses, splits, choice)
+    return jax.vmap(partial(_certified, task))(clauses, splits, choice)
 
 
-@jax.jit
-def score(task: Task, clauses: Array, splits: Splits, choice: Choice) -> Scores:
-    """For each subdomain the point where its bound is reached and the neuron to split.
-
-    At that point the function exceeds the bound by exactly the sum over neurons of ``a (y - line)``,
-    with ``a`` the bound's coefficient of the neuron's output ``y``: the neuron with the largest term
-    is split. Coefficients are derivatives of the bound with respect to the lines' constants.
-    """
-    return jax.vmap(partial(_score, task))(clauses, splits, choice)
-
-
-def _score(task: Task, clause: Array, splits: Splits, choice: Choice) -> Scores:
+def _certified(
+    task: Task, clause: Array, splits: Splits, choice: Choice
+) -> tuple[Float[Array, ""], Scores]:
     relaxed = _relaxed(task, splits)
     lines = {index: pair[0] for index, pair in relaxed.items()}
 
     def bound(lines: Any, box: Interval) -> Array:
         return _bound(task._replace(box=box), lines, clause, splits, choice)[0]
 
-    slopes, by_box = jax.grad(bound, (0, 1))(lines, task.box)
+    found, (slopes, by_box) = jax.value_and_grad(bound, (0, 1))(lines, task.box)
     middle = (task.box.lower + task.box.upper) / 2
     point = jnp.where(by_box.upper < 0, task.box.upper, middle)
     point = jnp.where(by_box.lower > 0, task.box.lower, point)
@@ -272,17 +267,17 @@ def _score(task: Task, clause: Array, splits: Splits, choice: Choice) -> Scores:
     for eqn in nonlinear(task.graph):
         index = eqn.outvar.index
         own = choice.weights[index][0]
-        found = _unit_scores(
+        parts = _unit_scores(
             task.graph, eqn, lines[index], own, slopes[index], relaxed[index][1], values
         )
-        for kept, new in zip((gains, thresholds, scales), found):
+        for kept, new in zip((gains, thresholds, scales), parts):
             kept.append(new.reshape(-1))
     gain, threshold, scale = (
         jnp.concatenate([*parts, nothing]) for parts in (gains, thresholds, scales)
     )
     best = jnp.argmax(gain)
     open_ = jnp.isfinite(gain).sum()
-    return Scores(point[0], best, threshold[best], scale[best], gain[best], open_)
+    return found, Scores(point[0], best, threshold[best], scale[best], gain[best], open_)
 
 
 def _unit_scores(

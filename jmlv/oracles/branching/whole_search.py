@@ -16,6 +16,7 @@ from jaxtyping import Float
 from jmlv.bounds import Interval, Relaxation
 from jmlv.clauses import Clause
 from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.margin_form import padded_rows
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
 from jmlv.oracles.branching.hand_over import solve_subdomain
 from jmlv.oracles.branching.parts.separable import Outcome
@@ -26,7 +27,6 @@ from jmlv.oracles.branching.subdomains import (
     Task,
     ascend,
     certify,
-    score,
     unit_count,
 )
 from jmlv.oracles.falsify import Weakest
@@ -89,7 +89,8 @@ class WholeSearch:
         fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
         self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph))
         self.known, self.closed, self.stuck = -np.inf, np.inf, np.inf
-        self.masks = np.eye(len(self.exact.offsets), dtype=np.float32)
+        rows = len(query.property.rows(query.label_count)[1])
+        self.masks = np.eye(rows, len(self.exact.offsets), dtype=np.float32)
         self.starts: list[Choice] = []
         self.heap: list[Domain] = []
         self.numbers = itertools.count()
@@ -225,10 +226,10 @@ class WholeSearch:
         with search_precision():
             rate = self.options.learning_rate
             choice, _ = ascend(self.fast, masks, splits, steps, rate, start)
-            scores = jax.tree.map(np.asarray, score(self.fast, masks, splits, choice))
-        self.weakest.descend(scores.point)
         with certificate_precision():
-            exact = np.asarray(certify(self.exact, masks, splits, choice))
+            found = certify(self.exact, masks, splits, choice)
+        exact, scores = jax.tree.map(np.asarray, found)
+        self.weakest.descend(scores.point)
         return choice, exact, scores
 
     def _place(
@@ -308,6 +309,6 @@ def _task(query: Query, relaxation: Relaxation) -> Task:
         box = Interval(
             *(jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
         )
-        coefficients, offsets = map(jnp.asarray, query.property.rows(query.label_count))
+        rows = padded_rows(*query.property.rows(query.label_count))
         intervals = {v.index: i for v, i in inner_intervals(query, relaxation).items()}
-        return Task(graph, box, intervals, coefficients, offsets)
+        return Task(graph, box, intervals, *map(jnp.asarray, rows))

@@ -23,7 +23,6 @@ from jmlv.oracles.branching.subdomains import (
     ascend,
     certify,
     nonlinear,
-    score,
     unit_count,
 )
 from jmlv.oracles.certify.network import exported
@@ -174,10 +173,9 @@ class _Search:
         splits = Splits(*(np.stack(arrays) for arrays in zip(*padded)))
         with search_precision():
             choice, _ = ascend(self.fast, masks, splits, steps, self.options.learning_rate)
-            scores = jax.tree.map(np.asarray, score(self.fast, masks, splits, choice))
         rounded = self._rounded(jax.tree.map(np.asarray, choice), masks)
         with certificate_precision():
-            bounds = np.asarray(certify(self.exact, masks, splits, rounded))
+            bounds, scores = jax.tree.map(np.asarray, certify(self.exact, masks, splits, rounded))
         for i, node in enumerate(nodes):
             if np.isfinite(bounds[i]) and bounds[i] > PROOF_TOLERANCE:
                 node.leaf = self._leaf(rounded, splits, i)

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import numpy as np
 
 from jmlv.bounds import CROWN, TIGHT, Interval, Relaxation
@@ -14,6 +13,7 @@ from jmlv.bounds.lines import undecided
 from jmlv.graph import Classifier, Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.operations import is_affine
+from jmlv.margin_form import padded_rows
 from jmlv.numerics import SOLVER_TOLERANCE, as_float64, certificate_precision
 from jmlv.oracles.deadline import NEVER, TimeUp
 from jmlv.oracles.milp.encoding import Encoding, Held, encode
@@ -26,7 +26,7 @@ from jmlv.oracles.oracle import (
     SoundnessError,
     require_encodable,
 )
-from jmlv.oracles.per_box import inner_intervals
+from jmlv.oracles.per_box import inner_intervals, least_within
 from jmlv.properties import Property
 from jmlv.regions import Region
 from jmlv.require import require_fields
@@ -276,14 +276,21 @@ def build(
         if options.tighter is not None and _undecided(graph, bounds) > FEW:
             bounds = inner_intervals(query, options.tighter)
             deadline.check()
-        rows = _row_bounds(graph, lower, upper, *query.property.rows(query.label_count), bounds)
+        rows = _row_bounds(query, bounds)
         return encode(
             graph, lower, upper, bounds, query.property,
             ceiling=ceiling, row_bounds=rows, deadline=deadline,
         )  # fmt: skip
 
 
-_row_bounds = jax.jit(CROWN().rows_within)
+def _row_bounds(query: Query, bounds: Mapping[Variable, Interval]) -> Interval:
+    """CROWN's bounds on the property's rows under the inner bounds."""
+    coefficients, offsets = query.property.rows(query.label_count)
+    rows = padded_rows(coefficients, offsets)
+    low, high = (
+        sign * least_within(query, CROWN(), bounds, *(sign * v for v in rows)) for sign in (1, -1)
+    )
+    return Interval(low[: len(offsets)], high[: len(offsets)])
 
 
 def _undecided(graph: Graph, bounds: Mapping[Variable, Interval]) -> int:

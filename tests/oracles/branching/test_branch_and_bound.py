@@ -115,7 +115,8 @@ def _subdomain_bounds(name):
             best, _ = subdomains.ascend(_single(task), mask, splits, 20, 0.5)
         random = jax.tree.map(lambda v: rng.uniform(-0.5, 1.5, v.shape).astype(np.float32), best)
         with certificate_precision():
-            bounds = [np.asarray(subdomains.certify(task, mask, splits, c)) for c in (best, random)]
+            found = [subdomains.certify(task, mask, splits, c) for c in (best, random)]
+            bounds = [np.asarray(bound) for bound, _ in found]
             rows = np.asarray(task.graph.scores(points)) @ np.asarray(task.coefficients).T
             clause = rows[:, : property.k].max(1)
             inside = _inside(task, splits, points)

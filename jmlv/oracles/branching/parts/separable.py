@@ -15,7 +15,6 @@ from jmlv.numerics import PROOF_TOLERANCE, certificate_precision
 from jmlv.oracles.branching.parts.compact import compact
 from jmlv.oracles.branching.parts.layout import lay_out
 from jmlv.oracles.branching.parts.part_search import Problem, Settings, Tree, roots
-from jmlv.oracles.branching.subdomains import Task
 from jmlv.oracles.oracle import Deadline, Query
 from jmlv.oracles.per_box import inner_intervals, once_per_box
 
@@ -64,9 +63,9 @@ class Outcome:
 class PartRows:
     """The rows of one property on the parts of a network."""
 
-    def __init__(self, problem: Problem, query: Query, task: Task) -> None:
+    def __init__(self, problem: Problem, query: Query) -> None:
         self.problem, self.base = problem, query.lower
-        coefficients, offsets = np.asarray(task.coefficients), np.asarray(task.offsets)
+        coefficients, offsets = query.property.rows(query.label_count)
         self.rows = coefficients
         self.offsets = coefficients @ problem.network.offset + offsets
 
