@@ -249,7 +249,7 @@ def means(members: list[dict]) -> tuple:
 def duels(grouped: dict) -> str:
     """Layered noise against the other two, on the same images."""
     rows = []
-    for name, weights, method in grouped:
+    for name, weights, method in list(grouped):  # looking one up adds it
         own = {m["image"]: m for m in grouped[name, weights, "layered"]}
         other = {m["image"]: m for m in grouped[name, weights, method]}
         shared = sorted(own.keys() & other.keys())
@@ -280,7 +280,7 @@ def figure(grouped: dict, path: Path) -> None:
             depth = min(map(len, profiles))
             mean = np.mean([p[:depth] for p in profiles], axis=0)
             axes.plot(range(depth), mean, ".-", label=method)
-        axes.set(title=name, xlabel="distance from the changed object", yscale="symlog")
+        axes.set(title=name, xlabel="distance from the changed object")
         axes.set_yscale("symlog", linthresh=1e-3)
     panels[0].set_ylabel(f"mean epsilon, {weights} weights")
     panels[0].legend()

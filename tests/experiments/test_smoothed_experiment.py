@@ -32,6 +32,7 @@ def test_tables_compare_the_same_images(tmp_path):
     assert float(duel["proof"][1]) == pytest.approx(4.0, rel=1e-3)  # only where both certify
     assert float(duel["isotropic"][0]) == pytest.approx(1.8 / 0.7, rel=1e-3)
     assert duel["isotropic"][2:] == ["2", "2"]
+    experiment.report([one for one in records() if one["method"] == "proof"], tmp_path / "proofs")
     assert (tmp_path / "profiles.png").stat().st_size > 3000
 
 
