@@ -63,7 +63,9 @@ def dense(x, a, b, c, d, e, f):
 
 
 def mixed(x, a, b, c, f):
-    h = jax.lax.conv_general_dilated(x, a, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    h = jax.lax.conv_general_dilated(
+        x, a, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     h = jax.nn.leaky_relu(h + b, 0.1)
     pooled = jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
     return jax.nn.relu(pooled).reshape(x.shape[0], -1) @ c + f

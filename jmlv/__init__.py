@@ -29,7 +29,7 @@ from jmlv.bounds import CROWN, CROWNIBP, IBP, AlphaCROWN, JointBounds, MarginBou
 from jmlv.bounds.rounding import Float32
 from jmlv.certificate import Certificate
 from jmlv.compilation import keep_compiled
-from jmlv.errors import DamagedFile, UnsupportedOperation
+from jmlv.errors import DamagedFile, SoundnessError, UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, check, trace
 from jmlv.labels import LabelSet, LabelStatus, classify_labels, classify_labels_batch
 from jmlv.neighborhoods import (

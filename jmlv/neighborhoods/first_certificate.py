@@ -13,14 +13,15 @@ REFINEMENTS = 2
 """Bisections between the largest power of a half that is certified and its double."""
 
 SHARE = 0.25
-"""Of the time that is left, at most."""
+"""Of the time that is left once the first query is answered, at most."""
 
 
 def certify_evenly(problem: Problem) -> float:
     """Offers neighbourhoods of one epsilon for all layers, proven by the search's bound in float64.
 
     One compiled program answers all of them: powers of a half, bisected on the exponent, then
-    bisected between the largest that holds and its double.
+    bisected between the largest that holds and its double. The first query compiles it, and has all
+    the time there is: without it there is nothing to return.
 
     Returns:
         The largest such epsilon that was proven.
@@ -29,7 +30,6 @@ def certify_evenly(problem: Problem) -> float:
         OutOfTime: the budget itself has ended.
     """
     outer, proven = problem.deadline, [0.0]
-    problem.deadline = outer.share(SHARE)
     try:
         _bisect(problem, proven)
     except OutOfTime:
@@ -50,6 +50,7 @@ def _bisect(problem: Problem, proven: list[float]) -> None:
 
     if not len(ones) or holds(1.0):
         return
+    problem.deadline = problem.deadline.share(SHARE)
     most, least = 0, HALVINGS + 1  # 2**-most does not hold, 2**-least is not asked about
     while least - most > 1:
         middle = (least + most) // 2

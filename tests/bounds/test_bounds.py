@@ -41,7 +41,13 @@ def bounds_and_values(methods, graph, low, high, coefficients, offsets, t):
 IN_FLOAT64 = ("conv", "pool", "residual", "odds_and_ends")
 
 
-@pytest.mark.parametrize("name", NETS)
+DEAR = {"clipped", "padded_pools"}
+"""Nets whose operations others and :mod:`test_maximum` have too."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in DEAR else n for n in NETS]
+)
 def test_bounds_hold(name):
     """Every net on 18 boxes, in float32."""
     graph, arguments = _case(name)

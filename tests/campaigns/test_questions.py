@@ -1,5 +1,6 @@
 """Each kind of question says what its verb says, alone and in a batch."""
 
+import os
 import subprocess
 import sys
 
@@ -78,8 +79,8 @@ def test_an_open_verdict_says_whether_programs_were_missing():
 def _compile_for_long():
     @jax.jit
     def long(x):
-        for i in range(150):
-            x = jax.numpy.sin(x) @ (x + i)
+        for i in range(1000):
+            x = jax.numpy.sin(x) @ (x + i + os.getpid())  # which no folder of programs has
         return x
 
     return long(np.eye(8, dtype=np.float32))
