@@ -33,10 +33,11 @@ class Floats:
 
     def sums(self, a, b, groups: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """``sum a b`` over the entries (last axis) of each group, and its slack: (rows, count)."""
-        terms = a * b
-        most = int(np.bincount(groups, minlength=1).max()) if groups.size else 0
+        terms, counts = a * b, np.bincount(groups, minlength=count)
         value, size = _grouped(terms, groups, count), _grouped(np.abs(terms), groups, count)
-        return value, np.where(size > 0, (most + 5) * UNIT * 1.01 * size + (most + 1) * TINY, 0.0)
+        most = int(counts.max(initial=0))
+        lost = (most + 5) * UNIT * 1.01 * size + (most + 1) * TINY  # products may underflow to 0
+        return value, np.where(counts > 0, lost, 0.0)
 
     def add(self, a, b) -> tuple[np.ndarray, np.ndarray]:
         """``a + b`` and its slack."""
@@ -46,7 +47,7 @@ class Floats:
     def divide(self, a, b) -> tuple[np.ndarray, np.ndarray]:
         """``a / b`` and its slack."""
         value = a / b
-        return value, np.where(value != 0, np.abs(value) * 2 * UNIT + TINY, 0.0)
+        return value, np.where(a != 0, np.abs(value) * 2 * UNIT + TINY, 0.0)
 
     def below(self, value, slack):
         """A number that is at most ``value - slack``."""

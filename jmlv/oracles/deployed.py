@@ -40,7 +40,13 @@ def verify_deployed(
 
     Raises:
         UnsupportedOperation: an operation of the network has no stated accuracy.
+        ValueError: the network is of float64.
     """
+    if query.dtype != "float32":
+        raise ValueError(
+            f"deployed: the network is of {query.dtype}, and its weights in float32 are others. "
+            "Cast them first, or leave out deployed=.."
+        )
     slack = row_errors(query, deployed)
     if not np.isfinite(slack).all():
         reason = f"a sum may overflow in {deployed}"

@@ -270,6 +270,24 @@ def test_exact_integers_hold_every_number(places):
     assert [tier.show(v) for v in tier.lift(values)] == places
 
 
+def test_products_that_underflow_are_paid_for():
+    value, slack = Floats().sums(np.array([1e-200]), np.array([1e-200]), np.zeros(1, int), 1)
+    assert value[0] == 0 and slack[0] > 0
+    value, slack = Floats().divide(np.array([5e-324]), np.array([4.0]))
+    assert value[0] == 0 and slack[0] > 0
+
+
+def test_a_search_that_fails_leaves_the_verdict(monkeypatch):
+    def failing(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Certifier, "prove", failing)
+    f, x = _tiny(0), np.full((3, 1, 1), 0.5, np.float32)
+    best = int(np.argmax(f(x[None])[0]))
+    verdict = jmlv.verify(f, jmlv.Box.around(x, 1e-4), jmlv.InTopK(best, 1), certify=True)
+    assert verdict.robust and "no room" in verdict.stats["certificate"]
+
+
 def test_sums_are_within_their_slack():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(3, 500)) * 1e5, rng.normal(size=500)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jmlv.certificate import Certificate
-from jmlv.errors import UnsupportedOperation
+from jmlv.errors import SoundnessError, UnsupportedOperation
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import as_float64, certificate_precision
 from jmlv.oracles.aside import run_until
@@ -41,6 +41,10 @@ def certified(
         reason = "no certificate was found"
     except (Refused, UnsupportedOperation, TimeUp) as problem:
         reason = f"no certificate: {problem}"
+    except SoundnessError:
+        raise
+    except Exception as failure:  # the verdict stands without a certificate
+        reason = f"no certificate: the search failed ({type(failure).__name__}: {failure})"
     return dataclasses.replace(verdict, stats={**verdict.stats, "certificate": reason})
 
 
