@@ -43,6 +43,7 @@ import numpy as np
 from jmlv.campaigns.answer import Answer
 from jmlv.campaigns.canonical import digest
 from jmlv.errors import DamagedFile
+from jmlv.lines import whole_lines
 
 Record = Mapping[str, Any]
 
@@ -241,22 +242,9 @@ def _own_file(folder: Path) -> BinaryIO:
         except BlockingIOError:
             file.close()
             continue
-        file.truncate(_whole_lines(file))
+        file.truncate(whole_lines(file))
         return file
     raise AssertionError  # count() never ends
-
-
-def _whole_lines(file: BinaryIO) -> int:
-    """How many bytes there are up to the last line's end."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - 65536)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0
 
 
 def _write_whole(path: Path, content: bytes) -> None:

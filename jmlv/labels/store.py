@@ -8,12 +8,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from jmlv.errors import DamagedFile
 from jmlv.graph.fingerprint import fingerprint
+from jmlv.lines import whole_lines
 from jmlv.oracles import Query
 
 FORMAT = 3
@@ -98,7 +99,7 @@ class Store:
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         with self.path.open("ab+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
-            _drop_torn_line(file)
+            file.truncate(whole_lines(file))
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -118,17 +119,3 @@ class Store:
             yield True
         finally:
             fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, place)
-
-
-def _drop_torn_line(file: BinaryIO) -> None:
-    """Cuts whatever follows the last line end."""
-    end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - 65536)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            file.truncate(start + found + 1)
-            return
-        end = start
-    file.truncate(0)

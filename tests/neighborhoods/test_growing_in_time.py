@@ -2,13 +2,13 @@
 
 import dataclasses
 import itertools
-import signal
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interrupts import interrupted_after
 
 import jmlv
 from jmlv.neighborhoods.strategies.strategy import Strategy
@@ -148,21 +148,6 @@ def test_the_bar_says_when_something_compiles():
     said = Said()
     jmlv.grow(*never_compiled(), Deaf(0.0), budget=None, progress=said, **QUICK)
     assert said.now[0] == "compiling" and said.now[-1] == ""
-
-
-class interrupted_after:
-    """Ctrl-C, so many seconds from now."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    def __enter__(self):
-        self.old = signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
-
-    def __exit__(self, *_):
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self.old)
 
 
 def test_relations_hold_their_budget():

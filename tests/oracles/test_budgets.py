@@ -1,7 +1,6 @@
 """Budgets that hold whatever a stage does, shares of the stages, and what is left behind."""
 
 import dataclasses
-import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interrupts import interrupted_after
 
 import jmlv
 from jmlv.oracles import Deadline, Evidence, Oracle, cascade
@@ -199,21 +199,6 @@ def test_an_interrupt_is_raised_at_once_and_ends_the_work():
             jmlv.verify(difference, BOX, PROPERTY, oracle, budget=None)
         time.sleep(0.2)
     assert seen == [True, True]
-
-
-class interrupted_after:
-    """Ctrl-C, so many seconds from now."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    def __enter__(self):
-        self.old = signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
-
-    def __exit__(self, *_):
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self.old)
 
 
 LEAVING = """
