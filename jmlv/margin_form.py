@@ -77,9 +77,19 @@ class MarginForm:
             rows = level.of(rows)
         return rows[..., 0]
 
+    def least(self, rows: Float[Array, "*batch row"]) -> Float[Array, "*batch"]:
+        """A lower bound on the margin from lower bounds on the rows."""
+        return self.combine(nothing_from_overflow(rows))
+
     def margin(self, scores: Float[Array, "*batch label"]) -> Float[Array, "*batch"]:
         rows = jnp.einsum("...l,rl->...r", scores, self.coefficients, precision="highest")
         return self.combine(rows + self.offsets)
+
+
+def nothing_from_overflow(lower: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Lower bounds, where one that came out as plus infinity proves nothing."""
+    xp = np if isinstance(lower, np.ndarray) else jnp
+    return xp.where(lower == xp.inf, -xp.inf, lower)
 
 
 def levels_of(tree: Tree) -> tuple[Level, ...]:

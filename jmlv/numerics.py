@@ -25,6 +25,11 @@ Ten times the solvers' feasibility tolerance: at 1e-6 two solvers call an infeas
 SOLVER_FEASIBILITY = 1e-6
 """Primal feasibility tolerance asked of every mixed-integer solver."""
 
+NUDGE, PER_NUDGE = 2.0**-24, 2.0**-19
+"""A proof's own rounding is taken as so much of what scores move by when every value on the way is
+nudged by so much of itself: 1,024 roundings of float64. It is nothing unless huge terms cancel, as in
+networks that are built to deceive."""
+
 CONTRADICTION = 1e-4
 """A proven bound this far above a margin that was reached is a defect, not rounding; relative to the
 margin where that exceeds 1. (Proofs by solvers are off by their tolerances at most.)"""
@@ -49,6 +54,13 @@ def search_precision() -> Iterator[None]:
     """float32 with full matmul precision, for this block only."""
     with jax.enable_x64(False), jax.default_matmul_precision("highest"):
         yield
+
+
+def own_copy(value, dtype) -> np.ndarray:
+    """A NumPy copy that nobody can change: what a result says must not move with a caller's buffer."""
+    copy = np.array(value, dtype)
+    copy.setflags(write=False)
+    return copy
 
 
 def as_float64(value) -> np.ndarray:

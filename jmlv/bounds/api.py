@@ -14,6 +14,7 @@ from jmlv.bounds.joint import JointBounds
 from jmlv.bounds.method import BoundMethod, Interval
 from jmlv.errors import SoundnessError
 from jmlv.graph import Classifier, Graph, trace
+from jmlv.margin_form import nothing_from_overflow
 from jmlv.numerics import CROSSING, as_float64, outward
 from jmlv.properties import Property
 from jmlv.regions import Box, Region, box_of, is_concrete
@@ -86,11 +87,11 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
         rows, clauses = _batched(
             method, graph, lower, upper, np.asarray(coefficients), np.asarray(offsets), masks
         )
-    rows = Interval(_nothing_from_overflow(rows.lower), -_nothing_from_overflow(-rows.upper))
+    rows = Interval(nothing_from_overflow(rows.lower), -nothing_from_overflow(-rows.upper))
     rows = _uncrossed(rows, f"{method.name}: bounds on the property's rows")
     least, most = (property.combine(side, graph.label_count) for side in rows)
     if clauses is not None:
-        least = jnp.maximum(least, _nothing_from_overflow(clauses).min(-1))
+        least = jnp.maximum(least, nothing_from_overflow(clauses).min(-1))
     margin = _uncrossed(Interval(least, most), f"{method.name}: bounds on the margin")
     if not isinstance(f, Graph):
         _require_enclosed(graph, property, Interval(lower, upper), margin)
@@ -153,11 +154,6 @@ def _sides(box: Box, dtype: str) -> tuple[Array, Array]:
     if not is_concrete(box.lower, box.upper):
         return jnp.asarray(box.lower, dtype), jnp.asarray(box.upper, dtype)
     return outward(as_float64(box.lower), as_float64(box.upper), dtype)
-
-
-def _nothing_from_overflow(lower: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Lower bounds, where one that came out as plus infinity proves nothing."""
-    return jnp.where(lower == jnp.inf, -jnp.inf, lower)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -278,12 +278,20 @@ def _walk(
         if not is_affine(graph, eqn):
             source = eqn.invars[0]
             if source not in improved:
-                values[source] = better(eqn, values[source], lines)
+                values[source] = _without_overflow(better(eqn, values[source], lines))
                 improved.add(source)
             around = lines_of(graph, eqn, values[source])
             lines[eqn.outvar.index] = jax.lax.stop_gradient(around) if frozen else around
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
     return {v: i for v, i in values.items() if isinstance(i, Interval)}, lines
+
+
+def _without_overflow(interval: Interval) -> Interval:
+    """A lower end of plus infinity, or an upper one of minus infinity, overflowed: it says nothing."""
+    low, high = interval
+    return Interval(
+        jnp.where(low == jnp.inf, -jnp.inf, low), jnp.where(high == -jnp.inf, jnp.inf, high)
+    )
 
 
 def _attained(lower: Float[Array, " row"], within: Float[Array, " row"]) -> Float[Array, " row"]:

@@ -134,7 +134,7 @@ def solve(
             query = run_until(deadline, partial(_query, network, region, property, graph))
         except TimeUp as late:
             return Answer("unknown", tuple(verdicts), reason=f"reading the network: {late}")
-        graph = query.own or query.graph
+        graph = query.network
         left = len(asked.specifications) - number
         verdict = ask(query, oracle, deadline.within(max(1e-3, deadline.remaining / left)))
         verdicts.append(verdict)

@@ -160,7 +160,7 @@ def chosen_network(arguments: argparse.Namespace) -> Graph:
     if arguments.network is not None:
         f = own_network(arguments)
         every = Box(np.zeros(f.image_shape, np.float32), np.ones(f.image_shape, np.float32))
-        return Query.of(f, every, AboveThreshold(0)).graph  # compared with f all over the images
+        return Query.of(f, every, AboveThreshold(0)).network  # compared with f all over the images
     if arguments.weights is None:
         return network(arguments.checkpoint, arguments.module)[0]
     config = config_of(

@@ -29,7 +29,8 @@ def pixels_read(graph: Graph) -> Bool[np.ndarray, "*image"]:
      [1 0]]
     """
     ones = tuple(np.ones(v.shape, v.dtype) for v in graph.constvars)
-    return np.asarray(_read(Graph(graph.structure, ones)))
+    with jax.enable_x64(graph.dtype == "float64"):
+        return np.asarray(_read(Graph(graph.structure, ones)))
 
 
 @jax.jit

@@ -88,7 +88,7 @@ def _queries(f: Classifier, regions: Sequence[Region], k: int) -> list[Query]:
     """All of them, checked; the network is traced once."""
     queries: list[Query] = []
     for region in regions:
-        graph = queries[0].graph if queries else None
+        graph = queries[0].network if queries else None
         queries.append(Query.of(f, region, InTopK(0, k), graph))
     return queries
 

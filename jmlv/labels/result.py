@@ -134,18 +134,19 @@ class LabelSet:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, the inverse of :func:`LabelSet.from_dict`.
 
-        Each witness is stored once, as base64 of its compressed float32 bytes.
+        Each witness is stored once, as base64 of its compressed bytes.
         """
         points: dict[bytes, int] = {}
         answers = [_answer_as_dict(answer, points) for answer in self.answers]
-        images = (
+        images = [
             v.witness for a in self.answers for v in (a.always, a.never) if v.witness is not None
-        )
+        ]
         return {
             "k": self.k,
             "seconds": self.seconds,
             "answers": answers,
-            "shape": list(next((image.shape for image in images), ())),
+            "shape": list(images[0].shape) if images else [],
+            "dtype": str(images[0].dtype) if images else "float32",
             "points": [base64.b64encode(zlib.compress(p)).decode() for p in points],
         }
 
@@ -157,7 +158,7 @@ class LabelSet:
             KeyError, TypeError, ValueError: it is not such a dictionary.
         """
         points = [
-            np.frombuffer(zlib.decompress(base64.b64decode(p)), np.float32).reshape(
+            np.frombuffer(zlib.decompress(base64.b64decode(p)), content["dtype"]).reshape(
                 content["shape"]
             )
             for p in content["points"]
@@ -197,8 +198,7 @@ def _answer_from_dict(content: Mapping[str, Any], points: Sequence[np.ndarray]) 
 def _verdict_as_dict(verdict: Verdict, points: dict[bytes, int]) -> dict[str, Any]:
     point = None
     if verdict.witness is not None:
-        image = np.asarray(verdict.witness, np.float32)
-        point = points.setdefault(image.tobytes(), len(points))
+        point = points.setdefault(verdict.witness.tobytes(), len(points))
     return {
         "status": verdict.status.name,
         "lower": _finite(verdict.lower),

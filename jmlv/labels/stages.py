@@ -70,7 +70,7 @@ def _combined(
 
 @jax.jit
 def _combine(forms: MarginForm, rows: Array) -> Float[Array, " label"]:
-    return jax.vmap(MarginForm.combine)(forms, rows)
+    return jax.vmap(MarginForm.least)(forms, rows)
 
 
 def _pair_bounds(

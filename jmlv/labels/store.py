@@ -17,7 +17,7 @@ from jmlv.graph.fingerprint import fingerprint
 from jmlv.lines import whole_lines
 from jmlv.oracles import Query
 
-FORMAT = 3
+FORMAT = 4
 """Goes up when a query's answer can no longer be taken for that of the same query before."""
 
 
@@ -28,10 +28,10 @@ def query_key(query: Query, *settings: Any) -> str:
         query: the network's fingerprint and the box go in; its property does not.
         settings: whatever else matters; each goes in as its ``repr``.
     """
-    digest = hashlib.sha256(f"jmlv labels {FORMAT}\n{fingerprint(query.graph)}\n".encode())
+    digest = hashlib.sha256(f"jmlv labels {FORMAT}\n{fingerprint(query.network)}\n".encode())
     for setting in settings:
         digest.update(f"{setting!r}\n".encode())
-    for array in (query.lower, query.upper):
+    for array in (query.lower, query.upper, *(query.inner or ())):
         array = np.ascontiguousarray(array)
         digest.update(f"{array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())

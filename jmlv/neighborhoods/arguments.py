@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 from jmlv.graph import Classifier, Graph
 from jmlv.graph.reads import pixels_read
 from jmlv.neighborhoods.weights import equal
+from jmlv.numerics import own_copy
 from jmlv.oracles import Query
 from jmlv.properties import Property
 from jmlv.regions import Box, LayeredNeighborhood, Layers, require_image
@@ -51,13 +52,13 @@ def layer_query(
 
 
 def image_of(x: Any, layers: Any) -> Float[np.ndarray, "height width channel"]:
-    """The image, once it is checked that it is one and that the layers are made for it.
+    """A copy of the image, once it is checked that it is one and that the layers are made for it.
 
     Raises:
         TypeError, ValueError: it is not, or they are not.
     """
     require_image(x, "x")
-    x = np.asarray(x, np.float32)
+    x = own_copy(x, np.float32)
     require_layers(layers, x)
     return x
 

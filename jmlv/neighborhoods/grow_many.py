@@ -100,7 +100,7 @@ def _cases(f, images, layers, properties, weights) -> list[Case]:
         raise ValueError(f"layers, properties: expected one for each image, got {counts}.")
     cases: list[Case] = []
     for i, (x, around, property) in enumerate(zip(images, layers, properties)):
-        graph = cases[0].query().graph if cases else None
+        graph = cases[0].query().network if cases else None
         try:
             query = layer_query(f, x, around, property, graph)
             values = weights_of(weights, around)

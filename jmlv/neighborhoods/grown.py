@@ -14,6 +14,7 @@ from jmlv.errors import DamagedFile
 from jmlv.neighborhoods.archive import read_archive, write_archive
 from jmlv.neighborhoods.maximality import LayerStatus
 from jmlv.neighborhoods.optimum.upper_bound import SizeUpperBound
+from jmlv.numerics import own_copy
 from jmlv.properties import Property
 from jmlv.records import plain, property_of, property_record, verdict_record, version
 from jmlv.regions import LayeredNeighborhood, Layers
@@ -59,6 +60,11 @@ class GrownNeighborhood:
     upper_bound: SizeUpperBound | None = None
     network: str = ""
     label_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("x", "epsilon", "weights", "free"):
+            value = np.asarray(getattr(self, name))
+            object.__setattr__(self, name, own_copy(value, value.dtype))
 
     @property
     def gap(self) -> float | None:

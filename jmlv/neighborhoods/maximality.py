@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from jmlv.neighborhoods.problem import Problem
 from jmlv.numerics import GREY_LEVEL, search_precision
-from jmlv.oracles import PGD, Evidence, Query, judge
+from jmlv.oracles import PGD, Evidence, judge
 from jmlv.oracles.falsify import descend
 from jmlv.regions import LayeredNeighborhood
 from jmlv.verdict import Status
@@ -84,5 +84,6 @@ def _raised(problem: Problem, epsilon: np.ndarray, layer: int) -> LayeredNeighbo
 
 
 def _replays(problem: Problem, region: LayeredNeighborhood, point: np.ndarray) -> bool:
-    query = Query.of(problem.query.f, region, problem.query.property, problem.graph)
-    return judge(query, Evidence(point=point), "PGD").status is Status.NOT_ROBUST
+    return (
+        judge(problem.query.over(region), Evidence(point=point), "PGD").status is Status.NOT_ROBUST
+    )

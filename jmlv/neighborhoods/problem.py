@@ -183,7 +183,7 @@ class Problem:
         oracle = Bounds(self.bound) if oracle is None else oracle
         self._spend(1, f"{oracle.name} (float64)" if isinstance(oracle, Bounds) else oracle.name)
         region = LayeredNeighborhood(self.x, self.layers, self.full(epsilon))
-        query = Query.of(self.query.f, region, self.query.property, self.graph)
+        query = self.query.over(region)
         if isinstance(oracle, Bounds):
             return answer(query, oracle, self.deadline).verdict
         with self.evaluator.away():

@@ -16,6 +16,7 @@ from jmlv.graph import Classifier, trace
 from jmlv.neighborhoods.arguments import DoesNotHold
 from jmlv.neighborhoods.grow import Weights, grow
 from jmlv.neighborhoods.strategies.strategy import Strategy
+from jmlv.numerics import own_copy
 from jmlv.oracles import Deadline, TimeUp
 from jmlv.oracles.aside import run_until
 from jmlv.progress import NoProgress, Progress
@@ -230,7 +231,7 @@ def relation_matrix(
      [0.4 nan]]
     """
     require_image(x, "x")
-    x = np.asarray(x, np.float32)
+    x = own_copy(x, np.float32)
     _require_objects(objects, x)
     if by is None:
         by = _Proved.of(f, x, objects, property, strategy, bound, Deadline(budget))

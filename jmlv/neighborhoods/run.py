@@ -144,7 +144,7 @@ class _Growing:
             trace=() if found is None else tuple(found.trace),
             strategy=self.run.strategy.name,
             reason=self.reason,
-            network="" if found is None else fingerprint(found.query.graph),
+            network="" if found is None else fingerprint(found.query.network),
         )
 
     @property
@@ -195,7 +195,7 @@ class _Growing:
 
     def _without_free_layers(self, limit: Deadline) -> Problem:
         """The task from where it stands, its free layers found."""
-        free = free_layers(self.problem.graph, self.case.layers)
+        free = free_layers(self.problem.query.network, self.case.layers)
         return dataclasses.replace(self.problem, free=free, deadline=limit)
 
     def _confirmation(self) -> Verdict | None:

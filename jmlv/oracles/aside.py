@@ -63,14 +63,15 @@ def run_until(deadline: Deadline, work: Work[T], watch: Watch | None = None) -> 
     ...
     jmlv.oracles.deadline.TimeUp: still running when the time was up
     """
-    aside = Aside(work, deadline)
+    own = deadline.within(None)
     try:
+        aside = Aside(work, own)
         while not aside.wait(POLL, watch):
             if aside.deadline.overdue > GRACE:
                 raise TimeUp(aside.standing)
         return aside.result()
     finally:
-        aside.leave()
+        own.expire()  # also where an interrupt came before the thread had a name here
 
 
 class Aside(Generic[T]):
@@ -85,7 +86,6 @@ class Aside(Generic[T]):
 
     def __init__(self, work: Work[T], deadline: Deadline) -> None:
         self.deadline = deadline.within(None)
-        self.left = False
         self._future: concurrent.futures.Future = concurrent.futures.Future()
         self._doing = ""
         arguments = work, self.deadline, self._future, _surroundings()
@@ -129,7 +129,6 @@ class Aside(Generic[T]):
 
     def leave(self) -> None:
         """Tells the work that its time is up, and waits for it no longer."""
-        self.left = not self.done
         self.deadline.expire()
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jmlv.bounds.method import Interval
 from jmlv.bounds.rounding import Float32, rounding_errors
+from jmlv.errors import SoundnessError
 from jmlv.graph import Graph
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import as_float64, certificate_precision
@@ -41,6 +42,7 @@ def verify_deployed(
     Raises:
         UnsupportedOperation: an operation of the network has no stated accuracy.
         ValueError: the network is of float64.
+        SoundnessError: the network as it runs contradicts the proof.
     """
     if query.dtype != "float32":
         raise ValueError(
@@ -60,6 +62,7 @@ def verify_deployed(
     )
     found = dataclasses.replace(found, about=str(deployed))
     if verdict.status is Status.ROBUST:
+        _require_kept(query, verdict, deployed)
         return stricter, found
     if found.status is Status.ROBUST:  # the real-valued network is: that is not what was asked
         found = dataclasses.replace(found, status=Status.UNKNOWN)
@@ -67,6 +70,18 @@ def verify_deployed(
         reason = f"a point's margin, {found.upper:.3g}, is within the rounding errors, {errors:.3g}"
         found = dataclasses.replace(found, reason=reason)
     return query, found
+
+
+def _require_kept(query: Query, verdict: Verdict, deployed: Float32) -> None:
+    """Runs the deployed network at the weakest point that is known, or at the box's centre.
+
+    Raises:
+        SoundnessError: the property is lost there, though it was proven.
+    """
+    point = query.centre if verdict.witness is None else verdict.witness
+    margin = query.margin_deployed(point)
+    if not margin > 0:
+        raise SoundnessError(f"{deployed}: proven, but the network as it runs has margin {margin}.")
 
 
 def row_errors(query: Query, deployed: Float32) -> Float[np.ndarray, " row"]:

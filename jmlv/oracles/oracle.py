@@ -12,12 +12,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from jmlv.errors import SoundnessError, UnsupportedOperation
 from jmlv.graph import Classifier, Graph, as_function, trace
+from jmlv.graph.nudged import nudged_scores
 from jmlv.graph.operations import is_smooth
 from jmlv.numerics import (
     CONTRADICTION,
+    NUDGE,
+    PER_NUDGE,
     PROOF_TOLERANCE,
     as_float64,
     certificate_precision,
@@ -37,8 +41,8 @@ class Query:
 
     Attributes:
         f: the deployed network, run as its user runs it.
-        graph: its normalised graph in float32, for searching; :attr:`graph64` in float64, with the
-            network's own weights, for proofs.
+        graph: its normalised graph in float32, for searching alone; :attr:`graph64` in float64, with
+            the network's own weights, for proofs.
         lower, upper: the box that is proven, in the network's precision: the inputs meant are the
             reals between these numbers. Ends that it cannot hold are rounded outward.
         property: the property.
@@ -97,6 +101,23 @@ class Query:
         vars(other)["graph64"] = self.graph64
         return other
 
+    def over(self, region: Region) -> Query:
+        """The same network and property over another region; nothing is traced again.
+
+        Raises:
+            TypeError, ValueError: the region does not fit the network.
+        """
+        other = Query.of(self.f, region, self.property, self.network)
+        other = dataclasses.replace(other, graph=self.graph, wide=self.wide)
+        vars(other)["graph64"] = self.graph64
+        return other
+
+    @property
+    def network(self) -> Graph:
+        """The graph with the network's own weights: what is handed on, and what the network is
+        known by. (:attr:`graph` has rounded those of float64.)"""
+        return self.graph if self.own is None else self.own
+
     @cached_property
     def graph64(self) -> Graph:
         if self.own is not None:
@@ -107,7 +128,7 @@ class Query:
     @property
     def dtype(self) -> str:
         """The network's precision, ``"float32"`` or ``"float64"``."""
-        return (self.own or self.graph).dtype
+        return self.network.dtype
 
     @property
     def label_count(self) -> int:
@@ -132,15 +153,22 @@ class Query:
     def margin_exact(self, x: np.ndarray) -> float:
         """The property's margin at ``x``, evaluated in float64."""
         with certificate_precision():
-            return float(self.property.margin(_scores(self.graph64, as_float64(x)[None])[0]))
+            return float(self.property.margin(self._scores(x)))
 
     def margin_deployed(self, x: np.ndarray) -> float:
         """The property's margin at ``x``, evaluated by the network as deployed, in its precision."""
         with jax.enable_x64(self.wide), jax.default_matmul_precision("highest"):
             return float(self.property.margin(self.f(jnp.asarray(x, self.dtype)[None])[0]))
 
+    def rounding(self, x: np.ndarray) -> float:
+        """By how much float64 may round the scores at ``x``: infinite or NaN where they overflow."""
+        with np.errstate(all="ignore"):
+            moved = np.abs(self._scores(x, NUDGE) - self._scores(x))
+            return PER_NUDGE * float(moved.max())
 
-_scores = jax.jit(Graph.scores)
+    def _scores(self, x: np.ndarray, nudge: float = 0.0) -> Float64[np.ndarray, " label"]:
+        with certificate_precision():
+            return np.asarray(nudged_scores(self.graph64, as_float64(x), nudge))
 
 
 def _ends(region: Region) -> tuple[np.ndarray, np.ndarray]:
@@ -234,25 +262,30 @@ def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
 
     A witness is clipped into the region, rounded inward, and replayed in float64 and on the deployed
     float32 path; both margins must be at most zero. A proof needs a finite lower bound above
-    `PROOF_TOLERANCE`; where no point comes with it, the box's centre is evaluated, so that the worst
-    margin is enclosed.
+    `PROOF_TOLERANCE` and what float64 rounds by, and no NaN at a point; where no point comes with it,
+    the box's centre is evaluated, so that the worst margin is enclosed.
 
     Raises:
         SoundnessError: a proven bound and a point's margin contradict each other.
     """
     witness, exact, deployed = _replay(query, evidence.point)
     lower = evidence.lower if np.isfinite(evidence.lower) else -np.inf
-    broken = max(exact, deployed) <= 0
-    proven = lower > PROOF_TOLERANCE
+    broken = exact <= 0 and deployed <= 0  # no NaN is
     stats = {**evidence.stats, "method": method}
     if witness is not None:
-        stats["witness_margin_float32"] = deployed
-    if proven and witness is None:
+        stats["witness_margin_float32"] = np.inf if np.isnan(deployed) else deployed
+    if lower > PROOF_TOLERANCE and witness is None:
         exact = query.margin_exact(query.centre)
-        proven = not np.isnan(exact)
     slack = CONTRADICTION * max(1.0, abs(exact)) if np.isfinite(exact) else 0.0
+    if lower > min(PROOF_TOLERANCE, exact + slack):
+        rounding = query.rounding(query.centre if witness is None else witness)
+        rounding = np.inf if np.isnan(rounding) else rounding
+        lower, slack = lower - rounding, slack + rounding
+    proven = lower > PROOF_TOLERANCE and not np.isnan(exact)
     if (proven and exact <= 0) or lower > exact + slack:
-        raise SoundnessError(f"{method}: proved margin >= {lower}, but a witness reaches {exact}.")
+        raise SoundnessError(
+            f"{method}: proved margin >= {evidence.lower}, but a witness reaches {exact}."
+        )
     lower, exact = min(lower, exact), np.inf if np.isnan(exact) else exact
     if broken:
         reason = f"a witness reaches margin {exact:.4g} (float64), {deployed:.4g} (float32)"
@@ -260,22 +293,21 @@ def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
     if proven:
         reason = evidence.reason or f"the margin is at least {lower:.4g} everywhere"
         return Verdict(Status.ROBUST, lower, exact, witness, reason, stats)
-    return Verdict(
-        Status.UNKNOWN, lower, exact, witness, _why_unknown(evidence, exact, deployed), stats
-    )
+    reason = _why_unknown(evidence, lower, exact, deployed)
+    return Verdict(Status.UNKNOWN, lower, exact, witness, reason, stats)
 
 
 def _replay(query: Query, point: Any) -> tuple[np.ndarray | None, float, float]:
-    """The point clipped into the box, and its two margins (``inf`` where there is none or a NaN)."""
+    """The point clipped into the box, and its two margins (``inf`` where there is none)."""
     if point is None or not np.all(np.isfinite(point)):
         return None, np.inf, np.inf
     witness = query.settle(point)
-    margins = query.margin_exact(witness), query.margin_deployed(witness)
-    exact, deployed = (np.inf if np.isnan(m) else m for m in margins)
-    return witness, exact, deployed
+    return witness, query.margin_exact(witness), query.margin_deployed(witness)
 
 
-def _why_unknown(evidence: Evidence, exact: float, deployed: float) -> str:
+def _why_unknown(evidence: Evidence, lower: float, exact: float, deployed: float) -> str:
     if min(exact, deployed) <= 0:
         return f"float64 ({exact:.3g}) and float32 ({deployed:.3g}) disagree on the witness"
-    return evidence.reason or f"the best proven lower bound is {evidence.lower:.4g}"
+    if evidence.lower > PROOF_TOLERANCE and np.isfinite(evidence.lower):
+        return f"a lower bound of {evidence.lower:.4g} is lost in what float64 rounds by"
+    return evidence.reason or f"the best proven lower bound is {lower:.4g}"

@@ -78,7 +78,7 @@ def least_margin(query: Query, relaxation: Relaxation) -> float:
 
 def margin_of(form: MarginForm, rows: Float[np.ndarray, " row"]) -> float:
     """The margin from lower bounds on the form's rows; plus infinity, an overflow, proves nothing."""
-    return float(form.combine(np.where(rows == np.inf, -np.inf, rows)))
+    return float(form.least(rows))
 
 
 def least_within(

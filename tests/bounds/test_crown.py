@@ -171,3 +171,17 @@ def test_known_intervals_must_be_those_of_the_sources():
         jmlv.CROWN().rows_within(*arguments, {sources(graph)[0]: Interval(side, side)})
     with pytest.raises(ValueError, match="known"):
         jmlv.CROWN().rows_within(*arguments, {graph.output: Interval(side, side)})
+
+
+@pytest.mark.parametrize("oracle", [jmlv.Bounds(jmlv.CROWN()), jmlv.BranchAndBound()])
+def test_what_overflows_proves_nothing(oracle):
+    """A neuron whose lower end became plus infinity would be a proof of anything."""
+    with jax.enable_x64(True):
+        weights = jnp.asarray([[1.2e308], [-1.7e308]])
+
+        def f(x):
+            return jnp.maximum(x.reshape(-1, 2) @ weights, 0.0)
+
+        box = jmlv.Box(np.array([2.0, 0.0]), np.array([2.1, 1.0]))
+        verdict = jmlv.verify(f, box, jmlv.BelowThreshold(0, 0.5), oracle, budget=20)
+    assert not verdict.robust

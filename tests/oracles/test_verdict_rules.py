@@ -59,6 +59,24 @@ def test_a_witness_that_only_breaks_one_precision_is_no_witness():
     assert verdict.status is Status.UNKNOWN and "disagree" in verdict.reason
 
 
+def _cancelling(x):
+    """Two scores of order one, behind terms of 1e9 that cancel."""
+    large = jnp.asarray([[1e9, 0.0], [0.0, 1e9]], x.dtype)
+    values = difference(x)
+    return jnp.maximum(values @ large + values, 0) - values @ large
+
+
+def test_a_bound_within_the_rounding_of_float64_proves_nothing():
+    asked = query(0.1, _cancelling)
+    rounding = asked.rounding(asked.centre)
+    assert 10 * PROOF_TOLERANCE < rounding < 1
+    verdict = judge(asked, Evidence(lower=rounding / 2), "test")
+    assert verdict.status is Status.UNKNOWN and "what float64 rounds by" in verdict.reason
+    assert verdict.lower < 0
+    plain = query(0.1)
+    assert plain.rounding(plain.centre) < 1e-9
+
+
 def test_a_tie_counts_against_the_property():
     tie = np.full((2, 1, 1), 0.5, np.float32)
     assert judge(query(0.7), Evidence(point=tie), "test").status is Status.NOT_ROBUST

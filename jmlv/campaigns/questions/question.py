@@ -16,6 +16,7 @@ from jmlv.campaigns.answer import Answer
 from jmlv.campaigns.canonical import digest
 from jmlv.campaigns.sources import Network
 from jmlv.graph import Classifier
+from jmlv.numerics import own_copy
 from jmlv.records import version
 
 FORMAT = 1
@@ -58,9 +59,10 @@ class Question(abc.ABC):
             )
 
     def _freeze(self, **values: Any) -> None:
-        """Sets fields while the value is made."""
+        """Sets fields while the value is made; arrays as copies that nobody else can change."""
         for name, value in values.items():
-            object.__setattr__(self, name, value)
+            own = own_copy(value, value.dtype) if isinstance(value, np.ndarray) else value
+            object.__setattr__(self, name, own)
 
     @cached_property
     def key(self) -> str:
@@ -120,5 +122,5 @@ def release() -> str:
 
 
 def in_numpy(tree: PyTree) -> PyTree:
-    """The same value with NumPy's arrays."""
-    return jax.tree.map(np.asarray, tree)
+    """The same value with NumPy's arrays, copies that nobody else can change."""
+    return jax.tree.map(lambda leaf: own_copy(leaf, np.asarray(leaf).dtype), tree)

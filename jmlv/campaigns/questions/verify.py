@@ -87,8 +87,8 @@ class VerifyQuestion(Question):
         boxes = [question.region.box() for question in questions]
         lower = np.min([box.lower for box in boxes], 0)
         upper = np.max([box.upper for box in boxes], 0)
-        graph = Query.of(f, Box(lower, upper), self.property).graph
-        return [Query.of(f, question.region, self.property, graph) for question in questions]
+        hull = Query.of(f, Box(lower, upper), self.property)
+        return [hull.over(question.region) for question in questions]
 
 
 def answer_of(verdict: Verdict, seconds: float) -> Answer:

@@ -65,8 +65,8 @@ class Counterexamples:
         self.query, self.layers, self.attack, self.deadline = query, layers, attack, deadline
         self.x, self.places = query.lower, np.asarray(layers.places)
         self.form = query.property.form(query.label_count).astype("float32")
-        self.pixels = pixels_read(query.graph)
-        self.free = free_layers(query.graph, layers)
+        self.pixels = pixels_read(query.network)
+        self.free = free_layers(query.network, layers)
         self.random = np.random.default_rng(attack.seed)
         self.key = jax.random.key(attack.seed)
 

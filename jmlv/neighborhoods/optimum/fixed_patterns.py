@@ -80,11 +80,11 @@ class FixedPatterns:
         self, known: Counterexamples, weights: Vector, cuts: Float[np.ndarray, "cut layer"]
     ) -> None:
         self.known, self.weights, self.cuts = known, weights, cuts
-        graph, labels = known.query.graph, known.query.label_count
+        labels = known.query.label_count
         self.tree = known.query.property.tree(labels)
         self.coefficients, self.offsets = known.query.property.rows(labels)
+        graph = self.graph = known.query.graph64
         with certificate_precision():
-            self.graph = graph.astype("float64")
             self.edges = jnp.asarray(_one_hot(known.places, known.layers.count))
         largest = max(eqn.outvar.size for eqn in graph.eqns)
         self.chunk = max(1, min(CHUNK, ENTRIES // largest))

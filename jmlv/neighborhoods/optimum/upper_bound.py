@@ -173,7 +173,7 @@ class _Bounding:
 
     def run(self, query: Query, attack: PGD, deadline: Deadline) -> str:
         """Lowers the bound until the deadline; returns why it stopped."""
-        free = free_layers(query.graph, self.layers)
+        free = free_layers(query.network, self.layers)
         few = np.count_nonzero(self.present & (self.weights > 0) & ~free) <= FEW
         self.deadline, self.cutting = deadline, deadline.share(SHARE) if few else deadline
         self.counterexamples = Counterexamples(query, self.layers, attack, self.cutting)

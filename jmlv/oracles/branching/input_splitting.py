@@ -207,7 +207,7 @@ def _examine(
             rows = lower_rows(method, *arguments)
         else:
             rows = method.rows(*arguments).lower
-        return form.combine(jnp.where(rows == jnp.inf, -jnp.inf, rows))
+        return form.least(rows)
 
     def one(low: Array, high: Array) -> tuple[Array, Array, Array]:
         bound, (rise, fall) = jax.value_and_grad(margin, (0, 1))(low, high)
