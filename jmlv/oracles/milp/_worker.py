@@ -139,7 +139,6 @@ def _cp_sat(arrays: dict, options: dict) -> dict:
     result = {"status": status, "detail": "", "limit": "", "nodes": int(solver.num_branches)}
     if status in ("OPTIMAL", "FEASIBLE"):
         result["values"] = np.array([solver.value(c) for c in columns], float)
-    if status in ("OPTIMAL", "FEASIBLE", "UNKNOWN"):
         result["bound"] = float(solver.best_objective_bound)
     return result
 

@@ -305,7 +305,7 @@ def _solve(encoding: Encoding, options: MILP, deadline: Deadline, first: bool) -
         return Outcome(status="NOT_STARTED", reason=f"{solver}: no time was left to start it")
     if options.largest is not None and binaries > options.largest:
         return Outcome(status="NOT_STARTED", reason=f"{solver}: {binaries} binaries are too many")
-    return solve(encoding.model, solver, deadline.remaining, first=first)
+    return solve(encoding.model, solver, deadline, first=first)
 
 
 def _proven_at(ceiling: float) -> float:

@@ -22,10 +22,14 @@ import numpy as np
 from jaxtyping import Float
 
 from jmlv.numerics import SOLVER_FEASIBILITY
+from jmlv.oracles.deadline import NEVER, Deadline
 from jmlv.oracles.milp.integers import IntegerModel, TooLarge, integer_relaxation
 from jmlv.oracles.milp.mixed_integer import MixedIntegerModel
 
 SOLVERS = ("scip", "cp-sat")
+
+POLL = 0.05
+"""Seconds between two looks at whether the deadline has passed."""
 
 GRACE = 0.7
 """Seconds after its time limit at which a solver's process is killed."""
@@ -41,7 +45,7 @@ _WORKER = Path(__file__).with_name("_worker.py")
 _INFEASIBLE = "INFEASIBLE"
 _WITH_BOUND = {
     "scip": frozenset({"OPTIMAL", "FEASIBLE", "NO_SOLUTION_FOUND"}),
-    "cp-sat": frozenset({"OPTIMAL", "FEASIBLE", "UNKNOWN"}),
+    "cp-sat": frozenset({"OPTIMAL", "FEASIBLE"}),  # stopped before it began, its bound is just 0
 }
 _OPTIMAL = "OPTIMAL"
 
@@ -74,7 +78,11 @@ class WorkerFailure(Exception):
 
 
 def solve(
-    model: MixedIntegerModel, solver: str = "scip", seconds: float = np.inf, *, first: bool = False
+    model: MixedIntegerModel,
+    solver: str = "scip",
+    deadline: Deadline = NEVER,
+    *,
+    first: bool = False,
 ) -> Outcome:
     """Maximises the model's objective, one thread, within a time limit that is kept from outside.
 
@@ -85,7 +93,8 @@ def solve(
         model: the model.
         solver: ``"scip"``, or ``"cp-sat"``: exact arithmetic on an integer relaxation
             (:mod:`jmlv.oracles.milp.integers`), for small models.
-        seconds: time limit; the process is killed `GRACE` seconds after it.
+        deadline: of the solver; its process is killed `GRACE` seconds later. It may be moved
+            forward while the solver is at work.
         first: stop at the first solution. The objective still leads the search there.
 
     Returns:
@@ -100,7 +109,7 @@ def solve(
     try:
         integers = integer_relaxation(model) if solver == "cp-sat" else None
         request = _request(model if integers is None else integers)
-        answer = _run_worker(request, solver, seconds, first)
+        answer = _run_worker(request, solver, deadline, first)
         outcome = _read(answer, solver, model, integers)
     except (TooLarge, WorkerFailure) as failure:
         outcome = Outcome(status=type(failure).__name__, reason=f"{solver}: {failure}")
@@ -117,25 +126,34 @@ def _request(model: MixedIntegerModel | IntegerModel) -> dict[str, np.ndarray]:
 
 
 def _run_worker(
-    arrays: dict[str, np.ndarray], solver: str, seconds: float, first: bool
+    arrays: dict[str, np.ndarray], solver: str, deadline: Deadline, first: bool
 ) -> dict[str, Any]:
     """Sends the arrays to a fresh process and returns its report, ``values`` included.
 
     Raises:
         WorkerFailure: it crashed, was killed, or its answer cannot be read.
     """
-    started = time.monotonic()
-    options = json.dumps(_options(solver, seconds, first))
+    options = json.dumps(_options(solver, deadline.remaining, first))
     with tempfile.TemporaryDirectory(prefix="jmlv-") as folder:
         request, result, log = (Path(folder, name) for name in ("request.npz", "result.npz", "log"))
         np.savez(request, options=options, **arrays)
         with log.open("wb") as output, _process([str(request), str(result)], output) as process:
-            left = max(0.0, seconds + GRACE - (time.monotonic() - started))
-            try:
-                code = process.wait(left if np.isfinite(left) else None)
-            except subprocess.TimeoutExpired:
-                raise WorkerFailure(f"killed at the time limit of {seconds:.3g} s") from None
+            code = _ended(process, deadline)
         return _load(result, code, log.read_text(errors="replace"))
+
+
+def _ended(process: subprocess.Popen, deadline: Deadline) -> int:
+    """The exit code, once the process ends by itself.
+
+    Raises:
+        WorkerFailure: it did not by the deadline.
+    """
+    while deadline.overdue <= GRACE:
+        try:
+            return process.wait(POLL)
+        except subprocess.TimeoutExpired:
+            continue
+    raise WorkerFailure(f"killed at the time limit of {deadline.elapsed - GRACE:.3g} s")
 
 
 def _options(solver: str, seconds: float, first: bool) -> dict[str, Any]:

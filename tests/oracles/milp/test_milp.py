@@ -510,6 +510,13 @@ def test_a_positive_dual_bound_of_the_weakest_point_never_proves(monkeypatch, st
     assert evidence.lower <= 0 and judge(query, evidence, "MILP").status is Status.UNKNOWN
 
 
+def test_a_solver_that_was_stopped_before_it_began_has_no_bound(monkeypatch):
+    """CP-SAT then reports a bound of 0, which says nothing."""
+    query, _ = _breakable()
+    _answering(monkeypatch, status="UNKNOWN", bound=0.0)
+    assert MILP("cp-sat", weakest_point=True).search(query, Deadline(10)).lower < -0.1
+
+
 def test_a_dual_bound_of_a_failed_solve_is_ignored(monkeypatch):
     query, _ = _breakable()
     _answering(monkeypatch, status="NUMERICAL_ERROR", bound=-0.1)
@@ -718,7 +725,7 @@ def test_an_integer_model_refuses_what_does_not_fit():
     huge = dataclasses.replace(model, matrix=sparse.csr_array(model.matrix * 1e30))
     with pytest.raises(integers.TooLarge, match="orders of magnitude"):
         integers.integer_relaxation(huge)
-    outcome = solvers.solve(huge, "cp-sat", 5.0)
+    outcome = solvers.solve(huge, "cp-sat", Deadline(5.0))
     assert not outcome.infeasible and "orders of magnitude" in outcome.reason
 
 
