@@ -54,7 +54,7 @@ def fingerprint(f: Classifier, image_shape: Sequence[int] | None = None) -> str:
         try:
             return fingerprint(trace(f, image_shape))
         except UnsupportedOperation:
-            return _of_jaxpr(f, image_shape)
+            return fingerprint_as_run(f, image_shape)
 
 
 def _on_cpu() -> contextlib.AbstractContextManager:
@@ -71,7 +71,17 @@ def _structure(graph: Graph) -> Iterator[Any]:
         yield eqn, eqn.settings
 
 
-def _of_jaxpr(f: Classifier, image_shape: Sequence[int]) -> str:
+def fingerprint_as_run(f: Classifier, image_shape: Sequence[int]) -> str:
+    """SHA-256 of a function as JAX runs it: the text of its jaxpr, and its weights.
+
+    For networks that are only evaluated: nothing is normalised, compared or refused. The same function
+    written in another way has another one.
+
+    >>> import jax.numpy as jnp
+    >>> f = lambda x: jnp.exp(x.reshape(-1, 4))
+    >>> fingerprint_as_run(f, (2, 2, 1)) == fingerprint_as_run(lambda x: f(x + 0), (2, 2, 1))
+    False
+    """
     image = jax.ShapeDtypeStruct((1, *map(int, image_shape)), jnp.float32)
     closed = jax.make_jaxpr(as_function(f))(image)
     return _digest("jaxpr", [str(closed)], list(_constants(closed)))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jmlv.errors import DamagedFile
 from jmlv.graph import Classifier
+from jmlv.graph.fingerprint import fingerprint_as_run
 from jmlv.graph.split import scores_of, split_network
 from jmlv.progress import NoProgress, Progress
 from jmlv.smoothing.arguments import finite_input, require_count, threefry_key
@@ -117,6 +119,7 @@ class _Tally:
 class _Sampler:
     """One input, its noise and the network: all that the counts depend on."""
 
+    f: Classifier
     network: Any
     weights: PyTree
     x: Array
@@ -131,7 +134,7 @@ class _Sampler:
         network, weights = split_network(f)
         labels = label_count(network, weights, x)
         k_prime = require_count("k_prime", k_prime, most=labels)
-        return _Sampler(network, weights, x, scale, key, k_prime, labels)
+        return _Sampler(f, network, weights, x, scale, key, k_prime, labels)
 
     def count(self, indices: Int[Array, " batch"], stop: int) -> tuple[Array, Array, Array]:
         """Counts of the clear samples below ``stop``; which are unclear; which are not finite."""
@@ -145,6 +148,7 @@ class _Sampler:
         """Counts of one sample, in a batch of its own: the same whatever batch it came from."""
         return np.asarray(self.count(jnp.array([index], jnp.uint32), index + 1)[0])
 
+    @cached_property
     def identity(self) -> dict[str, np.ndarray]:
         """What a partial result must share with the call that goes on from it."""
         x = np.ascontiguousarray(self.x)
@@ -153,11 +157,8 @@ class _Sampler:
             "k_prime": np.int64(self.k_prime),
             "key": np.asarray(jax.random.key_data(self.key)),
             "x": np.array(hashlib.sha256(f"{x.shape}".encode() + x.tobytes()).hexdigest()),
+            "f": np.array(fingerprint_as_run(self.f, x.shape)),
         }
-
-    def scores(self) -> np.ndarray:
-        """Scores of the input without noise: they tell one network from another."""
-        return np.asarray(scores_of(self.network, self.weights, self.x[None]))[0]
 
 
 def _run(
@@ -270,15 +271,14 @@ def _save(path: Path | None, sampler: _Sampler, tally: _Tally, every: float) -> 
         return
     tally.saved = now
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     with part.open("wb") as stream:
         np.savez(
             stream,
             counts=tally.counts,
             first=tally.first,
             done=tally.done,
-            scores=sampler.scores(),
-            **sampler.identity(),
+            **sampler.identity,
         )
     os.replace(part, path)
 
@@ -288,10 +288,8 @@ def _read(path: Path, sampler: _Sampler, fresh: _Tally, n: int) -> _Tally:
     if not path.exists():
         return fresh
     content = _load(path)
-    expected = sampler.identity() | {"first": np.int64(fresh.first)}
+    expected = sampler.identity | {"first": np.int64(fresh.first)}
     other = [name for name in expected if not np.array_equal(content[name], expected[name])]
-    if not np.allclose(content["scores"], sampler.scores(), rtol=1e-2, atol=1e-3):
-        other.append("f")
     if content["done"] > n:
         other.append("n")
     if other:
@@ -303,7 +301,7 @@ def _read(path: Path, sampler: _Sampler, fresh: _Tally, n: int) -> _Tally:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    names = ("counts", "first", "done", "scores", "sigma", "k_prime", "key", "x")
+    names = ("counts", "first", "done", "sigma", "k_prime", "key", "x", "f")
     try:
         with np.load(path) as content:
             return {name: content[name] for name in names}

@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jmlv.graph import Classifier
-from jmlv.graph.split import scores_of, split_network
+from jmlv.graph.fingerprint import fingerprint_as_run
+from jmlv.graph.split import split_network
 from jmlv.neighborhoods import Weights, weights_of
+from jmlv.numerics import own_copy
 from jmlv.progress import Progress
 from jmlv.regions import Layers, require_image
 from jmlv.smoothing.arguments import (
@@ -90,7 +92,7 @@ class Task:
             TypeError, ValueError: an argument does not fit; the message names it.
         """
         require_image(x, "x")
-        x = np.asarray(x, np.float32)
+        x = own_copy(x, np.float32)
         LayeredNoise(layers, 1.0).scale(x.shape)
         network, parameters = split_network(f)
         count = label_count(network, parameters, x)
@@ -169,7 +171,6 @@ class Task:
 
     def identity(self) -> Mapping[str, Any]:
         """What a stored search must share with the call that goes on from it, ready for JSON."""
-        network, parameters = self.network
         x = np.ascontiguousarray(self.x)
         index = np.ascontiguousarray(self.layers.places, np.int64)
         return {
@@ -184,5 +185,5 @@ class Task:
             "alpha": self.alpha,
             "n": self.n,
             "key": np.asarray(jax.random.key_data(self.key)).tolist(),
-            "f": np.asarray(scores_of(network, parameters, x[None]), np.float64)[0].tolist(),
+            "f": fingerprint_as_run(self.f, x.shape),
         }

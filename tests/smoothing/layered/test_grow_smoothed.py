@@ -239,8 +239,10 @@ def test_a_folder_of_another_call_is_refused(tmp_path):
                          ("k", {"k": 1})):  # fmt: skip
         with pytest.raises(ValueError, match=f"^resume: .* another .*{name}"):
             grow_smoothed(f, X, LAYERS, [2], **(call | change))
-    with pytest.raises(ValueError, match="^resume: .* another .*x, f"):
+    with pytest.raises(ValueError, match="^resume: .* another .*x"):
         grow_smoothed(f, X * 0.9, LAYERS, [2], **call)
+    with pytest.raises(ValueError, match="^resume: .* another .*f"):  # the same at x, not around it
+        grow_smoothed(lambda x: f(jnp.clip(x, 0, 1)), X, LAYERS, [2], **call)
     (tmp_path / "search.json").write_text('{"identity": ')
     with pytest.raises(DamagedFile, match="^resume: "):
         grow_smoothed(f, X, LAYERS, [2], **call)
