@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from jmlv_check.arithmetic import Floats, Integers
 from jmlv_check.network import Network, Refused
-from jmlv_check.proof import Question, check_robust, check_violated, leaves
+from jmlv_check.proof import Question, check_robust, check_violated, floats, leaves
 
 FORMAT = "jmlv-certificate 1"
 
@@ -62,13 +63,20 @@ def check(
         with np.errstate(all="ignore"):
             if claim == "robust":
                 bound, count = check_robust(question, head["clauses"], progress)
-                return Report(claim, f"proven {words}, everywhere in the box", bound, count)
-            bound = check_violated(question, np.asarray(arrays["witness"], np.float64).ravel())
-            return Report(claim, f"refuted {words}: it fails at the witness", bound, 0)
+                return Report(claim, f"proven {words}, everywhere in {_box(arrays)}", bound, count)
+            bound = check_violated(question, floats(dict(arrays), "witness").ravel())
+            return Report(claim, f"refuted {words}: it fails in {_box(arrays)}", bound, 0)
     except Refused:
         raise
     except Exception as problem:  # whatever a damaged file provokes, it is refused with a sentence
         raise Refused(f"certificate: damaged ({type(problem).__name__}: {problem}).") from problem
+
+
+def _box(arrays: Mapping[str, np.ndarray]) -> str:
+    """Which box it was: its size, and the hash of its ends in float64."""
+    lower, upper = (np.asarray(arrays[name], np.float64).ravel() for name in ("lower", "upper"))
+    digest = hashlib.sha256(lower.tobytes() + upper.tobytes()).hexdigest()
+    return f"the box of {lower.size} inputs, up to {float((upper - lower).max())!r} wide ({digest})"
 
 
 def _tier(arrays: Mapping[str, np.ndarray], network: Network) -> Integers:
@@ -100,8 +108,8 @@ def _kept(tree: Any, rows: np.ndarray, offsets: np.ndarray) -> int | None:
 
 
 def _inequality(row: np.ndarray, offset: float) -> str:
-    terms = [f"{weight:+.6g} F{label}" for label, weight in enumerate(row) if weight]
-    return " ".join([*terms, *([f"{offset:+.6g}"] if offset else [])]) + " > 0"
+    terms = [f"{float(weight)!r} F{label}" for label, weight in enumerate(row) if weight]
+    return " + ".join([*terms, *([repr(float(offset))] if offset else [])]) + " > 0"
 
 
 def _words(tree: Any, said: list[str]) -> str:

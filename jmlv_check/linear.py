@@ -356,4 +356,6 @@ def _largest(values, real):
 
 
 def _argmax(values, real):
-    return np.argmax(np.where(real, values, values.min() - 1), axis=1)
+    """An element of each window that is real, and the largest unless an absent one is as large."""
+    found = np.argmax(np.where(real, values, values.min()), axis=1)
+    return np.where(real[np.arange(len(found)), found], found, np.argmax(real, axis=1))

@@ -124,11 +124,13 @@ def of_arrays(arrays: dict[str, np.ndarray]) -> Network:
         structure = json.loads(bytes(arrays["structure"]).decode())
         inputs = int(structure[0]["size"])
         nodes = [_node(arrays, number, entry) for number, entry in enumerate(structure[1:], 1)]
-    except (KeyError, TypeError, ValueError, IndexError, UnicodeDecodeError) as problem:
+        network = Network(inputs, tuple(nodes))
+        for number, node in enumerate(nodes, 1):
+            _require_sound(network, number, node)
+    except Refused:
+        raise
+    except Exception as problem:  # whatever a damaged file provokes
         raise Refused(f"network: damaged ({problem!r}).") from problem
-    network = Network(inputs, tuple(nodes))
-    for number, node in enumerate(nodes, 1):
-        _require_sound(network, number, node)
     if inputs < 1 or not nodes:
         raise Refused("network: it has no input or no node.")
     return network
@@ -137,23 +139,29 @@ def of_arrays(arrays: dict[str, np.ndarray]) -> Network:
 def _node(arrays: dict, number: int, entry: dict) -> Affine | Maximum:
     size = int(entry["size"])
     if entry["kind"] == "maximum":
-        window = np.asarray(arrays[f"{number}.window"], np.int64)
-        floor = np.asarray(arrays[f"{number}.floor"], np.float64)
+        window = _array(arrays, f"{number}.window", np.int64)
+        floor = _array(arrays, f"{number}.floor", np.float64)
         return Maximum(size, int(entry["parent"]), window, floor)
     if entry["kind"] != "affine":
         raise ValueError(f"node {number} has the kind {entry['kind']!r}")
     parts = tuple(
         Part(
             int(parent),
-            np.asarray(arrays[f"{number}.{j}.start"], np.int64),
-            np.asarray(arrays[f"{number}.{j}.column"], np.int64),
-            np.asarray(arrays[f"{number}.{j}.weight"], np.float64),
+            _array(arrays, f"{number}.{j}.start", np.int64),
+            _array(arrays, f"{number}.{j}.column", np.int64),
+            _array(arrays, f"{number}.{j}.weight", np.float64),
         )
         for j, parent in enumerate(entry["parents"])
     )
-    divisor = arrays.get(f"{number}.divisor")
-    bias = np.asarray(arrays[f"{number}.bias"], np.float64)
-    return Affine(size, parts, bias, None if divisor is None else np.asarray(divisor, np.float64))
+    bias, name = _array(arrays, f"{number}.bias", np.float64), f"{number}.divisor"
+    return Affine(size, parts, bias, _array(arrays, name, np.float64) if name in arrays else None)
+
+
+def _array(arrays: dict, name: str, dtype: type) -> np.ndarray:
+    """An array whose numbers the type holds exactly."""
+    if not np.can_cast(arrays[name].dtype, dtype, "safe"):
+        raise ValueError(f"{name} is of {arrays[name].dtype}")
+    return arrays[name].astype(dtype)
 
 
 def _require_sound(network: Network, number: int, node: Affine | Maximum) -> None:
@@ -176,7 +184,9 @@ def _require_sound(network: Network, number: int, node: Affine | Maximum) -> Non
         require(bool(fits) and bool((node.divisor > 0).all()), "a bad divisor")
     for part in node.parts:
         require(0 <= part.parent < number, "a parent is not an earlier node")
-        start, entries = part.start, len(part.column)
+        start, entries = part.start, part.column.size
+        require(part.column.ndim == 1, "columns of a wrong shape")
+        require(bool(((start >= 0) & (start <= entries)).all()), "rows that leave the entries")
         require(start.shape == (node.size + 1,) and start[0] == 0 and start[-1] == entries, "rows")
         require(bool((np.diff(start) >= 0).all()), "rows out of order")
         limit = network.size(part.parent)

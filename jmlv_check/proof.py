@@ -21,6 +21,9 @@ from jmlv_check.network import Maximum, Network, Refused
 STEPS = 128
 """Lower weights are counted in so many parts of 1."""
 
+FLOATS = (np.float16, np.float32, np.float64)
+"""Types whose numbers are float64's too; a longer one would be rounded."""
+
 CLAUSES = 100_000
 """A property that needs more is refused."""
 
@@ -129,8 +132,7 @@ def check_robust(
 
 def _check_leaf(question: Question, rows: frozenset, path: Path, leaf: int, name: str) -> float:
     tier, arrays = question.tier, question.arrays
-    mixtures, betas = arrays.get("leaf.mixture"), arrays.get("leaf.beta")
-    _require(mixtures is not None and betas is not None, "leaf.mixture, leaf.beta: missing")
+    mixtures, betas = floats(arrays, "leaf.mixture"), floats(arrays, "leaf.beta")
     fits = mixtures.ndim == betas.ndim == 2 and 0 <= leaf < min(len(mixtures), len(betas))
     _require(fits and mixtures.shape[1] == len(question.rows), f"{name}: not in the arrays")
     mixture, beta = mixtures[leaf], betas[leaf][: len(path.splits)]
@@ -165,6 +167,7 @@ def check_violated(question: Question, witness: np.ndarray) -> float:
         ends = np.where(row > 0, upper, lower)
         sums = tier.sums((-row)[None], ends, np.zeros(len(row), np.int64), 1)
         values.append(-tier.below(*tier.add(tier.below(*sums)[0, 0], -offset)))
+    _require(all(tier.finite(value) for value in values), "witness: a row overflows there")
     most = evaluate(question.tree, values)
     if not (tier.finite(most) and most <= 0):
         raise Refused(f"witness: its margin may be as large as {tier.show(most):.6g}.")
@@ -261,10 +264,19 @@ def _leaf_entry(arrays: dict, name: str, leaf: int) -> int:
 
 
 def _numbers(tier: Any, arrays: dict, name: str) -> np.ndarray:
+    return tier.lift(floats(arrays, name))
+
+
+def floats(arrays: dict, name: str) -> np.ndarray:
+    """An array of numbers that float64 holds exactly.
+
+    Raises:
+        Refused: it is missing, or of another kind.
+    """
     array = arrays.get(name)
-    _require(array is not None and array.dtype.kind == "f", f"{name}: missing, or not of floats")
+    _require(array is not None and array.dtype in FLOATS, f"{name}: missing, or not of floats")
     _require(bool(np.isfinite(array).all()), f"{name}: holds a NaN or an infinity")
-    return tier.lift(array.astype(np.float64))
+    return array.astype(np.float64)
 
 
 def _require(holds: Any, what: str) -> None:

@@ -10,6 +10,7 @@ import zoo
 
 import jmlv
 import jmlv_check
+from jmlv.certificate import Certificate
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import certificate_precision
 from jmlv.oracles.certify import Certifier, exported
@@ -19,7 +20,7 @@ from jmlv_check import linear
 from jmlv_check.__main__ import main
 from jmlv_check.arithmetic import Floats, Integers
 from jmlv_check.certificate import check
-from jmlv_check.network import Affine, Network, Refused
+from jmlv_check.network import Affine, Network, Part, Refused
 
 NETS = ["dense", "conv", "pool", "residual", "clipped", "odds_and_ends"]
 
@@ -253,6 +254,44 @@ def test_a_clause_too_few_is_refused(proofs):
     head = {**certificate.head, "clauses": certificate.head["clauses"][1:]}
     with pytest.raises(Refused, match="none proves"):
         dataclasses.replace(certificate, head=head).check()
+
+
+def test_an_absent_element_is_never_the_largest():
+    """Where all that is there is as small as what is not, the first that is there is taken."""
+    values = np.array([[0.0, -1e300], [-np.inf, -np.inf]])
+    real = np.array([[False, True], [False, True]])
+    assert linear._argmax(values, real).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.longdouble, object])
+def test_numbers_that_float64_would_round_are_refused(proofs, kind):
+    _, certificate = proofs[0]
+    for name in ("leaf.mixture", "leaf.beta", "lower"):
+        arrays = {**certificate.arrays, name: certificate.arrays[name].astype(kind)}
+        with pytest.raises(Refused):
+            dataclasses.replace(certificate, arrays=arrays).check()
+
+
+def test_a_witness_whose_scores_overflow_is_none():
+    """Of two rows, one is minus infinity there and the other not a number's."""
+    part = Part(0, np.array([0, 1, 2]), np.zeros(2, int), np.array([1.7e308, -1.7e308]))
+    network = Network(1, (Affine(2, (part,), np.zeros(2)),))
+    arrays = {"lower": np.zeros(1), "upper": np.full(1, 10.0), "witness": np.full(1, 10.0)}
+    arrays |= {"rows": np.eye(2), "offsets": np.zeros(2)}
+    head = {"claim": "not robust", "network": network.sha256(), "property": [2, 0, 1]}
+    with pytest.raises(Refused, match="overflows"):
+        Certificate(network, arrays, head).check()
+
+
+def test_the_statement_says_of_which_box(proofs):
+    _, certificate = proofs[0]
+    said = certificate.check().statement
+    assert "the box of 3 inputs, up to" in said
+    narrower = {
+        **certificate.arrays,
+        "lower": np.asarray(certificate.arrays["lower"], float) + 1e-7,
+    }
+    assert dataclasses.replace(certificate, arrays=narrower).check().statement != said
 
 
 def test_networks_without_a_certificate_say_so():
