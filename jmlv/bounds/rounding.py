@@ -38,7 +38,7 @@ EXTRA = 2
 """Roundings that are allowed to every operation beyond its own."""
 
 TINY = 2.0**-126
-"""What is flushed to zero is smaller than this."""
+"""Inputs, weights and results that are smaller than this may be flushed to zero."""
 
 LARGEST = 2.0**127
 """Sums that may exceed this may overflow: their error is infinite."""
@@ -84,7 +84,7 @@ def rounding_errors(graph: Graph, box: Interval, deployed: Float32) -> Float[Arr
 
     Args:
         graph: in float64, with ReLU and max pool fused.
-        box: the inputs, (1, ..), which the deployed network is given exactly.
+        box: the inputs, (1, ..), which the deployed network is given exactly, tiny ones perhaps as 0.
         deployed: its precision.
 
     Raises:
@@ -100,7 +100,7 @@ def rounding_errors(graph: Graph, box: Interval, deployed: Float32) -> Float[Arr
     1.43e-06
     """
     values: dict[Variable, Any] = graph.constants() | {graph.input: box}
-    errors: dict[Variable, Array] = {graph.input: jnp.zeros_like(box.lower)}
+    errors: dict[Variable, Array] = {graph.input: jnp.full_like(box.lower, TINY)}
     for eqn in graph.eqns:
         sizes = {v: jnp.maximum(*map(jnp.abs, values[v])) for v in graph.inputs_of(eqn)}
         errors[eqn.outvar] = _through(graph, eqn, sizes, errors, deployed)
@@ -126,14 +126,17 @@ def _through(
         )
     constants = graph.constants()
     reached = {v: size + errors[v] for v, size in sizes.items()}
-    spread = _magnitudes(eqn, constants, errors, with_constants=False)
+    moved = eqn.primitive in _EXACT
+    wrong = errors if moved else {v: errors[v] + TINY for v in sizes}
+    spread = _magnitudes(eqn, constants, wrong, with_constants=False)
     whole = _magnitudes(eqn, constants, reached, with_constants=True)
-    if eqn.primitive in _EXACT:
+    if moved:
         return spread
     share = _gamma(_terms(eqn) + EXTRA, deployed.unit)
     if eqn.primitive in (lax.dot_general_p, lax.conv_general_dilated_p):
         share += 2 * deployed.cut + deployed.cut**2
-    error = spread + share * whole + _terms(eqn) * TINY
+    flushed = _terms(eqn) * TINY * (1 + jnp.max(jnp.stack([r.max() for r in reached.values()])))
+    error = spread + share * whole + flushed
     return jnp.where(whole < LARGEST, error, jnp.inf)
 
 

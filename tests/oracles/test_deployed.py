@@ -87,6 +87,20 @@ def test_every_operation_has_an_error(name):
 # ---------------------------------------------------------------------------------------------
 
 
+def test_inputs_and_weights_that_are_flushed_are_paid_for():
+    """Denormal numbers count as zero on many devices, and a weight of 1e30 makes them large again."""
+    tiny, huge = np.float32(1e-39), np.float32(1e30)
+
+    def f(x):
+        return x.reshape(-1, 1) * tiny * huge
+
+    graph = jmlv.trace(f, (1,))
+    with certificate_precision():
+        box = Interval(*(jnp.ones((1, 1), jnp.float64),) * 2)
+        error = np.asarray(rounding_errors(graph.astype("float64"), box, FLOAT32))
+    assert error.max() >= 1e-9
+
+
 def _backdoor(weight):
     """Zombori et al., ICLR 2021: whether a pixel's gate opens depends on the order of a sum.
 
