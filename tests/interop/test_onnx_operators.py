@@ -34,6 +34,10 @@ def case(kind, shape, *operands, opset=13, domain=(-2.0, 2.0), **attributes):
 
 
 CASES = [
+    *(  # without axes each number is an axis of its own
+        case(kind, ROW, ints(), opset=18, noop_with_empty_axes=1)
+        for kind in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceSum", "ReduceMax")
+    ),
     # Arithmetic
     case("Add", IMAGE, seeded(4, 1, 1)),
     case("Add", IMAGE, X),

@@ -584,6 +584,9 @@ REFUSED = {
     "until": (make("Upsample", ["x", "a"], ["y"]), "no such operator in version 13", 13),
     "eight bits": (make("Cast", ["a"], ["b"], to=17), "a conversion to float8_e4m3fn", 19),
     "truth": (make("Less", ["x", "a"], ["y"]), "scores 'y' that are truth values", 13),
+    "shrinking": (
+        make("Resize", ["x", "s"], ["y"], mode="nearest"), "shrinking by 0.75 to the nearest", 10,
+    ),
     "computed axes": (make("ReduceSum", ["x", "x"], ["y"]), "its axes is computed", 13),
 }  # fmt: skip
 
@@ -592,6 +595,7 @@ REFUSED = {
 def test_what_has_no_rule_is_refused(name, tmp_path):
     node, message, opset = REFUSED[name]
     constants = {letter: np.ones((3, 1, 1), F32) for letter in "abcd"}
+    constants["s"] = np.array([1, 1, 0.75, 0.75], F32)
     nodes = [node] if "y" in node.output else [node, make("Add", ["x", "b"], ["y"])]
     constants = {name: constants[name] for name in node.input if name != "x"}
     path = save(tmp_path / "net.onnx", nodes, (1, 3, 4, 4), constants, opset)

@@ -250,6 +250,13 @@ NOT_READ = {
     "term for a formula": (_text("(+ Y_0 1)"), "expected and, or"),
     "formula for a term": (_text("(<= (and Y_0) 1)"), "linear term"),
     "many cases": (_text(*MANY), "more than 10000 cases"),
+    "more after the question": (
+        _text("(<= Y_0 Y_1)") + "(check-sat)(assert (<= Y_1 0))",
+        "one question a file",
+    ),
+    "declared twice": ("(declare-const X_0 Real)" + _text("(<= Y_0 0)"), "X_0 is declared twice"),
+    "a zero before": (_text("(<= Y_0 0)").replace("X_0", "X_00"), "expected a variable"),
+    "beyond float64": (_text("(<= (* 1e200 (* 1e200 Y_0)) 1)"), "beyond the range of float64"),
     "deep": (_text("(not " * 100_000 + "(<= Y_0 0)" + ")" * 100_000), "nested too deeply"),
 }
 
@@ -261,6 +268,32 @@ def test_what_is_not_read_is_named(name, tmp_path):
     path.write_text(text)
     with pytest.raises(DamagedFile, match=message):
         read_vnnlib(path)
+
+
+@pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_a_comment_ends_with_its_line_alone(character, tmp_path):
+    """What Python calls a line is more than what the format does."""
+    path = tmp_path / "prop.vnnlib"
+    hidden = f"\n; no question: {character}(assert (<= Y_0 -9))\n"
+    path.write_text(_text("(<= Y_0 Y_1)") + hidden, encoding="utf-8")
+    ((_, property),) = read_vnnlib(path)
+    assert _margins(property, np.array([1.0, 0.0])) == 1
+
+
+def test_what_follows_the_exit_is_not_read(tmp_path):
+    path = tmp_path / "prop.vnnlib"
+    path.write_text(_text("(<= Y_0 Y_1)") + "(check-sat)(exit)(assert (<= Y_0 -9))")
+    ((_, property),) = read_vnnlib(path)
+    assert _margins(property, np.array([1.0, 0.0])) == 1
+
+
+def test_distinct_terms_are_distinct_in_pairs(tmp_path):
+    """The first and the third may not be equal either."""
+    path = tmp_path / "prop.vnnlib"
+    path.write_text(_text("(distinct Y_0 Y_1 0)"))
+    ((_, property),) = read_vnnlib(path)
+    for scores, satisfied in (((1, 2), True), ((0, 2), False), ((2, 2), False), ((2, 0), False)):
+        assert (_margins(property, np.array(scores, float)) <= 0) == satisfied, scores
 
 
 @pytest.mark.parametrize(

@@ -236,11 +236,18 @@ def _row(atom: Atom, outputs: int) -> Linear:
     coefficients = np.zeros(outputs)
     for (_, label), c in atom.linear.coefficients.items():
         _require_declared("Y", label, outputs)
-        coefficients[label] = float(c)
-    constant = float(atom.linear.constant)
+        coefficients[label] = _float(c)
+    constant = _float(atom.linear.constant)
     if atom.strict:
         constant = max(np.nextafter(constant, np.inf), constant + STRICT)
     return Linear(coefficients, constant)
+
+
+def _float(number: Fraction | int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        raise Unreadable("a coefficient is beyond the range of float64") from None
 
 
 def _require_declared(kind: str, index: int, count: int) -> None:

@@ -22,7 +22,7 @@ from jmlv.interop.vnnlib.formula import (
     equal,
     negated,
 )
-from jmlv.interop.vnnlib.text import number, product
+from jmlv.interop.vnnlib.text import lines_of, number, product
 
 _VERSION = re.compile(r"\s*\(\s*vnnlib-version\b")
 
@@ -33,7 +33,7 @@ def is_second(text: str) -> bool:
     >>> is_second("; a comment\\n(vnnlib-version <2.0>)"), is_second("(declare-const X_0 Real)")
     (True, False)
     """
-    for line in text.splitlines():
+    for line in lines_of(text):
         code = line.partition(";")[0]
         if code.strip():
             return _VERSION.match(code) is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -31,7 +32,7 @@ from jmlv.interop.vnnlib.formula import (
 
 Expression = Union[str, list]
 
-_IGNORED = ("set-logic", "set-option", "set-info", "check-sat", "get-model", "exit")
+_IGNORED = ("set-logic", "set-option", "set-info", "get-model")
 
 
 def read_text(text: str) -> tuple[int, int, Formula]:
@@ -41,13 +42,21 @@ def read_text(text: str) -> tuple[int, int, Formula]:
         Unreadable: with the reason.
     """
     declared: set[Variable] = set()
-    asserted = []
+    asserted, asked = [], False
     for expression in expressions(text):
         match expression:
+            case ["assert", _] if asked:
+                raise Unreadable("it asserts more after (check-sat): ask one question a file")
             case ["assert", assertion]:
                 asserted.append(_formula(assertion))
             case ["declare-const", str(name), "Real"] | ["declare-fun", str(name), [], "Real"]:
+                if _variable(name) in declared:
+                    raise Unreadable(f"{name} is declared twice")
                 declared.add(_variable(name))
+            case ["exit"]:
+                break
+            case ["check-sat"]:
+                asked = True
             case [str(head), *_] if head in _IGNORED:
                 pass
             case _:
@@ -79,8 +88,13 @@ def expressions(text: str) -> list[list]:
     return stack[0]
 
 
+def lines_of(text: str) -> list[str]:
+    """The text's lines, at whose ends comments end: no other character ends one."""
+    return re.split(r"\r\n|\n|\r", text)
+
+
 def _tokens(text: str) -> Iterator[str]:
-    for line in text.splitlines():
+    for line in lines_of(text):
         code = line.partition(";")[0]
         yield from code.replace("(", " ( ").replace(")", " ) ").split()
 
@@ -120,8 +134,13 @@ def _chained(relation: Callable[[Linear, Linear], Formula], rest: list[Expressio
     return found[0] if len(found) == 1 else All(found)
 
 
-def _distinct(left: Linear, right: Linear) -> Formula:
-    return negated(equal(left, right))
+def _distinct(rest: list[Expression]) -> Formula:
+    """No two of the terms are equal, neighbours or not."""
+    if len(rest) < 2:
+        raise Unreadable(f"a comparison takes two terms, got {_shown(rest)}")
+    pairs = itertools.combinations(map(_linear, rest), 2)
+    found = tuple(negated(equal(left, right)) for left, right in pairs)
+    return found[0] if len(found) == 1 else All(found)
 
 
 def _swapped(relation: Callable, left: Linear, right: Linear) -> Formula:
@@ -140,7 +159,7 @@ _CONNECTIVES: dict[str, Callable[[list[Expression]], Formula]] = {
     ">=": partial(_chained, partial(_swapped, at_most)),
     ">": partial(_chained, partial(_swapped, _below)),
     "=": partial(_chained, equal),
-    "distinct": partial(_chained, _distinct),
+    "distinct": _distinct,
 }
 
 
@@ -201,7 +220,8 @@ def number(text: str) -> Fraction:
 
 def _variable(name: str) -> Variable:
     kind, _, digits = name.partition("_")
-    if kind not in ("X", "Y") or not (digits.isascii() and digits.isdigit()):
+    plain = digits.isascii() and digits.isdigit() and (digits == "0" or digits[0] != "0")
+    if kind not in ("X", "Y") or not plain:
         raise Unreadable(f"expected a variable X_i or Y_j, got {_shown(name)}")
     return kind, int(digits)
 

@@ -184,6 +184,11 @@ def _cast_like(node: Node) -> Result:
     node.irrelevant("saturate", "round_mode")
     if node.is_constant(1):
         return _converted(node, node.constant(1, "target").dtype)
+    if node.inputs[1] in node.truths:
+        raise Refused("a conversion to truth values")
+    if node.is_constant(0):  # to the network's own precision, which holds it as it is
+        number = node.constant(0, "input")
+        return number if is_float(number.dtype) else number.astype(np.float32)
     return _converted(node, np.dtype(np.float32))
 
 

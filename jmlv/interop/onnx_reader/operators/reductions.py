@@ -40,6 +40,9 @@ def length(x: Any, *, axes: tuple[int, ...], keep: bool) -> Any:
     return namespace(x).sqrt(sum_of_squares(x, axes=axes, keep=keep))
 
 
+UNCHANGED = (total, mean, largest, smallest, product)
+"""Of one number each gives that number."""
+
 ATTRIBUTE_UNTIL = {"ReduceSum": 13}
 """The version in which axes became an operand; 18 for all others."""
 
@@ -49,9 +52,10 @@ def _over(function: Any) -> Any:
         rank = len(node.shape(0))
         axes = node.integers(1, "axes", since=ATTRIBUTE_UNTIL.get(node.kind, 18))
         empty_is_none = node.attribute("noop_with_empty_axes", 0)
-        if not axes and empty_is_none:
+        if not axes and empty_is_none and function in UNCHANGED:
             return Same(node.inputs[0])
-        axes = node.axes(axes, rank) if axes else tuple(range(rank))
+        every = () if empty_is_none else tuple(range(rank))
+        axes = node.axes(axes, rank) if axes else every
         keep = bool(node.attribute("keepdims", 1))
         if not keep:
             return Call(function, node.operands[:1], {"axes": axes, "keep": False})

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jmlv.interop.onnx_reader.node import Call, Damaged, Fixed, Node, Result, Same
+from jmlv.interop.onnx_reader.node import Call, Damaged, Fixed, Node, Refused, Result, Same
 from jmlv.interop.onnx_reader.operators.products import HIGHEST
 
 
@@ -43,6 +43,7 @@ def _resize(node: Node) -> Result:
     sizes, scales = _sizes(node, shape, axes)
     if node.opset < 11:
         space, rounding = "asymmetric", "floor"
+        _require_unambiguous(mode, shape, axes, sizes, scales)
     else:
         space = node.choice("coordinate_transformation_mode", "half_pixel", *SPACES)
         rounding = node.choice("nearest_mode", "round_prefer_floor", *ROUNDINGS)
@@ -54,6 +55,17 @@ def _resize(node: Node) -> Result:
     if not places:
         return Same(node.inputs[0])
     return (_nearest if mode == "nearest" else _linear)(node, places, rounding)
+
+
+def _require_unambiguous(mode: str, shape: tuple, axes: tuple, sizes: tuple, scales: tuple) -> None:
+    """Before version 11 nobody said which entry is nearest; shrinking, some take the next one."""
+    for axis, size, scale in zip(axes, sizes, scales):
+        places = _places(shape[axis], size, scale, "asymmetric")
+        if mode == "nearest" and scale < 1 and (places != np.floor(places)).any():
+            raise Refused(
+                f"shrinking by {scale:g} to the nearest entry (before version 11 it is not said "
+                "which; export with opset 11 or later)"
+            )
 
 
 def _nearest(node: Node, places: dict[int, np.ndarray], rounding: str) -> Result:
