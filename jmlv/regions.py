@@ -267,7 +267,8 @@ class Layers:
 
         Its shape, (height, width, 1) unless :meth:`on` said otherwise, broadcasts to an input's.
         """
-        return jnp.asarray(epsilon)[jnp.asarray(self.places)]
+        xp = np if is_concrete(epsilon, self.places) else jnp
+        return xp.asarray(epsilon)[xp.asarray(self.places)]
 
     def picture(self, values: Float[Array, " layer"]) -> Float[np.ndarray, "height width"]:
         """One value per layer as an image, however inputs are laid out."""
@@ -337,8 +338,8 @@ class LayeredNeighborhood:
         require_epsilon(self.epsilon, "epsilon")
 
     def box(self) -> Box:
-        radius = self.layers.spread(self.epsilon)
         x = _as_float(self.x)
+        radius = self.layers.spread(self.epsilon).astype(x.dtype)
         least, greatest = domain_ends(self.domain, x)
         return Box(_within(x - radius, least, greatest), _within(x + radius, least, greatest))
 

@@ -100,7 +100,12 @@ def _batched(function: Callable, graph: Graph, points: np.ndarray) -> np.ndarray
         scores = np.asarray(function(jnp.asarray(points)))
     except Exception:
         return None
-    return scores if scores.shape == (len(points), graph.label_count) else None
+    if scores.shape != (len(points), graph.label_count):
+        raise ValueError(
+            f"f: its scores of {len(points)} inputs have the shape {scores.shape}, not "
+            f"{(len(points), graph.label_count)}: what is proven of one input would not hold for a batch."
+        )
+    return scores
 
 
 def _slack(scores: np.ndarray, dtype: str, units: int) -> np.ndarray:

@@ -50,6 +50,13 @@ def test_rows_that_depend_on_the_batch_are_refused(name):
             verb()
 
 
+def test_a_batch_that_loses_its_rows_is_refused():
+    """Wrong in shape and in silence: not what refuses a batch."""
+    for f in (lambda x: _net(x)[:1], lambda x: _net(x).sum(0, keepdims=True)):
+        with pytest.raises(ValueError, match="would not hold for a batch"):
+            jmlv.trace(f, SHAPE)
+
+
 def test_functions_of_one_input_alone_are_read():
     """There is no batch on which their rows could depend on one another."""
     graph = jmlv.trace(lambda x: x.reshape(1, 4) @ WEIGHTS, SHAPE)
