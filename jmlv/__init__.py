@@ -96,7 +96,9 @@ from jmlv.smoothing import (
 )
 from jmlv.verdict import Status, Verdict
 
-_LATER = frozenset({"campaigns", "checkpoints", "cli", "data", "interop", "models", "training"})
+_LATER = frozenset(
+    {"campaigns", "checkpoints", "cli", "data", "interop", "models", "report", "training"}
+)
 
 
 def __getattr__(name: str) -> types.ModuleType:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool
 
-from jmlv.label_names import label_text, labels_text
+from jmlv.label_names import label_text
 from jmlv.numerics import GREY_LEVEL
+from jmlv.words import kept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -181,17 +182,6 @@ def describe(
     """Two lines: what is kept; size, what is claimed, by whom and how it was found."""
     names = names_of(result) if names is None else names
     return f"{kept(result, names)}\n{_size(result)}, {result.claim}, found by {result.strategy}"
-
-
-def kept(result: GrownNeighborhood | SmoothedNeighborhood, names: Sequence[str] = ()) -> str:
-    """What holds in the neighbourhood, in words: 'label 3 stays in the top 2'."""
-    told = getattr(result, "property", result)
-    k, labels = getattr(told, "k", None), told.labels
-    if k is None or type(told).__name__ == "NotInTopK":
-        return repr(told)
-    which = "label" if len(labels) == 1 else "labels"
-    verb = "stays" if len(labels) == 1 else "stay"
-    return f"{which} {labels_text(labels, names)} {verb} in the top {k}"
 
 
 def names_of(result: GrownNeighborhood | SmoothedNeighborhood) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -65,6 +66,41 @@ class Verdict:
         """Name of the oracle that decided, or an empty string."""
         return self.stats.get("method", "")
 
+    def report(
+        self,
+        path: str | Path,
+        f: Any = None,
+        *,
+        property: Any = None,
+        region: Any = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        """Writes a page for people: one HTML file that fetches nothing.
+
+        Args:
+            path: of the file, ending in ``.html``.
+            f: the network, for its scores at the witness and in the middle of the region.
+            property, region: what was asked; a verdict does not hold them.
+            names: the labels' names.
+
+        Raises:
+            ValueError: the path does not end in ``.html``.
+
+        >>> import tempfile, jmlv
+        >>> f = lambda x: x.reshape(-1, 2)
+        >>> asked = jmlv.Box.around(np.array([[[0.8], [0.3]]]), 0.3), jmlv.InTopK(0, k=1)
+        >>> path = Path(tempfile.mkdtemp(), "verdict.html")
+        >>> jmlv.verify(f, *asked).report(path, f, region=asked[0], property=asked[1])
+        >>> "NOT_ROBUST: label 0 stays in the top 1" in path.read_text()
+        True
+        """
+        from jmlv.report import require_page, verdict_page
+
+        require_page(path)
+        scores = None if f is None or self.witness is None else _scores(f, region, self.witness)
+        page = verdict_page(self, property=property, region=region, scores=scores, names=names)
+        page.write(path)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Verdict) and self._key() == other._key()
 
@@ -78,3 +114,11 @@ class Verdict:
     def __repr__(self) -> str:
         margin = f"worst margin in [{self.lower:.4g}, {self.upper:.4g}]"
         return f"Verdict({self.status.name}, {margin}, by {self.method or '?'}: {self.reason})"
+
+
+def _scores(f: Any, region: Any, witness: np.ndarray) -> np.ndarray:
+    """(point, label): in the middle of the region, where it is known, and at the witness."""
+    from jmlv.graph import as_function
+
+    points = [witness] if region is None else [(region.lower + region.upper) / 2, witness]
+    return np.asarray(as_function(f)(np.stack(points).astype(witness.dtype)))

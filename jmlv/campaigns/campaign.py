@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from jmlv.campaigns.executors.executor import Crew, Executor, Report, Task
 from jmlv.campaigns.executors.in_process import InProcess
+from jmlv.campaigns.page import page_of
 from jmlv.campaigns.questions import Question
 from jmlv.campaigns.questions.question import release
 from jmlv.campaigns.status import Status, status_of
@@ -116,6 +117,28 @@ class Campaign:
         """
         self.store.refresh()
         return in_pandas(Table.of([self._row(question) for question in self.questions.values()]))
+
+    def report(self, path: str | Path, by: Sequence[str] = ("network", "kind")) -> None:
+        """Writes a page for people: one HTML file that fetches nothing.
+
+        Args:
+            path: of the file, ending in ``.html``.
+            by: columns that the summary is grouped by.
+
+        Raises:
+            ValueError: the path does not end in ``.html``, or there is no such column.
+
+        >>> import tempfile
+        >>> from jmlv.campaigns import CallQuestion
+        >>> asked = [CallQuestion("builtins:dict", {"x": x}, tags={"number": x}) for x in (1, 2)]
+        >>> campaign, path = Campaign(asked, tempfile.mkdtemp()), Path(tempfile.mkdtemp(), "all.html")
+        >>> campaign.report(path, by=["number"])
+        >>> "0 of 2 done" in path.read_text()
+        True
+        """
+        self.store.refresh()
+        rows = [self._row(question) for question in self.questions.values()]
+        page_of(rows, self.status(), by).write(path)
 
     def _row(self, question: Question) -> dict[str, Any]:
         network = None if question.network is None else question.network.name

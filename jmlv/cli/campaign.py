@@ -19,8 +19,9 @@ from jmlv.campaigns import (
     status_of,
     summary,
 )
+from jmlv.campaigns.page import page_of
 from jmlv.cli.campaign_plan import read_campaign
-from jmlv.cli.options import ANSWERED, FAILED, INTERRUPTED, refuse
+from jmlv.cli.options import ANSWERED, FAILED, INTERRUPTED, add_report, refuse
 from jmlv.cli.report import table
 from jmlv.progress import NoProgress, TqdmProgress
 
@@ -39,6 +40,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "folder of answers",
     )  # fmt: skip
     command.add_argument("--by", nargs="+", default=[], help="table: group by these columns")
+    add_report(command, "table: as report.html in FOLDER")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, help="worker processes; in this process by default")
     where.add_argument("--ray", metavar="ADDRESS", help=f"a Ray cluster; {LOCAL!r} starts one here")
@@ -59,13 +61,17 @@ def run(arguments: argparse.Namespace) -> int:
         case ["status" | "table" as shown, folder]:
             refuse(arguments, f"{shown} asks nothing; leave it out.", *ASKING)
             if shown == "status":
-                refuse(arguments, "for table alone.", "by")
+                refuse(arguments, "for table alone.", "by", "report")
                 print(_folder_status(_existing(folder)))
             else:
                 print(_folder_table(_existing(folder), arguments.by))
+                if arguments.report:
+                    _report(Path(folder), arguments.by)
             return ANSWERED
         case [config]:
-            refuse(arguments, "for table alone: jmlv campaign table FOLDER --by ...", "by")
+            refuse(
+                arguments, "for table alone: jmlv campaign table FOLDER --by ...", "by", "report"
+            )
             return _ask(arguments, Path(config))
     raise ValueError(
         f"what: got {' '.join(arguments.what)!r}; expected CONFIG.toml, status FOLDER or table FOLDER."
@@ -138,6 +144,12 @@ def _folder_status(store: Store) -> str:
     reasons = {key: found[-1]["reason"] for key, found in store.failures.items()}
     lines = [f"{key[:12]}  {why}" for key, why in reasons.items() if key not in store.done]
     return "\n".join([str(status), *lines])
+
+
+def _report(folder: Path, by: list[str]) -> None:
+    store, path = Store(folder), folder / "report.html"
+    page_of(rows_of(store), status_of(store, store.planned()), by).write(path)
+    print(f"a page for people is in {path}")
 
 
 def _folder_table(store: Store, by: list[str]) -> str:

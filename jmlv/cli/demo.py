@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from jmlv.cli.inputs import Example, example, network
+from jmlv.cli.options import add_report
 from jmlv.cli.report import table, write_grown, write_heatmap, write_json
 from jmlv.data import double_digits
 from jmlv.graph import Graph
@@ -45,6 +46,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", type=Path, default=Path("results/demo"), help="folder for the files"
     )
+    add_report(command, "for the largest neighbourhood of each image, in --out")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -60,7 +62,10 @@ def run(arguments: argparse.Namespace) -> None:
                 write_grown(arguments.out / _stem(defence, chosen, result), result)
             best = max(results, key=lambda result: result.size)
             labels = chosen.perturbed_label, chosen.target_label
-            write_heatmap(arguments.out / _stem(defence, chosen, best), best, chosen.target, labels)
+            path = arguments.out / _stem(defence, chosen, best)
+            write_heatmap(path, best, chosen.target, labels)
+            if arguments.report:
+                best.report(path.with_name(path.name + ".html"), graph, target=chosen.target)
     write_json(arguments.out / "table.json", records)
     print(table(HEADER, rows))
     print(f"\nheat maps, JSON and NPZ files are in {arguments.out}")

@@ -12,7 +12,7 @@ import numpy as np
 from jmlv.bounds import CROWN, CROWNIBP
 from jmlv.cli.inputs import add_network_arguments, selected
 from jmlv.cli.masks import masks_for
-from jmlv.cli.options import add_fail_on, exit_code, refuse
+from jmlv.cli.options import add_fail_on, add_report, exit_code, refuse
 from jmlv.cli.report import table, write_grown, write_heatmap
 from jmlv.cli.sources import (
     add_image_arguments,
@@ -67,6 +67,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--bound", choices=BOUNDS, default="crown", help="certificate of the search"
     )
     add_fail_on(command)
+    add_report(command)
     command.add_argument("--budget", type=float, default=60.0, help="seconds")
     command.add_argument(
         "--out", type=Path, default=Path("results/grow"), help="folder for the files"
@@ -102,12 +103,16 @@ def run(arguments: argparse.Namespace) -> int:
             progress=TqdmProgress(leave=False),
         )
         result = dataclasses.replace(result, label_names=case.label_names)
-        _report(arguments.out / f"{case.name}_{arguments.strategy}", result, case)
+        path = arguments.out / f"{case.name}_{arguments.strategy}"
+        _write(path, result, case)
+        if arguments.report:
+            result.report(path.with_name(path.name + ".html"), graph, target=case.target)
+            print(f"a page for people is in {path}.html")
         statuses.append(result.verdict.status)
     return exit_code(arguments, statuses)
 
 
-def _report(path: Path, result: GrownNeighborhood, case: Case) -> None:
+def _write(path: Path, result: GrownNeighborhood, case: Case) -> None:
     write_grown(path, result)
     write_heatmap(path, result, case.target, case.object_labels)
     statuses = [status.value for status in result.statuses]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jmlv.cli.inputs import add_source_arguments
-from jmlv.cli.options import add_fail_on, exit_code
+from jmlv.cli.options import add_fail_on, add_report, exit_code
 from jmlv.cli.report import table
 from jmlv.cli.sources import add_file_arguments, chosen_images, chosen_network, label_names
 from jmlv.label_names import label_text, labels_text
@@ -32,6 +32,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--k", type=int, default=2, help="size of the label set")
     command.add_argument("--budget", type=float, default=60.0, help="seconds an image")
     add_fail_on(command)
+    add_report(command)
     command.add_argument("--no-oracle", action="store_true", help="bounds and attacks alone")
     command.add_argument(
         "--out", type=Path, help="folder for labels.jsonl, in which an interrupted run resumes"
@@ -39,6 +40,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.report and arguments.out is None:
+        raise ValueError("report: the pages are written into the folder of --out; name one.")
     graph = chosen_network(arguments)
     images = _first(arguments, chosen_images(arguments, graph.input_shape))
     plan = Plan(oracle=None) if arguments.no_oracle else Plan()
@@ -57,6 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     for (name, _), result in zip(images, results):
         for label in result.labels(LabelStatus.UNKNOWN):
             print(f"{name}: label {label_text(label, names)}: {result.answers[label]}")
+    if arguments.report:
+        for (name, x), result in zip(images, results):
+            result.report(arguments.out / f"{name.replace(' ', '_')}.html", x=x, names=names)
     for line in _origins(results):
         print(line)
     statuses = {status for result in results for status in result.status}

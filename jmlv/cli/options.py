@@ -52,6 +52,13 @@ def add_fail_on(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_report(command: argparse.ArgumentParser, where: str = "in --out") -> None:
+    command.add_argument(
+        "--report", action="store_true",
+        help=f"write a page for people, one HTML file that fetches nothing, {where}",
+    )  # fmt: skip
+
+
 def exit_code(arguments: argparse.Namespace, statuses: Iterable[Status]) -> int:
     """1 if a status is among those of ``--fail-on``, else 0."""
     failures = {_FAILURES[name] for name in arguments.fail_on}

@@ -10,7 +10,7 @@ import numpy as np
 
 from jmlv.bounds import CROWN, CROWNIBP, IBP
 from jmlv.cli.inputs import Example, add_network_arguments, selected_example
-from jmlv.cli.options import add_fail_on, exit_code, refuse
+from jmlv.cli.options import add_fail_on, add_report, exit_code, refuse
 from jmlv.cli.report import table
 from jmlv.cli.sources import (
     add_file_arguments,
@@ -66,6 +66,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument("--k", type=int, default=2, help="size of the label set")
     add_fail_on(command)
+    add_report(command)
     command.add_argument("--oracle", choices=ORACLES, default="cascade", help="who decides")
     command.add_argument("--budget", type=float, default=60.0, help="seconds for each question")
     command.add_argument("--out", type=Path, help="folder for verdict.json and witness.npz")
@@ -94,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.out is not None:
             folder = arguments.out / question.name if len(questions) > 1 else arguments.out
             _write(folder, question, verdict, graph)
+            if arguments.report:
+                _report(folder, question, verdict, graph)
     if len(questions) == 1:
         print(f"{question.name}, {_asked(question)} over {question.region}\n{verdict}")
     else:
@@ -107,6 +110,8 @@ TEST_IMAGE = ("image", "perturb", "mnist", "only_object")
 
 def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
     """Options that another one would leave without effect."""
+    if arguments.report and arguments.out is None:
+        raise ValueError("report: the page is written into the folder of --out; name one.")
     if arguments.vnnlib is not None:
         if arguments.network is not None:
             raise ValueError(
@@ -195,6 +200,12 @@ def _row(question: Question, verdict: Verdict) -> tuple:
     what, seconds = _asked(question), verdict.stats["seconds"]
     status, method = verdict.status.name, verdict.method
     return question.name, what, status, verdict.lower, verdict.upper, method, seconds
+
+
+def _report(folder: Path, question: Question, verdict: Verdict, graph: Graph) -> None:
+    _, region, property, names = question
+    path = folder / "verdict.html"
+    verdict.report(path, graph.scores, region=region, property=property, names=names)
 
 
 def _write(folder: Path, question: Question, verdict: Verdict, graph: Graph) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import enum
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,30 @@ class LabelSet:
         ]
         answers = tuple(_answer_from_dict(answer, points) for answer in content["answers"])
         return LabelSet(content["k"], answers, content["seconds"])
+
+    def report(
+        self, path: str | Path, *, x: np.ndarray | None = None, names: Sequence[str] = ()
+    ) -> None:
+        """Writes a page for people: one HTML file that fetches nothing.
+
+        Args:
+            path: of the file, ending in ``.html``.
+            x: the image (height, width, channel), to be shown.
+            names: the labels' names.
+
+        Raises:
+            ValueError: the path does not end in ``.html``.
+
+        >>> import tempfile, jmlv
+        >>> box = jmlv.Box.around(np.array([[[0.8], [0.3]]]), 0.1)
+        >>> path = Path(tempfile.mkdtemp(), "labels.html")
+        >>> jmlv.classify_labels(lambda x: x.reshape(-1, 2), box, 1).report(path, names=["cat", "dog"])
+        >>> "always: cat (0); never: dog (1)" in path.read_text()
+        True
+        """
+        from jmlv.report import labels_page
+
+        labels_page(self, x=x, names=names).write(path)
 
     def __repr__(self) -> str:
         found = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jmlv.errors import DamagedFile
+from jmlv.graph import Classifier
 from jmlv.neighborhoods.archive import read_archive, write_archive
 from jmlv.neighborhoods.maximality import LayerStatus
 from jmlv.neighborhoods.optimum.upper_bound import SizeUpperBound
 from jmlv.numerics import own_copy
+from jmlv.oracles import Deadline
 from jmlv.properties import Property
 from jmlv.records import plain, property_of, property_record, verdict_record, version
 from jmlv.regions import LayeredNeighborhood, Layers
@@ -155,6 +157,51 @@ class GrownNeighborhood:
             arrays |= {f"upper_{name}": getattr(upper, name) for name in _UPPER_ARRAYS}
             arrays |= {"upper_layer": upper.layers.index}
         write_archive(path, arrays, self._head())
+
+    def report(
+        self,
+        path: str | Path,
+        f: Classifier | None = None,
+        *,
+        target: Bool[np.ndarray, "height width"] | None = None,
+        names: Sequence[str] | None = None,
+        budget: float | None = 30.0,
+    ) -> None:
+        """Writes a page for people: one HTML file that fetches nothing.
+
+        It shows the image with its layers, a random and the worst image inside and, with the network,
+        a counterexample just outside and the scores of all three, under two sliders; epsilon by layer;
+        what is certified in plain words; and how it was found.
+
+        Args:
+            path: of the file, ending in ``.html``.
+            f: the network that it was grown on; without it, images are shown without scores.
+            target: pixels of the object whose label is kept.
+            names: the labels' names; by default the result's own.
+            budget: seconds for the attacks that look for the worst image and the counterexample.
+
+        Raises:
+            ValueError: the path does not end in ``.html``, or ``f`` is another network.
+            SoundnessError: an attack breaks what is proven.
+
+        >>> import tempfile, jmlv
+        >>> f = lambda x: x.reshape(-1, 2)
+        >>> x, around = np.array([[[0.75], [0.25]]]), jmlv.Layers.around(np.array([[True, False]]))
+        >>> grown = jmlv.grow(f, x, around, jmlv.InTopK(0, k=1), jmlv.Uniform())
+        >>> path = Path(tempfile.mkdtemp(), "grown.html")
+        >>> grown.report(path, f, names=["cat", "dog"])
+        >>> "label cat (0) stays in the top 1" in path.read_text()
+        True
+        """
+        from jmlv.neighborhoods.examples import scored, unscored
+        from jmlv.report import Ways, neighborhood_page, require_page
+
+        require_page(path)
+        if f is None:
+            examples, ways = unscored(self), Ways.of(self.layers.count, self.x.size)
+        else:
+            examples, ways = scored(f, self, Deadline(budget))
+        neighborhood_page(self, examples, ways, target=target, names=names).write(path)
 
     def _head(self) -> dict[str, Any]:
         words = ("network", "label_names", "queries", "seconds", "trace", "strategy", "reason")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -142,6 +143,28 @@ class RelationMatrix:
             (i, self.objects.labels[i], j, self.objects.labels[j], *_cells(g))
             for i, j, g in self.pairs()
         ]
+
+    def report(self, path: str | Path, *, names: Sequence[str] = ()) -> None:
+        """Writes a page for people: one HTML file that fetches nothing.
+
+        Args:
+            path: of the file, ending in ``.html``.
+            names: the labels' names.
+
+        Raises:
+            ValueError: the path does not end in ``.html``.
+
+        >>> import tempfile, jmlv
+        >>> objects = jmlv.Objects(np.eye(2, dtype=bool)[:, None], (0, 1))
+        >>> relations = jmlv.RelationMatrix(np.zeros((1, 2, 1)), objects, ((None, None), (None, None)))
+        >>> path = Path(tempfile.mkdtemp(), "relations.html")
+        >>> relations.report(path, names=["cat", "dog"])
+        >>> "object 1 (dog (1))" in path.read_text()
+        True
+        """
+        from jmlv.report import relations_page
+
+        relations_page(self, names=names).write(path)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the images, ready for JSON; a pair without a result has size None."""

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from pages import read
 
 from jmlv.cli import main
 from jmlv.cli.main import COMMANDS
@@ -26,13 +27,16 @@ def test_every_command_has_help(command, capsys):
 
 
 def test_grow_then_verify_what_it_wrote(tmp_path, capsys):
-    code = main(["grow", *NETWORK, "--image", "1", "--strategy", "uniform", "--out", str(tmp_path)])
+    options = ["--image", "1", "--strategy", "uniform", "--out", str(tmp_path), "--report"]
+    code = main(["grow", *NETWORK, *options])
     assert code == 0 and "ROBUST" in capsys.readouterr().out
     stem = tmp_path / "image1_left_uniform"
     content = json.loads(stem.with_suffix(".json").read_text())
     assert content["status"] == "ROBUST" and content["size"] > 0
     assert len(content["epsilon"]) == len(content["layer_statuses"])
     assert stem.with_suffix(".png").stat().st_size > 5000
+    page = read(stem.with_suffix(".html"))
+    assert "Certified: label" in page.text and "A random image inside" in page.text
     grown = GrownNeighborhood.load(stem.with_suffix(".npz"))
     assert grown.as_dict() == content and grown.label_names == tuple("0123456789")
     stored = ["--neighborhood", str(stem.with_suffix(".npz")), "--out", str(tmp_path / "verdict")]
@@ -51,9 +55,10 @@ def test_grow_then_verify_what_it_wrote(tmp_path, capsys):
 
 
 def test_verify_writes_a_witness(tmp_path, capsys):
-    wide = ["--epsilon", "0.5", "--oracle", "pgd", "--out", str(tmp_path)]
+    wide = ["--epsilon", "0.5", "--oracle", "pgd", "--out", str(tmp_path), "--report"]
     assert main(["verify", *NETWORK, *wide]) == 0
     assert "NOT_ROBUST" in capsys.readouterr().out
+    assert "Refuted: not at every input" in read(tmp_path / "verdict.html").text
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert verdict["lower"] is None and verdict["upper"] <= 0 and verdict["status"] == "NOT_ROBUST"
     with np.load(tmp_path / "witness.npz") as arrays:
@@ -125,6 +130,9 @@ BAD = {
         ["train", "config.toml", "--epochs", "3"],
         "--epochs: not beside a file; write it into config.toml",
     ),
+    "a page nowhere": (["verify", *NETWORK, "--report"], "report: the page is written into"),
+    "pages nowhere": (["labels", *NETWORK, "--report"], "report: the pages are written into"),
+    "a page of no table": (["campaign", "x.toml", "--report"], "--report: for table alone"),
     "no names": (["verify", *NETWORK, "--names", "nowhere.txt"], "nowhere.txt"),
 }
 

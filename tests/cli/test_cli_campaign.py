@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pages import read
 
 from jmlv.campaigns import Checkpoint, Network
 from jmlv.cli import main
@@ -52,6 +53,10 @@ def test_a_file_is_asked_shown_and_gone_on_with(config, capsys):
     assert main(["campaign", "table", store, "--by", "kind", "radius"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"verify +0\.001 +4", shown) and re.search(r"attack .* 4", shown)
+    assert main(["campaign", "table", store, "--by", "kind", "--report"]) == 0
+    page = read(config.parent / "store" / "report.html")
+    assert "12 of 12 done" in page.text and "By kind" in page.text
+    capsys.readouterr()
     assert main(["campaign", "table", store]) == 0
     assert capsys.readouterr().out.count("\n") == 14
 

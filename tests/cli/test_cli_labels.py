@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from pages import read
 
 import jmlv
 from jmlv.cli import main
@@ -49,11 +50,22 @@ def files(tmp_path_factory):
 
 def test_labels_of_a_folder_and_again_from_the_file(files, tmp_path, capsys):
     _, options = files
-    options = ["labels", *options, "--epsilon", "0.02", "--no-oracle", "--out", str(tmp_path)]
+    options = [
+        "labels",
+        *options,
+        "--epsilon",
+        "0.02",
+        "--no-oracle",
+        "--out",
+        str(tmp_path),
+        "--report",
+    ]
     assert main(options) == 0
     first = capsys.readouterr().out
     rows = [line.split() for line in first.splitlines() if line.startswith(("a ", "b "))]
     assert len(rows) == 2 and rows[0][1:5] == rows[1][1:5], "both files hold the same image"
+    for name in "ab":
+        assert "Labels in the top" in read(tmp_path / f"{name}.html").text
     content = (tmp_path / "labels.jsonl").read_text()
     assert all(len(json.loads(line)["answers"]) == 4 for line in content.splitlines())
     assert main(options) == 0

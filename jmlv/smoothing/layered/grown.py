@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,28 @@ class SmoothedNeighborhood:
             for d, (pixels, sigma, epsilon, radius) in enumerate(zip(*columns))
         ]
 
-    def report(self) -> str:
+    def report(
+        self,
+        path: str | Path,
+        *,
+        target: Bool[np.ndarray, "height width"] | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        """Writes a page for people: one HTML file that fetches nothing.
+
+        Args:
+            path: of the file, ending in ``.html``.
+            target: pixels of the object whose label is kept.
+            names: the labels' names.
+
+        Raises:
+            ValueError: the path does not end in ``.html``.
+        """
+        from jmlv.report import neighborhood_page
+
+        neighborhood_page(self, target=target, names=names).write(path)
+
+    def summary(self) -> str:
         """A few lines of text: what is claimed, of what, and what it took."""
         taken = ", ".join(f"{count} {name}" for name, count in self.samples.items())
         looks = "; ".join(f"{o.kind}: {o.value:.4g} of {o.n} samples" for o in self.looks)

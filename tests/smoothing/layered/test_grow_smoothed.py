@@ -60,7 +60,7 @@ def test_nothing_calls_itself_robust_and_every_claim_says_of_what(grown, tmp_pat
     words = "with probability at least 1 - 0.001, of the smoothed classifier"
     content = json.dumps(grown.as_dict())
     figure = jmlv.plotting.heatmap(grown)
-    for text in (repr(grown), grown.report(), content, figure.get_suptitle()):
+    for text in (repr(grown), grown.summary(), content, figure.get_suptitle()):
         assert words in text and "robust" not in text.lower()
     assert not hasattr(grown, "verdict")
     assert len(grown.rows()) == LAYERS.count and len(grown.rows()[0]) == len(grown.HEADER)

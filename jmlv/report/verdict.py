@@ -1,0 +1,109 @@
+"""The page of a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jmlv.label_names import label_text
+from jmlv.properties import Property
+from jmlv.regions import Region, box_of
+from jmlv.report.html import Markup, Page, element, facts, folded, section, table, text
+from jmlv.report.svg import picture
+from jmlv.verdict import Status, Verdict
+from jmlv.words import kept
+
+SENTENCES = {
+    Status.ROBUST: "Proven: at every input of the region {held}. {method} proves it of {about}, with a margin of at least {lower}.",
+    Status.NOT_ROBUST: "Refuted: not at every input of the region {held}; the witness below breaks it, with a margin of {upper}, replayed in float64 and as deployed.",
+    Status.UNKNOWN: "Open: it is neither proven nor refuted that at every input of the region {held}. The worst margin is at least {lower} and at most {upper}.",
+}
+
+
+def verdict_page(
+    verdict: Verdict,
+    *,
+    property: Property | None = None,
+    region: Region | None = None,
+    scores: Float[np.ndarray, "point label"] | None = None,
+    names: Sequence[str] = (),
+) -> Page:
+    """What was asked, what is proven or refuted, and the witness as a picture if it is an image.
+
+    Args:
+        verdict: what :func:`jmlv.verify` returned.
+        property, region: what was asked, where it is known.
+        scores: the network's, in the middle of the region (unless it is not known) and at the witness.
+        names: the labels' names.
+    """
+    held = "what was asked holds" if property is None else kept(property, names)
+    told = SENTENCES[verdict.status].format(
+        held=held,
+        method=verdict.method or "An oracle",
+        about=verdict.about,
+        lower=text(float(verdict.lower)),
+        upper=text(float(verdict.upper)),
+    )
+    parts = [_answer(verdict, property, region)]
+    if verdict.witness is not None:
+        parts.append(_witness(verdict, region, scores, names))
+    return Page(f"{verdict.status.name}: {held}", told, tuple(parts))
+
+
+def _answer(verdict: Verdict, property: Property | None, region: Region | None) -> Markup:
+    certificate = "none was asked for, or none was found"
+    if verdict.certificate is not None:
+        certificate = f"{verdict.certificate!r}; jmlv-check replays it without JAX"
+    stats = [(name, value) for name, value in verdict.stats.items()]
+    return section(
+        "The answer",
+        facts(
+            [
+                ("Status", verdict.status.name),
+                ("Worst margin", f"between {verdict.lower:.4g} and {verdict.upper:.4g}"),
+                ("Decided by", verdict.method or None),
+                ("Why", verdict.reason or None),
+                ("About", verdict.about),
+                ("Property", None if property is None else repr(property)),
+                ("Region", None if region is None else repr(region)),
+                ("Certificate", certificate),
+            ]
+        ),
+        folded("What it took", table("Statistics", ("name", "value"), stats)),
+    )
+
+
+def _witness(verdict: Verdict, region: Region | None, scores: Any, names: Sequence[str]) -> Markup:
+    breaks = verdict.status is Status.NOT_ROBUST
+    heading = "The witness that breaks it" if breaks else "The weakest input that was found"
+    parts = []
+    witness = np.asarray(verdict.witness)
+    if _is_image(witness):
+        shown = {"The witness": witness}
+        if region is not None:
+            box = box_of(region)
+            shown = {"The middle of the region": (np.asarray(box.lower) + np.asarray(box.upper)) / 2} | shown  # fmt: skip
+        figures = [
+            element("figure", picture(image, {}, name), element("figcaption", name))
+            for name, image in shown.items()
+        ]
+        parts.append(element("div", *figures, class_="examples"))
+    elif witness.size <= 64:
+        parts.append(element("p", f"Its entries: {', '.join(f'{v:.4g}' for v in witness.ravel())}"))
+    if scores is not None:
+        where = ("in the middle", "at this input")[-len(scores) :]
+        rows = [
+            (label_text(label, names), *map(float, row))
+            for label, row in enumerate(np.asarray(scores).T)
+        ]
+        parts.append(table("Scores", ("label", *where), rows))
+    return section(heading, *parts)
+
+
+def _is_image(x: np.ndarray) -> bool:
+    """Whether an input can be looked at: (height, width, channel), values in [0, 1]."""
+    fits = x.ndim == 3 and x.shape[-1] in (1, 3) and min(x.shape[:2]) > 1
+    return bool(fits and x.min() >= 0 and x.max() <= 1)
