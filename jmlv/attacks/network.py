@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float
 
 from jmlv.attacks.decisions import Decision
-from jmlv.graph import Classifier, Graph, as_function
+from jmlv.graph import Classifier
+from jmlv.graph.split import scores_of as graph_scores
+from jmlv.graph.split import split_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,7 @@ class Network:
     decision: Decision
 
     def scores(self, weights: Any, x: Float[Array, "batch *image"]) -> Float[Array, "batch label"]:
-        if isinstance(self.structure, nnx.GraphDef):
-            return nnx.merge(self.structure, weights)(x)
-        return weights.scores(x) if self.structure is Graph else self.structure(x)
+        return graph_scores(self.structure, weights, x)
 
     def margins(self, weights: Any, x: Float[Array, "batch *image"]) -> Float[Array, "batch label"]:
         return self.decision.margins(self.scores(weights, x))
@@ -39,15 +37,8 @@ def split(f: Classifier, decision: Decision) -> tuple[Network, Any]:
     Raises:
         TypeError: ``f`` cannot be called.
     """
-    if isinstance(f, Graph):
-        return Network(Graph, decision), f
-    if isinstance(f, nnx.Module):
-        evaluation = nnx.clone(f)
-        evaluation.eval()
-        structure, weights = nnx.split(evaluation)
-        return Network(structure, decision), weights
-    function: Callable = as_function(f)
-    return Network(function, decision), None
+    structure, weights = split_network(f)
+    return Network(structure, decision), weights
 
 
 @partial(jax.jit, static_argnums=0)

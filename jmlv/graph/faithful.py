@@ -100,12 +100,13 @@ def _batched(function: Callable, graph: Graph, points: np.ndarray) -> np.ndarray
         scores = np.asarray(function(jnp.asarray(points)))
     except Exception:
         return None
-    if scores.shape != (len(points), graph.label_count):
+    rows, labels = len(points), graph.label_count
+    if scores.ndim == 2 and scores.shape[1] == labels and len(scores) != rows:
         raise ValueError(
-            f"f: its scores of {len(points)} inputs have the shape {scores.shape}, not "
-            f"{(len(points), graph.label_count)}: what is proven of one input would not hold for a batch."
+            f"f: of {rows} inputs it gives {len(scores)} rows of scores: what is proven of one "
+            "input would not hold for a batch."
         )
-    return scores
+    return scores if scores.shape == (rows, labels) else None
 
 
 def _slack(scores: np.ndarray, dtype: str, units: int) -> np.ndarray:

@@ -185,7 +185,7 @@ class Graph:
         """The same real-valued function evaluated in another precision (``"float64"`` needs x64)."""
         if dtype == self.dtype:
             return self
-        consts = tuple(c if not _is_float(c) else jnp.asarray(c, dtype) for c in self.consts)
+        consts = tuple(c if not _is_float(c) else _converted(c, dtype) for c in self.consts)
         return Graph(_retype(self.structure, dtype), consts)
 
     def tree_flatten(self):
@@ -198,6 +198,13 @@ class Graph:
     def __repr__(self) -> str:
         lines = "\n  ".join(map(repr, self.eqns))
         return f"Graph({self.input!r} -> {self.output!r}\n  {lines}\n)"
+
+
+def _converted(value: Any, dtype: str) -> Any:
+    """In NumPy where it can be: JAX would compile a program for every shape."""
+    if isinstance(value, jax.core.Tracer):
+        return value.astype(dtype)
+    return jax.device_put(np.asarray(value, dtype))
 
 
 def read(env: Mapping[Variable, Any], atom: Atom) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Union
 
@@ -15,6 +16,7 @@ from jmlv.graph.faithful import require_same_function
 from jmlv.graph.ir import Graph, Literal, Variable
 from jmlv.graph.normalise import interpret
 from jmlv.graph.operations import Refused, is_maximum, is_supported
+from jmlv.graph.split import merged, nnx_parts, require_callable
 
 HALF = (
     " A cast to lower precision rounds, which no rule covers: build the network with dtype=float32, "
@@ -39,17 +41,13 @@ def as_function(module: Any, variables: Any = None) -> Callable[[Any], Any]:
     >>> f(jax.numpy.ones((5, 2))).shape
     (5, 3)
     """
-    from flax import linen, nnx
-
-    if isinstance(module, nnx.Module):
-        evaluation = nnx.clone(module)
-        evaluation.eval()
-        definition, state = nnx.split(evaluation)
-        return lambda x: nnx.merge(definition, state)(x)
-    if isinstance(module, linen.Module) and variables is not None:
+    parts = nnx_parts(module)
+    if parts is not None:
+        return lambda x: merged(*parts)(x)
+    linen = sys.modules.get("flax.linen")
+    if linen is not None and isinstance(module, linen.Module) and variables is not None:
         return lambda x: module.apply(variables, x)
-    if not callable(module):
-        raise TypeError(f"module: expected a Flax module or a callable f(x), got {module!r}.")
+    require_callable(module)
     return module
 
 

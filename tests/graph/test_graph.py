@@ -259,6 +259,6 @@ def test_leaky_relu_is_the_identity_above_zero_in_float64(slope):
 
 
 def test_copies_of_a_padding_value_that_is_computed_are_not_independent():
-    pad = lambda x: jax.lax.pad(jnp.zeros((1, 2)), x[0, 0, 0, 0], ((0, 0, 0), (1, 1, 0)))  # noqa: E731
+    pad = lambda x: jax.lax.pad(jnp.zeros((1, 2)), x.reshape(()), ((0, 0, 0), (1, 1, 0)))  # noqa: E731
     graph = jmlv.trace(pad, (1, 1, 1))
     assert graph.output not in independent(graph)

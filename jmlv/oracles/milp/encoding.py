@@ -25,8 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Union
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import sparse
 
 from jmlv.bounds.method import Interval
 from jmlv.errors import SoundnessError
@@ -291,7 +291,7 @@ def _property_rows(
     builder: ModelBuilder, graph: Graph, property: Property, sources: Mapping[Variable, Source]
 ) -> Affine:
     coefficients, offsets = property.rows(graph.label_count)
-    matrix = sparse.csr_array(coefficients)
+    matrix = scipy.sparse.csr_array(coefficients)
     rows = functionals(graph, graph.output, matrix, sources, builder.columns)
     return Affine(rows.matrix, rows.constant + offsets)
 

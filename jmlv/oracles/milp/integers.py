@@ -23,8 +23,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import sparse
 
 from jmlv.oracles.milp.mixed_integer import MixedIntegerModel
 
@@ -50,7 +50,7 @@ class IntegerModel:
 
     lower: Int[np.ndarray, " column"]
     upper: Int[np.ndarray, " column"]
-    matrix: sparse.csr_array
+    matrix: scipy.sparse.csr_array
     row_lower: Int[np.ndarray, " row"]
     row_upper: Int[np.ndarray, " row"]
     objective: Int[np.ndarray, " column"]
@@ -88,7 +88,7 @@ def integer_relaxation(model: MixedIntegerModel) -> IntegerModel:
     if largest.max(initial=0.0) > _LARGEST_SUM:
         raise TooLarge(f"a column reaches {largest.max() / SCALE:.3g}")
     rows = [_row(model, i, scale, lower, upper) for i in range(model.rows)]
-    matrix = sparse.csr_array(
+    matrix = scipy.sparse.csr_array(
         (
             np.concatenate([np.zeros(0, np.int64), *(r[0] for r in rows)]),
             model.matrix.indices,

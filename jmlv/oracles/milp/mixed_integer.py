@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy import sparse
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class MixedIntegerModel:
     lower: Float[np.ndarray, " column"]
     upper: Float[np.ndarray, " column"]
     integer: Bool[np.ndarray, " column"]
-    matrix: sparse.csr_array
+    matrix: scipy.sparse.csr_array
     row_lower: Float[np.ndarray, " row"]
     row_upper: Float[np.ndarray, " row"]
     objective: Float[np.ndarray, " column"]
@@ -77,7 +77,7 @@ class MixedIntegerModel:
 class Affine:
     """Affine expressions of a model's columns, one a row: ``matrix @ c + constant``."""
 
-    matrix: sparse.csr_array
+    matrix: scipy.sparse.csr_array
     constant: Float[np.ndarray, " row"]
 
     def terms(self, row: int) -> tuple[Int[np.ndarray, " term"], Float[np.ndarray, " term"]]:
@@ -155,7 +155,7 @@ class ModelBuilder:
         pointers = np.concatenate([[0], np.cumsum(counts, dtype=int)])
         shape = (len(counts), self.columns)
         limits = np.array(self._row_bounds, float).reshape(-1, 2)
-        matrix = sparse.csr_array((values, indices, pointers), shape=shape)
+        matrix = scipy.sparse.csr_array((values, indices, pointers), shape=shape)
         matrix.sum_duplicates()
         objective = np.zeros(self.columns)
         objective[maximised] = 1.0

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Int
-from scipy import sparse
 
 from jmlv.graph import Graph, Variable
 from jmlv.graph.affine import Rows, pull_back
@@ -57,7 +57,7 @@ def elements(
         sources: the input and every maxima equation before the variable.
         columns: how many columns the model has.
     """
-    rows = sparse.csr_array(
+    rows = scipy.sparse.csr_array(
         (np.ones(len(indices)), (np.arange(len(indices)), indices)),
         shape=(len(indices), variable.size),
     )
@@ -65,14 +65,14 @@ def elements(
 
 
 def functionals(
-    graph: Graph, variable: Variable, rows: sparse.csr_array,
+    graph: Graph, variable: Variable, rows: scipy.sparse.csr_array,
     sources: Mapping[Variable, Source], columns: int,
 ) -> Affine:  # fmt: skip
     """Linear functionals of a variable, one a row over its flat entries, as affine expressions."""
     part = prefix(graph, variable)
     reached = [v for v in sources if v == part.input or any(v == e.outvar for e in part.eqns)]
     winners = {v.index: sources[v].winner for v in reached if sources[v].winner is not None}
-    blocks, constants = [sparse.csr_array((0, columns))], [np.zeros(0)]
+    blocks, constants = [scipy.sparse.csr_array((0, columns))], [np.zeros(0)]
     for start in range(0, rows.shape[0], CHUNK):
         chunk = rows[start : start + CHUNK].toarray()
         padded = np.zeros((CHUNK, *variable.shape))
@@ -82,7 +82,7 @@ def functionals(
         block, fixed = _collect(found, len(chunk), columns)
         blocks.append(block)
         constants.append(np.asarray(constant)[: len(chunk)] + fixed)
-    result = Affine(sparse.csr_array(sparse.vstack(blocks)), np.concatenate(constants))
+    result = Affine(scipy.sparse.csr_array(scipy.sparse.vstack(blocks)), np.concatenate(constants))
     if not (np.isfinite(result.matrix.data).all() and np.isfinite(result.constant).all()):
         raise ValueError("f: its weights lead to coefficients that are not finite.")
     return result
@@ -90,17 +90,17 @@ def functionals(
 
 def _collect(
     found: list[tuple[Source, np.ndarray]], rows: int, columns: int
-) -> tuple[sparse.csr_array, Float[np.ndarray, " row"]]:
+) -> tuple[scipy.sparse.csr_array, Float[np.ndarray, " row"]]:
     """Coefficients on the sources as a sparse block over the columns, and the fixed part."""
-    block, fixed = sparse.csr_array((rows, columns)), np.zeros(rows)
+    block, fixed = scipy.sparse.csr_array((rows, columns)), np.zeros(rows)
     for source, coefficients in found:
         fixed += coefficients @ source.value
         free = np.flatnonzero(source.columns != ABSENT)
         row, position = np.nonzero(coefficients[:, free])
         entry = free[position]
         triple = (coefficients[row, entry], (row, source.columns[entry]))
-        block = block + sparse.csr_array(triple, shape=(rows, columns))
-    return sparse.csr_array(block), fixed
+        block = block + scipy.sparse.csr_array(triple, shape=(rows, columns))
+    return scipy.sparse.csr_array(block), fixed
 
 
 @jax.jit

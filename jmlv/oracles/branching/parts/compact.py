@@ -16,9 +16,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from jmlv.bounds.method import Interval
 from jmlv.graph import Graph, Variable
@@ -44,9 +43,9 @@ class Compact:
         moving: the pixels' flat indices in the image.
     """
 
-    inputs: sparse.csr_array
+    inputs: scipy.sparse.csr_array
     constant: Float[np.ndarray, " unit"]
-    outputs: sparse.csr_array
+    outputs: scipy.sparse.csr_array
     offset: Float[np.ndarray, " label"]
     low: Float[np.ndarray, " unit"]
     high: Float[np.ndarray, " unit"]
@@ -65,11 +64,13 @@ class Compact:
     def part_of(self) -> Int[np.ndarray, " column"]:
         """The part of every column; -1 for pixels that no unit reads."""
         size = self.pixels + self.units
-        below = sparse.csr_array((self.pixels, size))
+        below = scipy.sparse.csr_array((self.pixels, size))
         links = (
-            sparse.vstack([below, self.inputs]) if self.units else sparse.csr_array((size, size))
+            scipy.sparse.vstack([below, self.inputs])
+            if self.units
+            else scipy.sparse.csr_array((size, size))
         )
-        _, found = connected_components(links, directed=False)
+        _, found = scipy.sparse.csgraph.connected_components(links, directed=False)
         parts, numbers = np.unique(found[self.pixels :], return_inverse=True)
         number = np.full(size, -1)
         number[parts] = np.arange(len(parts))
@@ -182,7 +183,7 @@ class _Builder:
 
     def finish(self) -> Compact:
         count = self.graph.label_count
-        eye = sparse.csr_array(np.eye(count))
+        eye = scipy.sparse.csr_array(np.eye(count))
         scores = self._expanded(
             functionals(self.graph, self.graph.output, eye, self.sources, len(self.values))
         )
@@ -206,8 +207,8 @@ def _add(total: dict[int, float], row: Mapping[int, float], weight: float) -> No
         total[column] = total.get(column, 0.0) + weight * coefficient
 
 
-def _matrix(rows: list[dict[int, float]], width: int) -> sparse.csr_array:
+def _matrix(rows: list[dict[int, float]], width: int) -> scipy.sparse.csr_array:
     place = np.repeat(np.arange(len(rows)), [len(row) for row in rows]).astype(int)
     columns = np.array([c for row in rows for c in row], int)
     data = np.array([v for row in rows for v in row.values()], float)
-    return sparse.csr_array((data, (place, columns)), shape=(len(rows), width))
+    return scipy.sparse.csr_array((data, (place, columns)), shape=(len(rows), width))

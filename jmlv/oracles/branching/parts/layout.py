@@ -6,9 +6,8 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from jmlv.oracles.branching.parts.compact import Compact
 from jmlv.oracles.branching.parts.parts import Parts, Reads
@@ -102,8 +101,8 @@ def _patches(network: Compact, first: Int[np.ndarray, " unit"]) -> Int[np.ndarra
     size = network.pixels + network.units
     rows = network.inputs[first].tocoo()
     place = network.pixels + first[rows.row], rows.col
-    links = sparse.csr_array((np.ones(rows.nnz), place), shape=(size, size))
-    return connected_components(links, directed=False)[1]
+    links = scipy.sparse.csr_array((np.ones(rows.nnz), place), shape=(size, size))
+    return scipy.sparse.csgraph.connected_components(links, directed=False)[1]
 
 
 def _packed(parts: list[_Part], level: Int[np.ndarray, " column"]) -> list[_Part]:
@@ -136,7 +135,9 @@ def gather(network: Compact, layout: Layout) -> Parts:
     """The arrays of all parts, in float64."""
     count, labels = network.pixels, network.outputs.shape[0]
     width = count + network.units
-    inputs = sparse.csr_array(sparse.vstack([sparse.csr_array((count, width)), network.inputs]))
+    inputs = scipy.sparse.csr_array(
+        scipy.sparse.vstack([scipy.sparse.csr_array((count, width)), network.inputs])
+    )
     reads, writes, first_inputs = [], [], []
     for pixels, first, later in zip(layout.pixels, layout.first, layout.later):
         columns = pixels, first, later
@@ -162,7 +163,7 @@ def _entries(values: np.ndarray, place: np.ndarray) -> np.ndarray:
     return np.append(values, 0.0)[place]  # padding is -1, the zero
 
 
-def _dense(matrix: sparse.csr_array, rows: Int[np.ndarray, " row"]) -> np.ndarray:
+def _dense(matrix: scipy.sparse.csr_array, rows: Int[np.ndarray, " row"]) -> np.ndarray:
     """Some rows, zero for padding, with a last column of zeros."""
     found = matrix[np.maximum(rows, 0)].toarray() * (rows >= 0)[:, None]
     return np.concatenate([found, np.zeros((len(rows), 1))], 1)

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import sparse
 
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision, search_precision
 from jmlv.oracles.branching.parts.compact import Compact
@@ -446,11 +446,11 @@ class Tree:
         rows = np.flatnonzero(self.mask)
         values = [np.array(v)[:, rows] for v in self.values]
         part = np.repeat(np.arange(len(values)), [len(v) for v in values])
-        below = sparse.csr_array((np.ones(len(part)), (np.arange(len(part)), part)))
+        below = scipy.sparse.csr_array((np.ones(len(part)), (np.arange(len(part)), part)))
         solved = linprog(
             -np.concatenate([self.offsets[rows], np.ones(len(values))]),
-            sparse.hstack([-np.concatenate(values), below]), np.zeros(len(part)),
-            sparse.csr_array(np.concatenate([np.ones(len(rows)), np.zeros(len(values))])[None]),
+            scipy.sparse.hstack([-np.concatenate(values), below]), np.zeros(len(part)),
+            scipy.sparse.csr_array(np.concatenate([np.ones(len(rows)), np.zeros(len(values))])[None]),
             [1.0], [(0, 1)] * len(rows) + [(None, None)] * len(values),
         )  # fmt: skip
         if solved.x is None:
