@@ -145,6 +145,21 @@ def restore(
     return model, Metadata(*known)
 
 
+def label_names(folder: str | Path) -> tuple[str, ...]:
+    """The names that the labels of a checkpoint's network have, if its metadata tell them.
+
+    They are in ``Metadata.data["label_names"]``, where ``jmlv train CONFIG.toml`` writes them.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        DamagedFile: its metadata are damaged, or the names are no list of texts.
+    """
+    names = _read_metadata(Path(folder))["data"].get("label_names", ())
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise DamagedFile(f"folder: the label_names in {str(folder)!r} are no list of texts.")
+    return tuple(names)
+
+
 def _restored(path: Path, build: ModelConfig | Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
     graph, state, random = unfilled(build)
     weights = _read_weights(path, nnx.to_pure_dict(state))

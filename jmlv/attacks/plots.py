@@ -11,8 +11,10 @@ from jaxtyping import Float
 from jmlv.attacks.decisions import Threshold
 from jmlv.attacks.profile import Profile, mean_curve
 from jmlv.attacks.result import AttackResult
+from jmlv.label_names import label_text
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -51,7 +53,7 @@ def confidences(
     axes.bar(place + 0.2, after, 0.4, label="after", color="tab:red")
     if isinstance(result.decision, Threshold):
         axes.axhline(0.5, color="black", linewidth=1, label="threshold")
-    axes.set_xticks(place, names or [str(i) for i in place])
+    _name_ticks(axes.xaxis, names, len(place))
     axes.set(xlabel="label", ylabel="probability", ylim=(0, 1))
     axes.set_title(f"{type(result.method).__name__}, {result.flips[budget, image]} flips")
     axes.legend()
@@ -92,12 +94,18 @@ def correlation_heatmap(
     axes = figure.subplots()
     matrix = np.asarray(matrix, float)
     drawn = axes.imshow(matrix, cmap="viridis", interpolation="nearest")
-    labels = names or [str(i) for i in range(len(matrix))]
-    axes.set_xticks(range(len(matrix)), labels)
-    axes.set_yticks(range(len(matrix)), labels)
+    _name_ticks(axes.xaxis, names, len(matrix))
+    _name_ticks(axes.yaxis, names, len(matrix))
     axes.set(xlabel="label that moves", ylabel="label attacked", title=title)
     figure.colorbar(drawn, ax=axes, fraction=0.046)
     return figure
+
+
+def _name_ticks(axis: Axis, names: Sequence[str] | None, count: int) -> None:
+    """A tick for every label; names that are longer than numbers stand upright below."""
+    texts = [label_text(label, names or ()) for label in range(count)]
+    upright = axis.axis_name == "x" and max(map(len, texts), default=0) > 2
+    axis.set_ticks(range(count), texts, rotation=90 if upright else 0)
 
 
 def _probability(result: AttackResult, scores: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jmlv import checkpoints
 from jmlv.cli.inputs import network, test_images
 from jmlv.cli.options import refuse
 from jmlv.data import MultiLabelImages
@@ -83,19 +84,23 @@ def own_network(arguments: argparse.Namespace) -> OnImages:
 
 
 def label_names(arguments: argparse.Namespace, count: int) -> tuple[str, ...]:
-    """The names of the labels: the file's, or their numbers.
+    """The names of the labels: the file's, else the checkpoint's, else their numbers.
 
     Raises:
-        ValueError: the file has another number of names, or one twice.
+        ValueError: there are another number of names, or one twice.
     """
-    if arguments.names is None:
-        return tuple(map(str, range(count)))
-    lines = arguments.names.read_text(encoding="utf-8-sig").splitlines()
-    names = tuple(line.strip() for line in lines if line.strip())
+    if arguments.names is not None:
+        lines = arguments.names.read_text(encoding="utf-8-sig").splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
+    else:
+        own = arguments.network is not None or getattr(arguments, "weights", None) is not None
+        names = () if own else checkpoints.label_names(arguments.checkpoint)
+        if not names:
+            return tuple(map(str, range(count)))
     if len(names) != count or len(set(names)) != count:
         raise ValueError(
-            f"names: {arguments.names} has {len(names)} lines, {len(set(names))} of them different; "
-            f"the network has {count} labels."
+            f"names: {arguments.names or arguments.checkpoint} has {len(names)} names, "
+            f"{len(set(names))} of them different; the network has {count} labels."
         )
     return names
 

@@ -121,6 +121,7 @@ def _run_plan(plan: TrainingPlan, quiet: bool) -> int:
     if isinstance(tests, MultiLabelImages) and tests.masks.shape[1]:
         metrics |= _measure(result.model, tests, plan.training.seed)
     data = {"origin": images.origin, "train": len(kept), "test": len(tests)}
+    data |= {"label_names": list(images.label_names)}
     training = {
         "config": plan.content,
         "epochs": len(result.losses),

@@ -1,6 +1,7 @@
 """The command line on the committed networks."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -157,6 +158,20 @@ def test_label_names_from_a_file(tmp_path, capsys):
     names.write_text("one\ntwo\n")
     assert main(["verify", *NETWORK, *options, "--names", str(names)]) == 2
     assert "the network has 10 labels" in capsys.readouterr().err
+
+
+def test_label_names_from_the_checkpoint(tmp_path, capsys):
+    folder = shutil.copytree(NETWORK[1], tmp_path / "named")
+    content = json.loads((folder / "metadata.json").read_text())
+    np.save(tmp_path / "x.npy", np.zeros((32, 32, 1), np.float32))
+    options = ["--label", "l3", "--epsilon", "0", "--oracle", "crown"]
+    options += ["--images", str(tmp_path / "x.npy")]
+    for names, code in ([f"l{i}" for i in range(10)], 0), (["l3"] * 10, 2), ("l3", 2), (["l3"], 2):
+        content["data"]["label_names"] = names
+        (folder / "metadata.json").write_text(json.dumps(content))
+        assert main(["verify", "--checkpoint", str(folder), *options]) == code
+        told = capsys.readouterr()
+        assert "[l3 (3)]" in told.out if code == 0 else "names" in told.err
 
 
 def test_damaged_neighborhood_is_named(tmp_path, capsys):
