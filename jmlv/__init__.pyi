@@ -9,6 +9,7 @@ from . import (
     data as data,
     errors as errors,
     graph as graph,
+    guarantees as guarantees,
     interop as interop,
     labels as labels,
     models as models,
@@ -73,6 +74,13 @@ from .graph import (
     check as check,
     trace as trace,
 )
+from .guarantees import (
+    Count as Count,
+    Flips as Flips,
+    Kept as Kept,
+    flips as flips,
+    kept as kept,
+)
 from .labels import (
     LabelSet as LabelSet,
     LabelStatus as LabelStatus,
@@ -132,6 +140,7 @@ from .properties import (
     InTopK as InTopK,
     KeepsLabels as KeepsLabels,
     Linear as Linear,
+    MeetsTopK as MeetsTopK,
     Not as Not,
     NotInTopK as NotInTopK,
     Or as Or,

@@ -235,6 +235,59 @@ class KeepsLabels(Property):
 
 
 @dataclasses.dataclass(frozen=True)
+class MeetsTopK(Property):
+    """At least ``at_least`` of ``meant`` are among the top ``k``, whichever of equal scores come first.
+
+    margin = the ``e``-th largest score of ``meant`` minus the ``(k - e + 1)``-th largest of the
+    others, ``e = at_least``: where it is positive, fewer than ``k - e + 1`` others have a place.
+
+    :class:`KeepsLabels` asks for each label by itself whether it is in, and a tie counts against each
+    of those that are tied; here k labels are in at any point, so one place is lost to one label.
+    Source of the condition: Jia et al., *MultiGuard*, NeurIPS 2022, proof of Theorem 1.
+
+    >>> import jmlv
+    >>> for kind in (jmlv.MeetsTopK, jmlv.KeepsLabels):
+    ...     print(kind((0, 1), k=2, at_least=1).margin([1.0, 1.0, 1.0, 0.0]))
+    1.0
+    0.0
+    """
+
+    meant: tuple[int, ...]
+    k: int
+    at_least: int
+
+    def __post_init__(self) -> None:
+        meant = tuple(integer("meant", label) for label in self.meant)
+        object.__setattr__(self, "meant", meant)
+        _take_integers(self, "k", "at_least")
+        if not meant or len(set(meant)) != len(meant):
+            raise ValueError(f"meant: expected distinct labels, at least one, got {meant}.")
+        if not 1 <= self.at_least <= min(len(meant), self.k):
+            raise ValueError(
+                f"at_least: must be in 1..{min(len(meant), self.k)} for {len(meant)} labels and "
+                f"k = {self.k}, got {self.at_least}."
+            )
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return self.meant
+
+    def tree(self, label_count: int) -> KthSmallest:
+        for label in self.meant:
+            _require_label(label, label_count)
+        _require_k(self.k, label_count)
+        others = tuple(label for label in range(label_count) if label not in self.meant)
+        beaten = len(others) - (self.k - self.at_least)
+        if beaten < 1:
+            raise ValueError(
+                f"at_least: with {len(others)} other labels, {self.at_least} of {len(self.meant)} "
+                f"are always in the top {self.k}: there is nothing to ask."
+            )
+        parts = (at_least(beaten, tuple(Row(p, q) for q in others)) for p in self.meant)
+        return at_least(self.at_least, tuple(parts))
+
+
+@dataclasses.dataclass(frozen=True)
 class AboveThreshold(Property):
     """The raw score (logit) of ``label`` exceeds ``threshold``: margin = ``F_t - threshold``."""
 

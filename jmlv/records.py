@@ -22,6 +22,7 @@ from jmlv.properties import (
     InTopK,
     KeepsLabels,
     Linear,
+    MeetsTopK,
     Not,
     NotInTopK,
     Or,
@@ -32,7 +33,8 @@ from jmlv.verdict import Verdict
 PROPERTIES = {
     kind.__name__: kind
     for kind in (
-        InTopK, NotInTopK, KeepsLabels, AboveThreshold, BelowThreshold, Linear, And, Or, AtLeast, Not,
+        InTopK, NotInTopK, KeepsLabels, MeetsTopK, AboveThreshold, BelowThreshold, Linear,
+        And, Or, AtLeast, Not,
     )
 }  # fmt: skip
 """Properties that a file can hold, by name."""

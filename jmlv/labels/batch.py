@@ -12,11 +12,12 @@ from pathlib import Path
 
 from jmlv.errors import DamagedFile
 from jmlv.graph import Classifier
-from jmlv.labels.classify import Plan, label_count, settle
+from jmlv.labels.classify import Plan, settle
 from jmlv.labels.result import LabelSet, LabelStatus, Origin, unsettled
 from jmlv.labels.store import Store, query_key
 from jmlv.oracles import Deadline, Oracle, Query, TimeUp
 from jmlv.oracles.aside import run_until
+from jmlv.oracles.oracle import label_count
 from jmlv.progress import Bar, NoProgress, Progress
 from jmlv.properties import InTopK
 from jmlv.regions import Region

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-
 from jmlv.bounds import CROWN, AlphaCROWN, BoundMethod
-from jmlv.graph import Classifier, Graph, as_function
+from jmlv.graph import Classifier
 from jmlv.labels.board import Board
 from jmlv.labels.result import LabelSet, unsettled
 from jmlv.labels.stages import ask_oracle, attack_all, bound_pairs, look_at_centre
@@ -25,8 +22,9 @@ from jmlv.oracles import (
 )
 from jmlv.oracles.aside import Watch, run_until
 from jmlv.oracles.cascade import BY_PARTS
+from jmlv.oracles.oracle import label_count
 from jmlv.properties import InTopK
-from jmlv.regions import Region, box_of
+from jmlv.regions import Region
 from jmlv.require import require_fields
 
 
@@ -173,11 +171,3 @@ def _settled(board: Board, plan: Plan, known: LabelSet | None) -> LabelSet:
     if board.deadline.passed:
         board.late.append("the time was up")
     return board.result()
-
-
-def label_count(f: Classifier, region: Region) -> int:
-    """How many labels a network has: it is traced, and nothing is compiled."""
-    if isinstance(f, Graph):
-        return f.label_count
-    image = jax.ShapeDtypeStruct((1, *box_of(region).shape), jnp.float32)
-    return jax.eval_shape(as_function(f), image).shape[-1]

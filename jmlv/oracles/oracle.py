@@ -153,22 +153,36 @@ class Query:
     def margin_exact(self, x: np.ndarray) -> float:
         """The property's margin at ``x``, evaluated in float64."""
         with certificate_precision():
-            return float(self.property.margin(self._scores(x)))
+            return float(self.property.margin(self.scores_exact(x)))
 
     def margin_deployed(self, x: np.ndarray) -> float:
         """The property's margin at ``x``, evaluated by the network as deployed, in its precision."""
         with jax.enable_x64(self.wide), jax.default_matmul_precision("highest"):
-            return float(self.property.margin(self.f(jnp.asarray(x, self.dtype)[None])[0]))
+            return float(self.property.margin(self.scores_deployed(x)))
 
     def rounding(self, x: np.ndarray) -> float:
         """By how much float64 may round the scores at ``x``: infinite or NaN where they overflow."""
         with np.errstate(all="ignore"):
-            moved = np.abs(self._scores(x, NUDGE) - self._scores(x))
+            moved = np.abs(self.scores_exact(x, NUDGE) - self.scores_exact(x))
             return PER_NUDGE * float(moved.max())
 
-    def _scores(self, x: np.ndarray, nudge: float = 0.0) -> Float64[np.ndarray, " label"]:
+    def scores_deployed(self, x: np.ndarray) -> np.ndarray:
+        """The scores at ``x`` by the network as deployed, (label,), in its precision."""
+        with jax.enable_x64(self.wide), jax.default_matmul_precision("highest"):
+            return np.asarray(self.f(jnp.asarray(x, self.dtype)[None])[0])
+
+    def scores_exact(self, x: np.ndarray, nudge: float = 0.0) -> Float64[np.ndarray, " label"]:
+        """The scores at ``x`` in float64, where every value on the way is nudged by that share."""
         with certificate_precision():
             return np.asarray(nudged_scores(self.graph64, as_float64(x), nudge))
+
+
+def label_count(f: Classifier, region: Region) -> int:
+    """How many labels a network has: it is traced, and nothing is compiled."""
+    if isinstance(f, Graph):
+        return f.label_count
+    image = jax.ShapeDtypeStruct((1, *box_of(region).shape), jnp.float32)
+    return jax.eval_shape(as_function(f), image).shape[-1]
 
 
 def _ends(region: Region) -> tuple[np.ndarray, np.ndarray]:

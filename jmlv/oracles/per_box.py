@@ -69,11 +69,16 @@ def least_margin(query: Query, relaxation: Relaxation) -> float:
     The inner intervals serve all properties, and the program for the rows all intervals.
     """
     form = query.property.form(query.label_count)
+    return margin_of(form, least_rows(query, relaxation, form))
+
+
+def least_rows(query: Query, relaxation: Relaxation, form: MarginForm) -> Float[np.ndarray, " row"]:
+    """Lower bounds, in float64, on the rows of a margin over the query's box, whatever its property."""
     found = [
         least_within(query, method, inner_intervals(query, method), form.coefficients, form.offsets)
         for method in (relaxation, *relaxation.beside)
     ]
-    return margin_of(form, functools.reduce(np.maximum, found))
+    return functools.reduce(np.maximum, found)
 
 
 def margin_of(form: MarginForm, rows: Float[np.ndarray, " row"]) -> float:
