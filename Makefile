@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test docs clean
+.PHONY: demo test nightly coverage types docs results clean
 
 demo: $(READY)
 	$(VENV)/bin/jmlv demo
@@ -13,22 +14,40 @@ demo: $(READY)
 UNOPTIMISED := --xla_backend_optimization_level=0
 OLD_EMITTERS := --xla_cpu_use_fusion_emitters=false
 
-test: $(READY)
-	XLA_FLAGS="$(OLD_EMITTERS)" $(VENV)/bin/python -c "import jax; jax.devices()" 2>/dev/null \
+PYTEST = XLA_FLAGS="$(OLD_EMITTERS)" $(VENV)/bin/python -c "import jax; jax.devices()" 2>/dev/null \
 	&& FASTER="$(OLD_EMITTERS)"; \
 	XLA_FLAGS="$(UNOPTIMISED) $$FASTER $$XLA_FLAGS" \
 	JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.pytest_cache/programs" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 \
 	$(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
 
+test: $(READY)
+	$(PYTEST)
+
+# What is too dear for every day, and more random cases of what is not.
+nightly: $(READY)
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "slow or not slow"
+
+# Lines and branches that the tests reach; those of the verdict rules are listed one by one.
+RULES := jmlv/oracles/oracle.py,jmlv/verdict.py,jmlv/oracles/answers.py,jmlv/oracles/verify.py,jmlv/labels/result.py
+
+coverage: $(READY)
+	$(PIP) --editable '.[dev]'
+	$(PYTEST) --cov=jmlv --cov=jmlv_check --cov-branch --cov-report=html:htmlcov
+	$(VENV)/bin/python -m coverage report --include='$(RULES)' --show-missing
+
+types: $(READY)
+	$(PIP) --editable '.[dev]'
+	$(VENV)/bin/python -m pyright --pythonpath $(VENV)/bin/python
+
 docs: $(READY)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(PIP) --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
 
 $(READY): pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(PIP) --editable '.[test]'
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build site *.egg-info results
+	rm -rf $(VENV) build site htmlcov .coverage *.egg-info results

@@ -34,6 +34,9 @@ _METADATA = "metadata.json"
 _WEIGHTS = "weights"
 _COMMITTED = "commit_success.txt"
 """Orbax's marker holds the folder's absolute path; local files restore without it."""
+_CHECKOUT = Path(__file__).parents[1] / "checkpoints"
+_SHIPPED = Path(__file__).parent / "shipped" / "checkpoints"
+"""Where the committed networks are: in a checkout, and in an installed wheel."""
 _REMEDY = "Restore the folder (git checkout), or train it again: 'jmlv train --out checkpoints'."
 
 
@@ -122,6 +125,8 @@ def restore(
     """The network that ``save`` wrote, bit for bit, in evaluation mode, and its metadata.
 
     Args:
+        folder: of the checkpoint. The networks that come with the library are found as
+            ``checkpoints/NAME`` from anywhere.
         module: of a network of one's own code: its class, or ``"package.module:Class"``. Nothing is
             imported that is not named here, whatever the folder says.
 
@@ -131,7 +136,7 @@ def restore(
         DamagedFile: a part is damaged, was changed after it was written, or is of another format
             version.
     """
-    path = Path(folder)
+    path = _located(folder)
     content = _read_metadata(path)
     own = isinstance(content["model"], Mapping) and content["model"].get("kind") == OWN
     described = (_own if own else _config)(content["model"], path)
@@ -154,7 +159,7 @@ def label_names(folder: str | Path) -> tuple[str, ...]:
         FileNotFoundError: there is no checkpoint.
         DamagedFile: its metadata are damaged, or the names are no list of texts.
     """
-    names = _read_metadata(Path(folder))["data"].get("label_names", ())
+    names = _read_metadata(_located(folder))["data"].get("label_names", ())
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise DamagedFile(f"folder: the label_names in {str(folder)!r} are no list of texts.")
     return tuple(names)
@@ -223,13 +228,26 @@ def _require_rebuilt(own: OwnModule, kind: type, weights: PyTree) -> None:
 
 
 def available(folder: str | Path | None = None) -> tuple[Path, ...]:
-    """The checkpoints in ``folder``, by name; ``None``: the repository's own.
+    """The checkpoints in ``folder``, by name; ``None``: those that come with the library.
 
-    The repository's own are there in a checkout of the sources; a library that was
-    installed from a wheel has none, and the answer is empty.
+    These are in ``checkpoints/`` of a checkout, and in the package where it was installed from a wheel.
     """
-    root = Path(__file__).parents[1] / "checkpoints" if folder is None else Path(folder)
-    return tuple(sorted(found.parent for found in root.glob(f"*/{_METADATA}")))
+    roots = (_CHECKOUT, _SHIPPED) if folder is None else (Path(folder),)
+    found = (sorted(path.parent for path in root.glob(f"*/{_METADATA}")) for root in roots)
+    return tuple(next(filter(None, found), ()))
+
+
+def _located(folder: str | Path) -> Path:
+    """The folder; where there is no ``checkpoints/NAME`` here, that of the library if it has one.
+
+    >>> _located("checkpoints/double_digits_linf").is_dir()
+    True
+    """
+    path = Path(folder)
+    if path.parts[:1] != ("checkpoints",) or path.exists():
+        return path
+    others = (root.joinpath(*path.parts[1:]) for root in (_CHECKOUT, _SHIPPED))
+    return next((other for other in others if other.exists()), path)
 
 
 def _checkpointer() -> Any:

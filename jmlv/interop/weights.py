@@ -64,7 +64,7 @@ def _without_wrappers(name: str) -> str:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except (zipfile.BadZipFile, ValueError, EOFError, AttributeError, KeyError) as error:
         raise DamagedFile(f"path: {path} is not an NPZ file of arrays ({error}).") from error

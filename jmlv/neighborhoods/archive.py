@@ -35,7 +35,7 @@ def read_archive(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
         DamagedFile: it is another kind of file, damaged, or of a newer format.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         head = json.loads(arrays.pop("about").tobytes())
         newer = head["format"] > FORMAT

@@ -653,7 +653,7 @@ def test_two_processes_share_one_file(tmp_path):
 
 
 def test_bounds_that_are_loose_stay_sound():
-    for seed in range(0, 40):
+    for seed in range(40):
         net = Tiny(seed)
         plan = Plan((IBP(),), None)
         for answer, extremes in zip(

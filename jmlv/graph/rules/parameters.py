@@ -52,18 +52,8 @@ def _precision(value: Any) -> bool:
 _SHARDED = {"sharding": _any, "out_sharding": _any}
 _AXES = {"axes": _any, **_SHARDED}
 _ACCURACY = {"accuracy": _absent}
-_POOL = {
-    name: _any
-    for name in (
-        "window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation",
-    )
-}  # fmt: skip
-_PICK = {
-    name: _any
-    for name in (
-        "dimension_numbers", "mode", "fill_value", "indices_are_sorted", "unique_indices",
-    )
-}  # fmt: skip
+_POOL = dict.fromkeys(("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation"), _any)  # fmt: skip
+_PICK = dict.fromkeys(("dimension_numbers", "mode", "fill_value", "indices_are_sorted", "unique_indices"), _any)  # fmt: skip
 _PRODUCT = {"precision": _precision, "preferred_element_type": _real, **_SHARDED}
 
 PARAMETERS: dict[str, dict[str, Check]] = {
