@@ -40,7 +40,11 @@ types: $(READY)
 	$(PIP) --editable '.[dev]'
 	$(VENV)/bin/python -m pyright --pythonpath $(VENV)/bin/python
 
-docs: $(READY)
+# The tables of docs/results.md, from the files that measurements left in docs/results.
+results: $(READY)
+	$(VENV)/bin/python experiments/recorded.py
+
+docs: $(READY) results
 	$(PIP) --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from asking import add_executor_arguments, ask
+from recorded import add_record_argument, record
 
 import jmlv
 from jmlv import checkpoints
@@ -83,6 +84,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for each neighbourhood")
     add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/certified_training"))
+    add_record_argument(parser)
     return parser.parse_args()
 
 
@@ -164,6 +166,12 @@ def report(records: list[dict], options: argparse.Namespace) -> None:
              there, there / base[kept].mean() if kept.any() else there)
         )  # fmt: skip
     text = table(HEADER, rows)
+    record(
+        options,
+        HEADER,
+        rows,
+        ["experiments/certified_training.py", "jmlv/training", "jmlv/neighborhoods", "jmlv/bounds"],
+    )
     (options.out / "table.txt").write_text(text + "\n")
     figure(rows, sizes, options.out / "certified_training.png")
     print(text)

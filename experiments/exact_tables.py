@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from asking import add_executor_arguments, ask
+from recorded import add_record_argument, record
 
 import jmlv
 from jmlv import checkpoints
@@ -70,6 +71,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for each label")
     add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/exact_tables"))
+    add_record_argument(parser)
     return parser.parse_args()
 
 
@@ -132,6 +134,7 @@ def report(records: list[dict], options: argparse.Namespace) -> None:
         summary([r for r in records if (r["table"], r["radius"]) == g], options) for g in groups
     ]
     text = table(HEADER, rows)
+    record(options, HEADER, rows, ["experiments/exact_tables.py", "jmlv/oracles", "jmlv/bounds"])
     (options.out / "table.txt").write_text(text + "\n")
     print(text)
 

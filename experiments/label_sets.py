@@ -26,6 +26,7 @@ import numpy as np
 import published
 from asking import add_executor_arguments, ask
 from growing import published_network
+from recorded import add_record_argument, record
 
 import jmlv
 from jmlv.campaigns import LabelsQuestion
@@ -77,6 +78,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=60.0, help="seconds an image")
     add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/label_sets"))
+    add_record_argument(parser)
     return parser.parse_args()
 
 
@@ -135,6 +137,12 @@ def report(cases: list[Case], options: argparse.Namespace) -> None:
         f"\nhere: oracle {options.oracle}, budget {options.budget:g} s an image"
     )
     options.out.mkdir(parents=True, exist_ok=True)
+    record(
+        options,
+        HEADER,
+        cells,
+        ["experiments/label_sets.py", "jmlv/labels", "jmlv/oracles", "jmlv/bounds"],
+    )
     (options.out / "table.txt").write_text(text + "\n")
     write_json(options.out / "summary.json", [dict(zip(HEADER, values)) for values in rows])
     figure(rows, options.out / "label_sets.png")

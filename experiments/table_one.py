@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from asking import add_executor_arguments, ask
+from recorded import add_record_argument, record
 
 from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
@@ -68,6 +69,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--digits", type=int, default=20_000, help="pairs of digits that train")
     add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/table_one"))
+    add_record_argument(parser)
     options = parser.parse_args()
     if options.folder is None and set(options.data) != {"digits"}:
         parser.error("folder: tables need the folder with MULAN's files.")
@@ -105,6 +107,12 @@ def report(records: list[dict], options: argparse.Namespace) -> None:
         rows.append((name, loss, len(members), members[0]["train"], members[0]["test"], *cells))
     header = ("data", "loss", "seeds", "train", "test", *(m.replace("_", " ") for m in METRICS))
     text = table(header, rows) + "\n\nmean ± standard deviation over seeds"
+    record(
+        options,
+        header,
+        rows,
+        ["experiments/table_one.py", "jmlv/training", "jmlv/models", "jmlv/data"],
+    )
     (options.out / "table.txt").write_text(text + "\n")
     print(text)
 
