@@ -31,8 +31,7 @@ from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
 from jmlv.graph import Graph
 from jmlv.numerics import certificate_precision
-from jmlv.oracles import Deadline, Query
-from jmlv.oracles import ask as asked
+from jmlv.oracles import Deadline, Query, ask as asked
 from jmlv.oracles.certify import Certifier
 from jmlv.verdict import Status
 from jmlv_check import Refused

@@ -127,8 +127,8 @@ def lower_bounds(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Lines:
-    """Floor ``c'``, the element above, its slope ``s`` and ``t``, the rule's ``w``, and where both
-    lines are one: there no other weights are worth trying."""
+    """Floor ``c'``, the element above, its slope ``s`` and ``t``, the rule's ``w``, and where one
+    element wins for sure: there no other weights are worth trying."""
 
     floor: np.ndarray
     leader: np.ndarray
@@ -197,7 +197,7 @@ def _lines(tier, low, high, real, floor) -> _Lines:
     follows = (cl >= floor) | (cu - floor > floor - cl)
     weight = np.zeros(low.shape)
     weight[rows, chosen] = follows
-    return _Lines(floor, leader, slope, intercept, weight, (l >= ceiling) | (u <= floor))
+    return _Lines(floor, leader, slope, intercept, weight, l >= ceiling)
 
 
 def _affine_interval(region: Region, node: Affine) -> Interval:

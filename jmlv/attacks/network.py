@@ -13,8 +13,7 @@ from jaxtyping import Array, Float
 
 from jmlv.attacks.decisions import Decision
 from jmlv.graph import Classifier
-from jmlv.graph.split import scores_of as graph_scores
-from jmlv.graph.split import split_network
+from jmlv.graph.split import scores_of as graph_scores, split_network
 
 
 @dataclasses.dataclass(frozen=True)

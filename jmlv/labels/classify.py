@@ -7,6 +7,7 @@ import dataclasses
 from jmlv.bounds import CROWN, AlphaCROWN, BoundMethod
 from jmlv.graph import Classifier
 from jmlv.labels.board import Board
+from jmlv.labels.certificates import certified_labels
 from jmlv.labels.result import LabelSet, unsettled
 from jmlv.labels.stages import ask_oracle, attack_all, bound_pairs, look_at_centre
 from jmlv.oracles import (
@@ -75,6 +76,7 @@ def classify_labels(
     *,
     plan: Plan = Plan(),
     budget: float | None = 60.0,
+    certify: bool = False,
 ) -> LabelSet:
     """Settles each label as always, never or both in the top k over a region.
 
@@ -99,6 +101,8 @@ def classify_labels(
         plan: the attacks and bounds before it.
         budget: seconds for everything, tracing and compiling included; None for no limit. What is
             still compiling when they end is left behind, and the reasons of open labels say so.
+        certify: look, in what is left of the budget, for certificates of the answers that
+            :mod:`jmlv_check` can replay: ``answers[i].always.certificate`` and ``.never.certificate``.
 
     Returns:
         The status of every label, with evidence, bounds, stage and seconds.
@@ -124,7 +128,8 @@ def classify_labels(
     except TimeUp as late:
         count = run_until(Deadline(None), lambda _: label_count(f, region))
         return unsettled(count, k, f"reading the network: {late}", deadline.elapsed)
-    return settle(query, k, plan, deadline)
+    labels = settle(query, k, plan, deadline)
+    return certified_labels(query, labels, deadline) if certify else labels
 
 
 def settle(

@@ -17,6 +17,7 @@ from jmlv.neighborhoods.run import Case, Run
 from jmlv.neighborhoods.strategies.layer_search import LayerSearch
 from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.oracles import PGD, Deadline, Oracle
+from jmlv.oracles.certify import certified
 from jmlv.progress import NoProgress, Progress
 from jmlv.properties import Property
 from jmlv.regions import Layers
@@ -35,6 +36,7 @@ def grow(
     oracle: Oracle | None = None,
     maximality: PGD | None = PGD(restarts=4, steps=30),
     optimality: float | None = None,
+    certify: float | None = None,
     progress: Progress = NoProgress(),
 ) -> GrownNeighborhood:
     """Grows a layered neighbourhood of ``x`` in which a property provably holds.
@@ -58,6 +60,9 @@ def grow(
             are maximal; None leaves them undecided.
         optimality: seconds, beside the budget, for an upper bound on the size of any robust
             neighbourhood (:func:`jmlv.size_upper_bound`); None leaves that out.
+        certify: seconds, beside the budget, for a certificate that :mod:`jmlv_check` can replay:
+            ``grown.verdict.certificate`` (where there is none, ``stats["certificate"]`` says why);
+            None looks for none.
         progress: shows queries and the best size.
 
     Returns:
@@ -77,14 +82,18 @@ def grow(
     >>> print(np.round(grown.epsilon, 2), grown.verdict.status.name)
     [0.37 0.37] ROBUST
     """
-    if optimality is not None and not optimality > 0:
-        raise ValueError(f"optimality: must be a positive number of seconds, got {optimality}.")
+    for name, seconds in (("optimality", optimality), ("certify", certify)):
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"{name}: must be a positive number of seconds, got {seconds}.")
     deadline = Deadline(budget)
     x, values = image_of(x, layers), weights_of(weights, layers)
     query = functools.cache(lambda: layer_query(f, x, layers, property))
     run = Run(LayerSearch() if strategy is None else strategy, bound, oracle, maximality)
     with progress.bar(run.strategy.name) as bar:
         grown = run(Case(x, layers, property, values, query), Direct(), bar, deadline)
+    if certify is not None:
+        own = query().over(grown.region)
+        grown = dataclasses.replace(grown, verdict=certified(own, grown.verdict, Deadline(certify)))
     if optimality is None:
         return grown
     with progress.bar("upper bound") as bar:

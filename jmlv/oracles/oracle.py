@@ -112,6 +112,12 @@ class Query:
         vars(other)["graph64"] = self.graph64
         return other
 
+    def inside(self, lower: np.ndarray, upper: np.ndarray) -> Query:
+        """The same question about a part of the box, given by float64 ends: for proofs alone."""
+        part = dataclasses.replace(self, lower=lower, upper=upper, inner=None)
+        vars(part)["graph64"] = self.graph64
+        return part
+
     @property
     def network(self) -> Graph:
         """The graph with the network's own weights: what is handed on, and what the network is

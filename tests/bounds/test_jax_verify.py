@@ -18,8 +18,7 @@ from jmlv.bounds.interval import interval_step
 from jmlv.bounds.jax_verify_rules import crown_rules, ibp_rules
 from jmlv.bounds.method import Interval
 from jmlv.errors import UnsupportedOperation
-from jmlv.graph import Equation, Graph, Structure, Variable, trace
-from jmlv.graph import jax_verify as facade
+from jmlv.graph import Equation, Graph, Structure, Variable, jax_verify as facade, trace
 from jmlv.graph.fuse import fuse_relu_max_pool
 
 # --------------------------------------------------------------------------- the facade

@@ -11,8 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any as Anything
-from typing import NamedTuple
+from typing import Any as Anything, NamedTuple
 
 import numpy as np
 

@@ -172,6 +172,22 @@ class _Search:
         return np.pad(ends, ((0, 0), (0, len(self.moving) - self.count)))
 
 
+def axis_to_halve(query: Query) -> int:
+    """The number of the input whose halving gains most, by the gradient of CROWN's bound; the widest
+    one where CROWN proves the property already.
+
+    Raises:
+        ValueError: no input moves.
+    """
+    width = as_float64(query.upper).reshape(-1) - as_float64(query.lower).reshape(-1)
+    moving = np.flatnonzero(width > 0)
+    if not len(moving):
+        raise ValueError("query: its box is a point.")
+    search = _Search(InputSplitting(batch=2), query, moving)
+    chosen = search._examined(search.open).axis
+    return int(moving[chosen[0]] if len(chosen) and chosen[0] >= 0 else np.argmax(width))
+
+
 def _halved(boxes: _Boxes) -> _Boxes:
     """Both halves of every box."""
     rows = np.arange(len(boxes.bound))

@@ -2,4 +2,4 @@
 
 from jmlv.oracles.certify.certified import certified
 from jmlv.oracles.certify.network import exported
-from jmlv.oracles.certify.search import Certifier
+from jmlv.oracles.certify.search import Certifier, exported_from

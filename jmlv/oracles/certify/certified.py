@@ -6,19 +6,22 @@ import dataclasses
 
 from jmlv.certificate import Certificate
 from jmlv.errors import SoundnessError, UnsupportedOperation
-from jmlv.graph.fuse import fuse_relu_max_pool
-from jmlv.numerics import as_float64, certificate_precision
+from jmlv.numerics import as_float64
 from jmlv.oracles.aside import run_until
-from jmlv.oracles.certify.network import exported
-from jmlv.oracles.certify.search import Certifier, head_of, question_arrays
+from jmlv.oracles.certify.search import Certifier, exported_from, head_of, question_arrays
 from jmlv.oracles.deadline import Deadline, TimeUp
 from jmlv.oracles.oracle import Query
 from jmlv.verdict import Status, Verdict
 from jmlv_check import Refused
+from jmlv_check.network import Network
 
 
 def certified(
-    query: Query, verdict: Verdict, deadline: Deadline, certifier: Certifier | None = None
+    query: Query,
+    verdict: Verdict,
+    deadline: Deadline,
+    certifier: Certifier | None = None,
+    network: Network | None = None,
 ) -> Verdict:
     """The verdict with a certificate that the checker has accepted, or with the reason for none.
 
@@ -30,12 +33,13 @@ def certified(
         verdict: as an oracle gave it; one that is unknown is returned as it is.
         deadline: when to stop looking.
         certifier: how to look.
+        network: of the query, where it has been exported already (:func:`exported_from`).
     """
     if verdict.status is Status.UNKNOWN:
         return verdict
     certifier = Certifier() if certifier is None else certifier
     try:
-        found = run_until(deadline, lambda own: _checked(query, verdict, own, certifier))
+        found = run_until(deadline, lambda own: _checked(query, verdict, own, certifier, network))
         if found is not None:
             return dataclasses.replace(verdict, certificate=found)
         reason = "no certificate was found"
@@ -49,20 +53,18 @@ def certified(
 
 
 def _checked(
-    query: Query, verdict: Verdict, deadline: Deadline, certifier: Certifier
+    query: Query,
+    verdict: Verdict,
+    deadline: Deadline,
+    certifier: Certifier,
+    network: Network | None,
 ) -> Certificate | None:
-    found = _found(query, verdict, deadline, certifier)
+    network = exported_from(query) if network is None else network
+    if verdict.status is Status.ROBUST:
+        found = certifier.prove(query, deadline, network)
+    else:
+        arrays = {**question_arrays(query), "witness": as_float64(verdict.witness).ravel()}
+        found = Certificate(network, arrays, head_of(query, network, "not robust"))
     if found is not None:
         found.check()
     return found
-
-
-def _found(
-    query: Query, verdict: Verdict, deadline: Deadline, certifier: Certifier
-) -> Certificate | None:
-    if verdict.status is Status.ROBUST:
-        return certifier.prove(query, deadline)
-    with certificate_precision():
-        network = exported(fuse_relu_max_pool(query.graph64))
-    arrays = {**question_arrays(query), "witness": as_float64(verdict.witness).ravel()}
-    return Certificate(network, arrays, head_of(query, network, "not robust"))

@@ -16,6 +16,7 @@ from jmlv.certificate import Certificate
 from jmlv.clauses import Clause, open_clauses
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
+from jmlv.oracles.branching.input_splitting import axis_to_halve
 from jmlv.oracles.branching.subdomains import (
     Choice,
     Splits,
@@ -45,21 +46,35 @@ class Certifier:
         batch: subdomains bounded at a time.
         steps: gradient steps on each.
         learning_rate: the first of them.
-        depth: cuts on one path, at most.
+        depth: cuts of units on one path, at most.
+        moving: where no more inputs move than this, the box is halved along one of them once its
+            units are cut in vain, and each half is proven anew.
+        patience: subdomains that cuts of units may leave there before that.
+        halvings: of the box on one path, at most.
     """
 
     batch: int = 16
     steps: int = 8
     learning_rate: float = 0.5
     depth: int = 32
+    moving: int = 32
+    patience: int = 64
+    halvings: int = 200
 
-    def prove(self, query: Query, deadline: Deadline) -> Certificate | None:
+    def prove(
+        self, query: Query, deadline: Deadline, network: Network | None = None
+    ) -> Certificate | None:
         """A certificate that the property holds in the box, or None if none was found in time.
+
+        Args:
+            query: what is to be proven.
+            deadline: when to stop looking.
+            network: of the query, where it has been exported already.
 
         Raises:
             UnsupportedOperation: the network is not made of affine maps and maxima.
         """
-        search = _Search(self, query)
+        search = _Search(self, query, exported_from(query) if network is None else network)
         clauses = search.run(deadline)
         return None if clauses is None else search.certificate(clauses)
 
@@ -74,26 +89,41 @@ class _Leaf(NamedTuple):
 
 @dataclasses.dataclass
 class _Node:
-    """A region of a proof's tree: closed by a leaf, or cut in two."""
+    """A region of a proof's tree: closed by a leaf, or cut in two at a unit or an input."""
 
-    splits: Splits
+    splits: Splits | None
     leaf: _Leaf | None = None
-    cut: tuple[int, float] | None = None
+    cut: tuple[int, float, float] | None = None
     halves: tuple[_Node, _Node] | None = None
+
+    @property
+    def of_inputs(self) -> bool:
+        return self.splits is None
 
 
 class _Search:
-    """The trees of one query's clauses."""
+    """The trees of one query's clauses, on its box or on a part of it.
 
-    def __init__(self, options: Certifier, query: Query) -> None:
-        self.options, self.query = options, query
+    Args:
+        options: how to look.
+        query: its box is the part.
+        network: in the checker's form.
+        halvings: of the box that may still follow.
+    """
+
+    def __init__(
+        self, options: Certifier, query: Query, network: Network, halvings: int | None = None
+    ) -> None:
+        self.options, self.query, self.network = options, query, network
+        self.halvings = options.halvings if halvings is None else halvings
+        moving = int(np.sum(query.lower < query.upper))
+        self.may_halve = 0 < moving <= options.moving and self.halvings > 0
         with certificate_precision():
             graph = fuse_relu_max_pool(query.graph64)
             box = (jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
             rows, offsets = map(jnp.asarray, query.property.rows(query.label_count))
             intervals = {v.index: i for v, i in inner_intervals(query, CROWN()).items()}
             self.exact = Task(graph, Interval(*box), intervals, rows, offsets)
-        self.network = exported(graph)
         fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
         self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph))
         self.numbers = itertools.count()
@@ -109,10 +139,35 @@ class _Search:
             return None
         found = [([row], rows[row]) for row in sorted(single)]
         for clause, root in zip(left, self._proven(left) if left else []):
-            if root.leaf is None and not self._cut(clause, root, deadline):
+            tree = self._tree(clause, root, deadline)
+            if tree is None:
                 return None
-            found.append((sorted(clause), root))
+            found.append((sorted(clause), tree))
         return found
+
+    def _tree(self, clause: Clause, root: _Node, deadline: Deadline) -> _Node | None:
+        """A proof of the clause: the root's own leaf, cuts of units, or two halves of the box."""
+        if root.leaf is not None or self._cut(clause, root, deadline):
+            return root
+        return self._halved(clause, deadline) if self.may_halve else None
+
+    def _halved(self, clause: Clause, deadline: Deadline) -> _Node | None:
+        """Proofs for both halves of the box along one input, or None."""
+        axis = axis_to_halve(self.query)
+        ends = [as_float64(side) for side in (self.query.lower, self.query.upper)]
+        middle = float(sum(side.reshape(-1)[axis] for side in ends) / 2)
+        halves = []
+        for side in (1, 0):
+            if deadline.passed:
+                return None
+            cut = [end.copy() for end in ends]
+            cut[side].reshape(-1)[axis] = middle
+            half = _Search(self.options, self.query.inside(*cut), self.network, self.halvings - 1)
+            tree = half._tree(clause, half._proven([clause])[0], deadline)
+            if tree is None:
+                return None
+            halves.append(tree)
+        return _Node(None, cut=(axis, middle, 0.0), halves=tuple(halves))
 
     def _proven(self, clauses: list[Clause]) -> list[_Node]:
         """A tree of one node for each clause, closed where its bound proves the clause."""
@@ -125,13 +180,13 @@ class _Search:
         """Cuts the region with the least bound until all leaves are proven."""
         heap = [(0.0, next(self.numbers), root)]
         while heap:
-            if deadline.passed:
+            if deadline.passed or (self.may_halve and len(heap) > self.options.patience):
                 return False
             popped = [
                 heapq.heappop(heap)[2] for _ in range(min(len(heap), self.options.batch // 2))
             ]
             for node in popped:
-                if node.cut is None or not self._halve(node):
+                if node.cut is None or not self._split(node):
                     return False
             halves = [half for node in popped for half in node.halves]
             bounds = self._close(halves, [clause] * len(halves), self.options.steps)
@@ -140,7 +195,7 @@ class _Search:
                     heapq.heappush(heap, (bound, next(self.numbers), half))
         return True
 
-    def _halve(self, node: _Node) -> bool:
+    def _split(self, node: _Node) -> bool:
         place = int(np.sum(node.splits.side != 0))
         if place == self.options.depth:
             return False
@@ -238,10 +293,20 @@ class _Search:
         if node.leaf is not None:
             leaves.append(node.leaf)
             return {"leaf": len(leaves) - 1}
-        unit, threshold, _ = node.cut
-        number, unit = self._place(unit)
+        at, threshold, _ = node.cut
         low, high = (self._proof(half, leaves) for half in node.halves)
-        return {"node": number, "unit": unit, "at": threshold, "low": low, "high": high}
+        where = {"input": at} if node.of_inputs else dict(zip(("node", "unit"), self._place(at)))
+        return {**where, "at": threshold, "low": low, "high": high}
+
+
+def exported_from(query: Query) -> Network:
+    """The query's network in the checker's form.
+
+    Raises:
+        UnsupportedOperation: it is not made of affine maps and maxima.
+    """
+    with certificate_precision():
+        return exported(fuse_relu_max_pool(query.graph64))
 
 
 def question_arrays(query: Query) -> dict[str, np.ndarray]:

@@ -1,0 +1,54 @@
+"""Certificates for the labels that are settled, each checked before it is handed out."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+from jmlv.errors import UnsupportedOperation
+from jmlv.labels.result import LabelAnswer, LabelSet
+from jmlv.oracles import Deadline, Query, TimeUp
+from jmlv.oracles.aside import run_until
+from jmlv.oracles.certify import certified, exported_from
+from jmlv.properties import InTopK, NotInTopK
+from jmlv.verdict import Status
+from jmlv_check.network import Network
+
+
+def certified_labels(query: Query, labels: LabelSet, deadline: Deadline) -> LabelSet:
+    """The same answers, their verdicts with certificates where these were found in time.
+
+    A label that is always or never in the top k has a proof, one that is both has two witnesses; each
+    verdict has a certificate of its own. Where one is missing, the verdict's ``stats["certificate"]``
+    says why.
+    """
+    try:
+        network = run_until(deadline, lambda _: exported_from(query))
+    except (UnsupportedOperation, TimeUp) as problem:
+        because = partial(_without, reason=f"no certificate: {problem}")
+        return dataclasses.replace(labels, answers=tuple(map(because, labels.answers)))
+    answers = tuple(
+        _certified(query, answer, labels.k, network, deadline) for answer in labels.answers
+    )
+    return dataclasses.replace(labels, answers=answers)
+
+
+def _certified(
+    query: Query, answer: LabelAnswer, k: int, network: Network, deadline: Deadline
+) -> LabelAnswer:
+    sides = {"always": InTopK(answer.label, k), "never": NotInTopK(answer.label, k)}
+    found = {
+        side: certified(query.about(property), getattr(answer, side), deadline, network=network)
+        for side, property in sides.items()
+    }
+    return dataclasses.replace(answer, **found)
+
+
+def _without(answer: LabelAnswer, reason: str) -> LabelAnswer:
+    sides = {side: getattr(answer, side) for side in ("always", "never")}
+    told = {
+        side: dataclasses.replace(verdict, stats={**verdict.stats, "certificate": reason})
+        for side, verdict in sides.items()
+        if verdict.status is not Status.UNKNOWN
+    }
+    return dataclasses.replace(answer, **told)
