@@ -56,6 +56,28 @@ def _caches() -> Path:
     return Path(named) if named else Path.home() / ".cache"
 
 
+_MAPPINGS = Path("/proc/self/maps")
+
+MOST_MAPPINGS = 25_000
+"""Linux lets a process have 65,530 mappings of memory, every program takes several, and XLA crashes
+beyond."""
+
+
+def release_programs(most: int = MOST_MAPPINGS) -> bool:
+    """Lets go of all compiled programs if this process has more mappings of memory than that.
+
+    For long runs over networks or properties of many shapes: :mod:`jmlv.campaigns` calls it before
+    every question. What is needed again is compiled again, or read from the persistent cache.
+
+    Returns:
+        Whether it did. Where the system does not say how many mappings there are, it does nothing.
+    """
+    if not _MAPPINGS.exists() or _MAPPINGS.read_bytes().count(b"\n") <= most:
+        return False
+    jax.clear_caches()
+    return True
+
+
 QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
 """XLA's options for programs that run once or twice for each question. On CPUs CROWN's compile in half
 of the time with them and run a sixth longer; at level 0 alpha-CROWN's would run ten times longer.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jmlv
-from jmlv.compilation import QUICK, _known_options, one_off
+from jmlv.compilation import QUICK, _known_options, one_off, release_programs
 
 SCRIPT = """
 import sys
@@ -192,3 +192,21 @@ def test_programs_that_run_once_are_compiled_with_less_effort():
     assert jax.jit(lambda y: y + double(np.float32(3.0), 2))(1.0) == 7
     np.testing.assert_array_equal(jax.vmap(lambda x: double(x, 2))(jnp.arange(3.0)), [0, 2, 4])
     assert _known_options(True).items() <= _known_options(False).items() <= QUICK.items()
+
+
+def test_programs_are_let_go_of_before_there_are_too_many():
+    """In a process of its own: other tests' programs stay."""
+    program = """
+import jax
+from jmlv.compilation import release_programs
+double = jax.jit(lambda x: 2 * x)
+double(1.0)
+assert not release_programs() and double._cache_size() == 1
+assert release_programs(most=0) and double._cache_size() == 0 and double(1.0) == 2
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_where_nobody_says_how_many_there_are_nothing_is_done(monkeypatch, tmp_path):
+    monkeypatch.setattr("jmlv.compilation._MAPPINGS", tmp_path / "maps")
+    assert not release_programs(most=0)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jmlv.campaigns.answer import Answer
 from jmlv.campaigns.questions import Question
+from jmlv.compilation import release_programs
 from jmlv.graph import Classifier
 
 COLD = 2
@@ -23,6 +24,7 @@ def asking(question: Question) -> Iterator[Outcome | None]:
     A worker's first questions may leave their budgets to the compiler, whose programs are there
     afterwards. Such a question is asked again, so that its answer depends on no worker's past.
     """
+    release_programs()
     try:
         f = network_of(question)
         for _ in range(1 + COLD):
@@ -55,6 +57,7 @@ def answered_together(questions: Sequence[Question]) -> Iterator[tuple[int, Answ
     Where that fails, the rest are asked one by one, and so is each whose time went into compiling.
     """
     left = set(range(len(questions)))
+    release_programs()
     try:
         first = questions[0]
         for number, answer in first.answer_group(network_of(first), questions):
