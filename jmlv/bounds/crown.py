@@ -335,7 +335,7 @@ def _tighten(
     }
     function = partial(_bound_entries, part.structure, least)
     size = min(chunk, source.size)
-    found = masked_map(function, size, wanted.reshape(-1), (part.consts, needed, box))
+    found: Interval = masked_map(function, size, wanted.reshape(-1), (part.consts, needed, box))
     return _intersection(interval, Interval(*(side.reshape(source.shape) for side in found)))
 
 

@@ -66,8 +66,8 @@ def _exported(torch: Any, module: Any, x: Any, path: Path) -> OnnxNetwork:
 
 def _package() -> Any:
     try:
-        import torch
-        import torch.onnx
+        import torch  # pyright: ignore[reportMissingImports]
+        import torch.onnx  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             "from_torch needs PyTorch: pip install torch. A file of weights is read without it, by "

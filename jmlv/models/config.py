@@ -65,7 +65,7 @@ def _built(kind: Any, value: Any) -> Any:
     return kind(**{name: _built(kinds[name], part) for name, part in value.items()})
 
 
-def require_sizes(name: str, values: object, least: int, length: int | None = None) -> None:
+def require_sizes(name: str, values: Any, least: int, length: int | None = None) -> None:
     """A tuple of ``length`` integers (``None``: any number of them), each at least ``least``.
 
     Raises:
@@ -80,7 +80,7 @@ def require_sizes(name: str, values: object, least: int, length: int | None = No
         )
 
 
-def require_flags(name: str, values: object, length: int) -> None:
+def require_flags(name: str, values: Any, length: int) -> None:
     """A tuple of ``length`` truth values, or an empty one.
 
     Raises:

@@ -6,6 +6,7 @@ The pixels' mean and deviation are part of the network, so that a verified regio
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +40,7 @@ def batch_normalised(
     return norm(x).astype(x.dtype)
 
 
-def require_normalisation(mean: object, std: object, channels: int) -> None:
+def require_normalisation(mean: Any, std: Any, channels: int) -> None:
     """One number a channel, or one for all of them, each.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# A field is called property, which a checker then takes the decorator for.
+# pyright: reportUnboundVariable=false
 import abc
 import dataclasses
 from collections.abc import Mapping

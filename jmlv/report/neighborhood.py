@@ -141,7 +141,7 @@ def _looked_at(
 
 def _ends(examples: Sequence[Example], labels: Sequence[int], names: Sequence[str]) -> Markup:
     """The scores at the images themselves as a table, for those who read no bars."""
-    scored = [example for example in examples if example.scores is not None]
+    scored = [e for e in examples if e.scores is not None and e.margins is not None]
     if not scored:
         return Markup("")
     rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -93,5 +94,5 @@ def _true_labels(labels: Labels, images: int, label_count: int | None) -> np.nda
     return multi_hot(labels, (images, label_count)).sum(axis=1, keepdims=True)
 
 
-def _largest(labels: Labels) -> int:
+def _largest(labels: Any) -> int:
     return max((int(label) for row in labels for label in row), default=0)

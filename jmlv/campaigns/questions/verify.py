@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# A field is called property, which a checker then takes the decorator for.
+# pyright: reportUnboundVariable=false
 import dataclasses
 import time
 from collections.abc import Hashable, Iterator, Sequence

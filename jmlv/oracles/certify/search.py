@@ -199,7 +199,7 @@ class _Search:
         place = int(np.sum(node.splits.side != 0))
         if place == self.options.depth:
             return False
-        unit, threshold, scale = node.cut
+        unit, threshold, scale = node.cut  # pyright: ignore[reportGeneralTypeIssues]
         halves = []
         for side in (-1.0, 1.0):
             splits = Splits(*(array.copy() for array in node.splits))
@@ -293,7 +293,7 @@ class _Search:
         if node.leaf is not None:
             leaves.append(node.leaf)
             return {"leaf": len(leaves) - 1}
-        at, threshold, _ = node.cut
+        at, threshold, _ = node.cut  # pyright: ignore[reportGeneralTypeIssues]
         low, high = (self._proof(half, leaves) for half in node.halves)
         where = {"input": at} if node.of_inputs else dict(zip(("node", "unit"), self._place(at)))
         return {**where, "at": threshold, "low": low, "high": high}
