@@ -19,7 +19,7 @@ from jmlv.words import kept
 SENTENCES = {
     Status.ROBUST: "Proven: at every input of the region {held}. {method} proves it of {about}, with a margin of at least {lower}.",
     Status.NOT_ROBUST: "Refuted: not at every input of the region {held}; the witness below breaks it, with a margin of {upper}, replayed in float64 and as deployed.",
-    Status.UNKNOWN: "Open: it is neither proven nor refuted that at every input of the region {held}. The worst margin is at least {lower} and at most {upper}.",
+    Status.UNKNOWN: "Open: it is neither proven nor refuted that at every input of the region {held}. Of the worst margin, {between}.",
 }
 
 
@@ -46,6 +46,7 @@ def verdict_page(
         about=verdict.about,
         lower=text(float(verdict.lower)),
         upper=text(float(verdict.upper)),
+        between=_between(verdict),
     )
     parts = [_answer(verdict, property, region)]
     if verdict.witness is not None:
@@ -63,7 +64,7 @@ def _answer(verdict: Verdict, property: Property | None, region: Region | None) 
         facts(
             [
                 ("Status", verdict.status.name),
-                ("Worst margin", f"between {verdict.lower:.4g} and {verdict.upper:.4g}"),
+                ("Worst margin", _between(verdict)),
                 ("Decided by", verdict.method or None),
                 ("Why", verdict.reason or None),
                 ("About", verdict.about),
@@ -74,6 +75,19 @@ def _answer(verdict: Verdict, property: Property | None, region: Region | None) 
         ),
         folded("What it took", table("Statistics", ("name", "value"), stats)),
     )
+
+
+def _between(verdict: Verdict) -> str:
+    """What is known of the worst margin.
+
+    >>> _between(Verdict(Status.UNKNOWN, upper=0.5))
+    'no lower bound is proven, 0.5 was reached'
+    """
+    low, high = np.isfinite(verdict.lower), np.isfinite(verdict.upper)
+    proven = (
+        f"{verdict.lower:.4g} is proven as a lower bound" if low else "no lower bound is proven"
+    )
+    return f"{proven}, {f'{verdict.upper:.4g} was reached' if high else 'no point is known'}"
 
 
 def _witness(verdict: Verdict, region: Region | None, scores: Any, names: Sequence[str]) -> Markup:

@@ -146,7 +146,7 @@ def test_verdicts(tmp_path):
         assert len(page.all("image")) == 2 and "cow & calf (2)" in page.text
     for verdict, told in (
         (Verdict(Status.ROBUST, 0.5, 1.0, stats={"method": "MILP"}), "MILP proves it of the real-valued"),
-        (Verdict(Status.UNKNOWN, reason="late"), "neither proven nor refuted"),
+        (Verdict(Status.UNKNOWN, reason="late"), "Of the worst margin, no lower bound is proven, no point is known."),
         (Verdict(Status.NOT_ROBUST, witness=np.zeros(3)), "Its entries: 0, 0, 0"),
     ):  # fmt: skip
         verdict.report(tmp_path / "b.html")
