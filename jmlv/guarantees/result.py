@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -57,6 +59,29 @@ class Flips:
     queries: int
     seconds: float
 
+    def report(
+        self, path: str | Path, *, x: np.ndarray | None = None, names: Sequence[str] = ()
+    ) -> None:
+        """Writes a page for people: one HTML file that fetches nothing.
+
+        Args:
+            path: of the file, ending in ``.html``.
+            x: the image (height, width, channel), to be shown beside the witnesses.
+            names: the labels' names.
+
+        Raises:
+            ValueError: the path does not end in ``.html``.
+
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "flips.html")
+        >>> Flips(Count(1, 2), Count(1, 1), Count(0, 1), (0,), 3, 0.5).report(path)
+        >>> "exactly 1 of the 1 that are predicted can be lost" in path.read_text()
+        True
+        """
+        from jmlv.report import flips_page
+
+        flips_page(self, x=x, names=names).write(path)
+
     def __repr__(self) -> str:
         counts = (self.changed, self.removed, self.added)
         shown = (f"{n} {repr(c)[6:-1]}" for n, c in zip(("changed", "removed", "added"), counts))
@@ -98,6 +123,14 @@ class Kept:
     @property
     def witness(self) -> np.ndarray | None:
         return self.lost.witness
+
+    def report(
+        self, path: str | Path, *, x: np.ndarray | None = None, names: Sequence[str] = ()
+    ) -> None:
+        """Writes a page for people, as :meth:`Flips.report` does."""
+        from jmlv.report import kept_page
+
+        kept_page(self, x=x, names=names).write(path)
 
     def __repr__(self) -> str:
         kept = f"{self.lower}" if self.exact else f"{self.lower}..{self.upper}"

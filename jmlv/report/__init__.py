@@ -2,6 +2,7 @@
 
 from jmlv.report.campaign import campaign_page
 from jmlv.report.example import Example, Ways
+from jmlv.report.guarantees import flips_page, kept_page
 from jmlv.report.html import Page, require_page
 from jmlv.report.labels import labels_page
 from jmlv.report.neighborhood import neighborhood_page

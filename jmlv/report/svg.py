@@ -53,6 +53,12 @@ def _runs(edges: Bool[np.ndarray, "line place"]) -> Iterable[tuple[int, int, int
         yield line, start, stop - start
 
 
+def is_image(x: np.ndarray) -> bool:
+    """Whether an input can be looked at: (height, width, channel), values in [0, 1]."""
+    fits = x.ndim == 3 and x.shape[-1] in (1, 3) and min(x.shape[:2]) > 1
+    return bool(fits and x.min() >= 0 and x.max() <= 1)
+
+
 def picture(
     image: Float[np.ndarray, "height width channel"],
     outlines: Mapping[str, Bool[np.ndarray, "height width"]],

@@ -12,7 +12,7 @@ from jmlv.label_names import label_text
 from jmlv.properties import Property
 from jmlv.regions import Region, box_of
 from jmlv.report.html import Markup, Page, element, facts, folded, section, table, text
-from jmlv.report.svg import picture
+from jmlv.report.svg import is_image, picture
 from jmlv.verdict import Status, Verdict
 from jmlv.words import kept
 
@@ -95,7 +95,7 @@ def _witness(verdict: Verdict, region: Region | None, scores: Any, names: Sequen
     heading = "The witness that breaks it" if breaks else "The weakest input that was found"
     parts = []
     witness = np.asarray(verdict.witness)
-    if _is_image(witness):
+    if is_image(witness):
         shown = {"The witness": witness}
         if region is not None:
             box = box_of(region)
@@ -115,9 +115,3 @@ def _witness(verdict: Verdict, region: Region | None, scores: Any, names: Sequen
         ]
         parts.append(table("Scores", ("label", *where), rows))
     return section(heading, *parts)
-
-
-def _is_image(x: np.ndarray) -> bool:
-    """Whether an input can be looked at: (height, width, channel), values in [0, 1]."""
-    fits = x.ndim == 3 and x.shape[-1] in (1, 3) and min(x.shape[:2]) > 1
-    return bool(fits and x.min() >= 0 and x.max() <= 1)

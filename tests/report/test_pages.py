@@ -13,6 +13,7 @@ from pages import read
 
 import jmlv
 from jmlv.campaigns import CallQuestion, Campaign
+from jmlv.guarantees.result import Count, Flips, Kept
 from jmlv.report import Example, Ways, neighborhood_page
 from jmlv.report.png import eight_bit, png
 from jmlv.report.svg import outline
@@ -161,6 +162,21 @@ def test_label_sets(tmp_path):
     page = read(tmp_path / "a.html")
     assert "always: cat (0); never: <dog> (1), cow & calf (2)" in page.text
     assert len(page.all("image")) == 1
+
+
+def test_guarantees(tmp_path):
+    count = Count(1, 2, np.full(SHAPE, 0.5), (1,), "MILP: late")
+    Flips(count, Count(1, 1), Count(0, 1), (0,), 3, 0.5).report(tmp_path / "a.html", names=NAMES)
+    page = read(tmp_path / "a.html")
+    assert "at least 1 and at most 2 labels can change at once" in page.text
+    assert "<dog> (1)" in page.text and len(page.all("image")) == 1
+    Kept((0, 1, 2), 3, count, 3, 0.5).report(tmp_path / "b.html", x=np.zeros(SHAPE), names=NAMES)
+    page = read(tmp_path / "b.html")
+    assert (
+        "at least 1 of the 3 labels are in the top 3: proven. At a witness no more than 2"
+        in page.text
+    )
+    assert len(page.all("image")) == 2
 
 
 def test_relations(grown, tmp_path):
