@@ -147,6 +147,7 @@ from .properties import (
     Property as Property,
 )
 from .regions import (
+    Ball as Ball,
     Box as Box,
     LayeredNeighborhood as LayeredNeighborhood,
     Layers as Layers,

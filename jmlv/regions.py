@@ -375,18 +375,180 @@ class LayeredNeighborhood:
         return f"LayeredNeighborhood(shape={tuple(self.x.shape)}, layers={self.layers.count})"
 
 
-Region = Box | LayeredNeighborhood
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ball:
+    r"""All inputs with ``||weights * (x' - x)||_p <= radius``, in the domain; ``p`` is 2 or 1.
+
+    Bounds are over the ball and the box around it at once, which the domain may have cut: a dual norm
+    would count changes that the domain rules out. Weights stretch the ball, an entry of weight w
+    moves by ``radius / w`` at most; with ``1 / epsilon`` for weights and radius 1 it is the ellipsoid
+    of these half-axes.
+
+    Args:
+        x: one input in the domain.
+        radius: in the norm.
+        norm: 2 or 1. (For the maximum norm: :func:`Box.around`.)
+        weights: positive, one for each entry of ``x``, or of a shape that broadcasts to it; None for 1.
+        domain: as for :func:`Box.around`.
+
+    Raises:
+        ValueError: ``x`` leaves the domain, radius or weights are not as above, or the norm is
+            another one.
+
+    >>> import numpy as np, jmlv
+    >>> ball = jmlv.Ball(np.array([0.5, 0.95]), 0.1)
+    >>> print(ball.box().upper.round(3), ball.contains([0.57, 1.0]), ball.contains([0.6, 1.0]))
+    [0.6 1. ] True False
+    """
+
+    x: Float[Array, "*shape"]
+    radius: Any
+    norm: int = dataclasses.field(default=2, metadata={"static": True})
+    weights: Float[Array, "*shape"] | None = None
+    domain: Domain = IMAGES
+
+    def __post_init__(self) -> None:
+        if self.norm not in (1, 2):
+            raise ValueError(
+                f"norm: expected 2 or 1, got {self.norm!r}. For the maximum norm: "
+                "Box.around(x, epsilon)."
+            )
+        known = [part for part in (self.x, self.radius, self.weights) if part is not None]
+        if self.x is None or not is_concrete(*known, self.domain):
+            return
+        require_input(self.x, "x", self.domain)
+        require_epsilon(self.radius, "radius")
+        if np.ndim(self.radius):
+            raise ValueError(f"radius: expected one number, got shape {np.shape(self.radius)}.")
+        if self.weights is not None:
+            self._require_weights()
+
+    def _require_weights(self) -> None:
+        require_finite(self.weights, "weights")
+        if not np.all(np.asarray(self.weights) > 0):
+            raise ValueError("weights: must be positive; the larger, the less an entry may move.")
+        if np.broadcast_shapes(np.shape(self.weights), np.shape(self.x)) != np.shape(self.x):
+            raise ValueError(
+                f"weights: shape {np.shape(self.weights)} does not broadcast to x's "
+                f"{np.shape(self.x)}."
+            )
+
+    def exact(self) -> Ball:
+        """The same ball, its numbers in float64, a weight for every entry."""
+        x = np.asarray(self.x, np.float64)
+        weights = 1.0 if self.weights is None else np.asarray(self.weights, np.float64)
+        weights = np.broadcast_to(weights, x.shape).copy()
+        return Ball(x, np.float64(self.radius), self.norm, weights, self.domain)
+
+    def astype(self, dtype: str) -> Ball:
+        """The ball in a precision and without its domain, as bounds and attacks compute with it."""
+        ball = self.exact()
+        x, radius, weights = (jnp.asarray(v, dtype) for v in (ball.x, ball.radius, ball.weights))
+        return Ball(x, radius, self.norm, weights, None)
+
+    def pulled(self, points: Float[Array, "*batch *shape"]) -> Float[Array, "*batch *shape"]:
+        """Points moved toward ``x`` until they are in the ball, up to rounding; for :meth:`astype`'s."""
+        change = self.weights * (points - self.x)
+        axes = tuple(range(points.ndim - self.x.ndim, points.ndim))
+        if self.norm == 2:
+            length = jnp.sqrt(jnp.sum(change**2, axes, keepdims=True))
+        else:
+            length = jnp.sum(jnp.abs(change), axes, keepdims=True)
+        share = jnp.minimum(1, self.radius / jnp.maximum(length, jnp.finfo(points.dtype).tiny))
+        return self.x + share * (points - self.x)
+
+    def steepest(self, gradient: Float[Array, "*batch *shape"]) -> Float[Array, "*batch *shape"]:
+        """The way of length ``radius`` along which a linear function rises most, for attacks.
+
+        In l1 one entry would move alone: all that are worth half as much as the best share it.
+        """
+        axes = tuple(range(gradient.ndim - self.x.ndim, gradient.ndim))
+        worth, tiny = gradient / self.weights, jnp.finfo(gradient.dtype).tiny
+        if self.norm == 1:
+            size = jnp.abs(worth)
+            worth = jnp.sign(worth) * (2 * size >= jnp.max(size, axes, keepdims=True))
+            length = jnp.sum(jnp.abs(worth), axes, keepdims=True)
+        else:
+            length = jnp.sqrt(jnp.sum(worth**2, axes, keepdims=True))
+        return self.radius * worth / jnp.maximum(length, tiny) / self.weights
+
+    def box(self) -> Box:
+        """The box around the ball within the domain, in float64, rounded outward."""
+        ball = self.exact()
+        reach = np.nextafter(ball.radius / ball.weights, np.inf)
+        least, greatest = domain_ends(self.domain, np.asarray(self.x))
+        lower = np.nextafter(ball.x - reach, -np.inf) if ball.radius else ball.x
+        upper = np.nextafter(ball.x + reach, np.inf) if ball.radius else ball.x
+        return Box(np.clip(lower, least, greatest), np.clip(upper, least, greatest))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.shape(self.x)
+
+    def length(self, points: Float[Any, "*batch *shape"]) -> Float[np.ndarray, "*batch"]:
+        """How far points are from ``x``, in the weighted norm, in float64."""
+        ball = self.exact()
+        change = ball.weights * (np.asarray(points, np.float64) - ball.x)
+        axes = tuple(range(change.ndim - ball.x.ndim, change.ndim))
+        return np.linalg.norm(change.reshape(*change.shape[: axes[0]], -1), self.norm, axis=-1)
+
+    def clip(self, points: Float[Any, "*batch *shape"]) -> Float[np.ndarray, "*batch *shape"]:
+        """Points moved into box and ball, along the line to ``x``; float64, a millionth inside."""
+        ball, box = self.exact(), self.box()
+        points = np.clip(np.asarray(points, np.float64), box.lower, box.upper)
+        length = np.asarray(self.length(points)).reshape(
+            *points.shape[: -ball.x.ndim], *(1,) * ball.x.ndim
+        )
+        long = length > ball.radius * (1 - _CERTAINLY)
+        share = ball.radius * (1 - _INSIDE) / np.maximum(length, np.finfo(float).tiny)
+        return np.where(long, ball.x + share * (points - ball.x), points)
+
+    def contains(self, x: Any) -> bool:
+        """Whether a point lies in box and ball, with certainty: rounding of the norm counts against."""
+        near = float(self.length(x)) <= float(self.radius) * (1 - _CERTAINLY)
+        at_center = np.array_equal(np.asarray(x, np.float64), self.exact().x)
+        return at_center or (near and self.box().contains(x))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ball) and _same(self, other)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        if not is_concrete(self.radius):
+            return f"Ball(shape={self.shape}, l{self.norm})"
+        weighted = "" if self.weights is None else ", weighted"
+        return f"Ball(shape={self.shape}, l{self.norm} radius {float(self.radius):.4g}{weighted})"
+
+
+_INSIDE, _CERTAINLY = 1e-6, 1e-9
+"""Shares of a radius: by how much a shortened change ends inside, and what its rounding is less than."""
+
+Region = Box | LayeredNeighborhood | Ball
+
+
+def require_box(region: Any, purpose: str) -> Box:
+    """The region's box, where the region is nothing but that.
+
+    Raises:
+        TypeError: it is not a region.
+        ValueError: it is a ball.
+    """
+    if isinstance(region, Ball):
+        raise ValueError(f"region: {purpose} knows boxes only, got {region!r}; give region.box().")
+    return box_of(region)
 
 
 def box_of(region: Any) -> Box:
-    """The region's box.
+    """The region's box: the region itself, or what a ball lies in.
 
     Raises:
         TypeError: it is not a region.
     """
     if not isinstance(region, Region):
         raise TypeError(
-            f"region: expected a Box or a LayeredNeighborhood, got {type(region).__name__}. "
+            f"region: expected a Box, a Ball or a LayeredNeighborhood, got {type(region).__name__}. "
             "Make one with Box.around(x, epsilon)."
         )
     return region.box()

@@ -17,7 +17,7 @@ from jmlv.graph import Classifier, Graph, trace
 from jmlv.margin_form import nothing_from_overflow
 from jmlv.numerics import CROSSING, as_float64, outward
 from jmlv.properties import Property
-from jmlv.regions import Box, Region, box_of, is_concrete
+from jmlv.regions import Ball, Box, Region, box_of, is_concrete
 from jmlv.require import require_kind
 
 
@@ -52,7 +52,7 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
 
     Args:
         f: the network, or its graph (which saves the tracing).
-        region: a box or layered neighbourhood; a box may carry leading batch axes (for inputs that
+        region: a box, ball or layered neighbourhood; a box may carry leading batch axes (for inputs that
             do not have three axes, give the graph). Ends that the graph's precision cannot hold
             are rounded outward.
         property: what the margin is of.
@@ -72,7 +72,7 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
     >>> print(f"{float(jmlv.bound(f, box, jmlv.InTopK(0, k=1), jmlv.IBP()).lower):.2f}")
     0.30
     """
-    box = box_of(region)
+    box, ball = box_of(region), region if isinstance(region, Ball) else None
     require_kind("property", property, Property, "InTopK(label, k)")
     require_kind("method", method, BoundMethod, "CROWN()")
     image_shape = f.input_shape if isinstance(f, Graph) else box.shape[-3:]
@@ -81,11 +81,12 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
         raise ValueError(f"region: f takes {image_shape}, the region has {box.shape}.")
     coefficients, offsets = property.rows(graph.label_count)
     lower, upper = _sides(box, graph.dtype)
+    within = graph if ball is None else graph.within(ball.astype(graph.dtype))
     joint = isinstance(method, JointBounds)
     masks = method.masks(property, graph.label_count) if joint else None
     with jax.default_matmul_precision("highest"):
         rows, clauses = _batched(
-            method, graph, lower, upper, np.asarray(coefficients), np.asarray(offsets), masks
+            method, within, lower, upper, np.asarray(coefficients), np.asarray(offsets), masks
         )
     rows = Interval(nothing_from_overflow(rows.lower), -nothing_from_overflow(-rows.upper))
     rows = _uncrossed(rows, f"{method.name}: bounds on the property's rows")
@@ -94,7 +95,8 @@ def bound(f: Classifier, region: Region, property: Property, method: BoundMethod
         least = jnp.maximum(least, nothing_from_overflow(clauses).min(-1))
     margin = _uncrossed(Interval(least, most), f"{method.name}: bounds on the margin")
     if not isinstance(f, Graph):
-        _require_enclosed(graph, property, Interval(lower, upper), margin)
+        known = Interval(lower, upper) if ball is None else Interval(*2 * (within.inside.x,))
+        _require_enclosed(graph, property, known, margin)
     return MarginBounds(*margin, *rows)
 
 

@@ -24,7 +24,7 @@ from jmlv.bounds.functionals import (
     crop,
     flat_sum,
     is_small,
-    minimum_over_box,
+    minimum_over,
     whole,
 )
 from jmlv.bounds.lines import Lines, admissible, floor_constant
@@ -53,7 +53,8 @@ def lower_bound(
     """The least value over the box of functionals of ``graph.output``, by linear relaxation.
 
     Args:
-        graph: ends in the variable that the functionals read.
+        graph: ends in the variable that the functionals read; where its inputs are inside of a ball,
+            the bound is over the ball and the box at once.
         functional: the functionals.
         lines: for each nonlinear equation, by the index of its output, the two lines around it.
         lower, upper: the input box.
@@ -105,7 +106,7 @@ def sweep(
         constant = constant + offset
         for variable, part in pulled.items():
             pending[variable] = add(pending.get(variable), part, variable)
-    return constant + minimum_over_box(pending[graph.input], lower, upper), used
+    return constant + minimum_over(pending[graph.input], lower, upper, graph.inside), used
 
 
 Pulled = tuple[dict[Variable, Functional], Float[Array, " row"], Float[Array, "row element ..."]]

@@ -335,14 +335,15 @@ def _tighten(
     }
     function = partial(_bound_entries, part.structure, least)
     size = min(chunk, source.size)
-    found: Interval = masked_map(function, size, wanted.reshape(-1), (part.consts, needed, box))
+    operands = part.consts, part.inside, needed, box
+    found: Interval = masked_map(function, size, wanted.reshape(-1), operands)
     return _intersection(interval, Interval(*(side.reshape(source.shape) for side in found)))
 
 
 def _bound_entries(structure: Any, least: LowerBound, operands: Any, indices: Array) -> Interval:
     """Intervals of single entries of the structure's output, by their flat index."""
-    consts, lines, box = operands
-    graph = Graph(structure, consts)
+    consts, inside, lines, box = operands
+    graph = Graph(structure, consts, inside)
     entries = one_hot(graph.output, indices)
     low, high = jnp.split(least(graph, with_negatives(entries), lines, box), 2)
     return Interval(low, -high)
@@ -360,10 +361,13 @@ def _exact_intervals(graph: Graph) -> set[Variable]:
     """Variables whose interval bounds are attained: no backward pass can tighten them.
 
     Elementwise operations keep attained bounds; one operation that mixes entries (convolution,
-    dense, average pool) keeps them too if its operand's entries vary independently.
+    dense, average pool) keeps them too if its operand's entries vary independently, which they do
+    in a box, not in a ball.
     """
     unmixed = independent(graph)
     exact = set(unmixed)
+    if graph.inside is not None:
+        return exact
     for eqn in graph.eqns:
         inputs = graph.inputs_of(eqn)
         if not is_affine(graph, eqn) or len(inputs) != 1:

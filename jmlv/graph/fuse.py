@@ -31,4 +31,4 @@ def _fused_once(graph: Graph) -> Graph:
         fused.append(eqn)
         producers[eqn.outvar] = eqn
     structure = dataclasses.replace(graph.structure, eqns=tuple(fused))
-    return prefix(Graph(structure, graph.consts), graph.output)
+    return prefix(dataclasses.replace(graph, structure=structure), graph.output)

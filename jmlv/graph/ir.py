@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jmlv.regions import Ball
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Variable:
@@ -119,6 +121,12 @@ class Graph:
     A graph is a pytree whose leaves are the constants, so one compiled function serves every
     network of the same architecture, and gradients reach the weights. Calling it evaluates it.
 
+    Attributes:
+        structure: what is computed.
+        consts: the constants' values.
+        inside: a ball that the inputs meant are in, besides the box that a bound is asked over: bounds
+            need not hold elsewhere. It changes nothing else.
+
     >>> import jax, jax.numpy as jnp, jmlv
     >>> graph = jmlv.trace(lambda x: jax.nn.relu(x.reshape(x.shape[0], -1) - 1), (2, 2, 1))
     >>> print(graph(2 * jnp.ones((1, 2, 2, 1))))
@@ -127,6 +135,7 @@ class Graph:
 
     structure: Structure
     consts: tuple[Any, ...]
+    inside: Ball | None = None
 
     invars = property(lambda self: self.structure.invars)
     constvars = property(lambda self: self.structure.constvars)
@@ -188,12 +197,16 @@ class Graph:
         consts = tuple(c if not _is_float(c) else _converted(c, dtype) for c in self.consts)
         return Graph(_retype(self.structure, dtype), consts)
 
+    def within(self, ball: Ball | None) -> Graph:
+        """The same network, for inputs in a ball only."""
+        return dataclasses.replace(self, inside=ball)
+
     def tree_flatten(self):
-        return (self.consts,), self.structure
+        return (self.consts, self.inside), self.structure
 
     @classmethod
     def tree_unflatten(cls, structure, children):
-        return cls(structure, tuple(children[0]))
+        return cls(structure, tuple(children[0]), children[1])
 
     def __repr__(self) -> str:
         lines = "\n  ".join(map(repr, self.eqns))
@@ -223,7 +236,7 @@ def prefix(graph: Graph, outvar: Variable) -> Graph:
     structure = Structure(
         graph.invars, tuple(v for v, _ in pairs), tuple(reversed(kept)), (outvar,)
     )
-    return Graph(structure, tuple(c for _, c in pairs))
+    return Graph(structure, tuple(c for _, c in pairs), graph.inside)
 
 
 def rename(structure: Structure) -> Structure:

@@ -10,7 +10,7 @@ import numpy as np
 from jmlv.attacks import Attack, AutoMultiLabel, Decision, Threshold, TopK
 from jmlv.oracles import Query
 from jmlv.properties import AboveThreshold, BelowThreshold, InTopK, NotInTopK, Property
-from jmlv.regions import LayeredNeighborhood, Region
+from jmlv.regions import Ball, LayeredNeighborhood, Region
 from jmlv.require import integer, require_kind
 
 HEAVIEST = 1000
@@ -83,7 +83,7 @@ def reference_of(region: Region, x: Any, query: Query) -> np.ndarray:
         ValueError: it is no input of the region.
     """
     if x is None:
-        own = isinstance(region, LayeredNeighborhood)
+        own = isinstance(region, (LayeredNeighborhood, Ball))
         return query.settle(region.x) if own else query.centre
     if np.shape(x) != query.lower.shape or not region.contains(x):
         raise ValueError(
@@ -93,14 +93,14 @@ def reference_of(region: Region, x: Any, query: Query) -> np.ndarray:
     return query.settle(x)
 
 
-def chosen_attacks(attacks: Sequence[Attack] | None) -> tuple[Attack, ...]:
+def chosen_attacks(attacks: Sequence[Attack] | None, region: Region) -> tuple[Attack, ...]:
     """The attacks to ask for witnesses.
 
     Raises:
         TypeError: one of them is none.
     """
     if attacks is None:
-        return (AutoMultiLabel(),)
+        return (AutoMultiLabel("l2" if isinstance(region, Ball) else "linf"),)
     methods = tuple(attacks) if isinstance(attacks, Iterable) else (attacks,)
     for method in methods:
         require_kind("attacks", method, Attack, "SLAM()")

@@ -29,7 +29,8 @@ def attacked_points(
 ) -> Iterator[Float32[np.ndarray, "group *shape"]]:
     """What each method finds, in time, one point for each set of labels; nothing is claimed of it.
 
-    The box is the attack's domain, so it may have any shape; its budget is the farthest corner.
+    The box is the attack's domain, so it may have any shape. Who takes the points settles them: a ball
+    in another norm, or with weights, is left.
 
     Args:
         query: the network and the region.
@@ -48,13 +49,22 @@ def attacked_points(
     images = np.repeat(start[None], len(groups), 0)
     options = {"decision": decision, "domain": (lower, upper)}
     for number, method in enumerate(methods):
-        budget = float(reach.max() if method.norm == "linf" else np.linalg.norm(reach))
+        budget = _budget(query, method, reach)
         ask = partial(attack, query.graph, images, Flip(groups), method, **options)
         work = partial(_images, ask, budget * (1 + SPARE))
         try:
             yield run_until(deadline.share(1 / (len(methods) - number)), work)
         except (TimeUp, ValueError):  # such as gradients that are NaN: no point, and no harm
             continue
+
+
+def _budget(query: Query, method: Attack, reach: np.ndarray) -> float:
+    """The farthest corner of the box; in l2 the radius of a ball, which its weights may shorten."""
+    if method.norm == "linf":
+        return float(reach.max())
+    whole = float(np.linalg.norm(reach))
+    ball = query.ball
+    return whole if ball is None else min(whole, ball.radius / float(ball.exact().weights.min()))
 
 
 def _images(

@@ -86,7 +86,7 @@ def flips(
     Count(1) (1,) Count(2)
     """
     deadline = Deadline(budget)
-    oracle, methods = Cascade() if oracle is None else oracle, chosen_attacks(attacks)
+    oracle, methods = Cascade() if oracle is None else oracle, chosen_attacks(attacks, region)
     require_kind("oracle", oracle, Oracle, "Cascade() or Bounds(CROWN())")
     require_kind("decision", decision, Decision, "TopK(2) or Threshold(0.5)")
     try:

@@ -62,7 +62,7 @@ def kept(
     """
     deadline = Deadline(budget)
     k, oracle = integer("k", k), Cascade() if oracle is None else oracle
-    methods = chosen_attacks(attacks)
+    methods = chosen_attacks(attacks, region)
     require_kind("oracle", oracle, Oracle, "Cascade() or Bounds(CROWN())")
     try:
         query = run_until(deadline, lambda _: Query.of(f, region, InTopK(0, k)))

@@ -88,7 +88,7 @@ def _pair_bounds(
         rows = eye[a] - eye[b]
         with certificate_precision():
             box = as_float64(query.lower), as_float64(query.upper)
-            found = _rows(method, query.graph64, *box, rows, np.zeros(len(rows)))
+            found = _rows(method, query.graph64_inside, *box, rows, np.zeros(len(rows)))
         lower[a, b], lower[b, a] = np.asarray(found.lower), -np.asarray(found.upper)
     return lower
 
@@ -126,7 +126,7 @@ def _attacked(
     key = jax.random.key(attack.seed)
     with search_precision():
         ends = map(jnp.asarray, boxes)
-        points, _ = descend(attack, board.query.graph, forms, *ends, key, limit)
+        points, _ = descend(attack, board.query.graph_inside, forms, *ends, key, limit)
     return points
 
 

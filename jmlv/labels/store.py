@@ -31,7 +31,12 @@ def query_key(query: Query, *settings: Any) -> str:
     digest = hashlib.sha256(f"jmlv labels {FORMAT}\n{fingerprint(query.network)}\n".encode())
     for setting in settings:
         digest.update(f"{setting!r}\n".encode())
-    for array in (query.lower, query.upper, *(query.inner or ())):
+    ball = ()
+    if query.ball is not None:
+        exact = query.ball.exact()
+        digest.update(f"ball l{exact.norm}\n".encode())
+        ball = exact.x, exact.radius, exact.weights
+    for array in (query.lower, query.upper, *(query.inner or ()), *ball):
         array = np.ascontiguousarray(array)
         digest.update(f"{array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())

@@ -41,4 +41,4 @@ class Bounds(Oracle):
             return least_margin(query, self.method)
         with certificate_precision():
             box = Box(as_float64(query.lower), as_float64(query.upper))
-            return float(bound(query.graph64, box, query.property, self.method).lower)
+            return float(bound(query.graph64_inside, box, query.property, self.method).lower)

@@ -14,6 +14,7 @@ from jmlv.graph import Graph
 from jmlv.margin_form import MarginForm
 from jmlv.numerics import search_precision
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
+from jmlv.regions import Ball
 from jmlv.require import require_fields
 
 
@@ -59,7 +60,7 @@ class PGD(Oracle):
             if deadline.passed:
                 break
             with search_precision():
-                points, margins = descend(self, query.graph, form, *boxes, key, deadline)
+                points, margins = descend(self, query.graph_inside, form, *boxes, key, deadline)
             done += 1
             if margins[0] < best_margin:
                 best, best_margin = points[0], float(margins[0])
@@ -80,6 +81,7 @@ def descend(
 ) -> tuple[Float[np.ndarray, "box *image"], Float[np.ndarray, " box"]]:
     """One round of starts in each of several boxes: their points of least margin, and the margins.
 
+    Where the graph is meant for inputs in a ball, points stay in it, up to rounding.
     The form is one for all boxes, or has a leading axis: one for each. After the deadline no further
     step is taken.
 
@@ -87,7 +89,7 @@ def descend(
     on one CPU thread, many times slower.
     """
     etas = pgd.step * np.linspace(1.0, 0.05, pgd.steps)
-    starts = _starts(pgd, lower, upper, key)
+    starts = _starts(pgd, lower, upper, key, graph.inside)
     return descend_from(graph, form, lower, upper, starts, etas, deadline)
 
 
@@ -144,7 +146,7 @@ class Weakest:
         points = np.clip(points, query.lower, query.upper)
         boxes = (jnp.asarray(v)[None] for v in (query.lower, query.upper, points))
         with search_precision():
-            found, margins = descend_from(query.graph, self.form, *boxes, STEPS)
+            found, margins = descend_from(query.graph_inside, self.form, *boxes, STEPS)
         if margins[0] < self.margin:
             self.keep(found[0])
 
@@ -170,16 +172,26 @@ def _step(graph: Graph, form: MarginForm, lower, upper, x, best, least, eta) -> 
     better = values < least
     best = jnp.where(better.reshape(*better.shape, *(1,) * (x.ndim - 2)), x, best)
     radius = (upper - lower)[:, None] / 2
-    moved = jnp.clip(x - eta * radius * jnp.sign(gradient), lower[:, None], upper[:, None])
-    return moved, best, jnp.where(better, values, least)
+    if graph.inside is None:
+        step = radius * jnp.sign(gradient)
+    else:
+        step = graph.inside.steepest(gradient)
+    moved = jnp.clip(x - eta * step, lower[:, None], upper[:, None])
+    return _into(graph.inside, moved), best, jnp.where(better, values, least)
 
 
 @partial(jax.jit, static_argnums=0)
-def _starts(pgd: PGD, lower: Array, upper: Array, key: Array) -> Float[Array, "box start *image"]:
-    """The centre, then corners and uniform points in turn."""
+def _starts(
+    pgd: PGD, lower: Array, upper: Array, key: Array, ball: Ball | None = None
+) -> Float[Array, "box start *image"]:
+    """The centre, then corners and uniform points in turn; pulled into the ball, if there is one."""
     shape = (lower.shape[0], pgd.restarts, *lower.shape[1:])
     share = jax.random.uniform(key, shape)
     corner = (jnp.arange(pgd.restarts) % 2 == 1).reshape(-1, *(1,) * (lower.ndim - 1))
     share = jnp.where(corner, jnp.round(share), share).at[:, 0].set(0.5)
     lower, upper = lower[:, None], upper[:, None]
-    return jnp.clip(lower + share * (upper - lower), lower, upper)
+    return _into(ball, jnp.clip(lower + share * (upper - lower), lower, upper))
+
+
+def _into(ball: Ball | None, points: Array) -> Array:
+    return points if ball is None else ball.pulled(points)

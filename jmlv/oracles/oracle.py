@@ -32,7 +32,7 @@ from jmlv.numerics import (
 )
 from jmlv.oracles.deadline import Deadline
 from jmlv.properties import Property
-from jmlv.regions import Region, box_of
+from jmlv.regions import Ball, Region, box_of
 from jmlv.require import require_kind
 from jmlv.verdict import Status, Verdict
 
@@ -51,6 +51,7 @@ class Query:
         inner: the ends of the box that witnesses lie in, where these are others: rounded inward.
         own: the graph of a float64 network with its own weights, which ``graph`` has rounded; None
             for others.
+        ball: the region, where it is a ball: the box is then the one around it.
         wide: whether JAX had float64 switched on when ``f`` was read, and so when it is run.
     """
 
@@ -62,6 +63,7 @@ class Query:
     inner: tuple[np.ndarray, np.ndarray] | None = None
     own: Graph | None = None
     wide: bool = False
+    ball: Ball | None = None
 
     @staticmethod
     def of(f: Classifier, region: Region, property: Property, graph: Graph | None = None) -> Query:
@@ -90,7 +92,8 @@ class Query:
         own = traced if traced.dtype == "float64" else None
         search = traced.astype("float32")
         wide = bool(jax.config.jax_enable_x64)
-        return Query(as_function(f), search, lower, upper, property, within, own, wide)
+        ball = region if isinstance(region, Ball) else None
+        return Query(as_function(f), search, lower, upper, property, within, own, wide, ball)
 
     def about(self, property: Property) -> Query:
         """The same network and box, another property; nothing is traced or converted again.
@@ -101,6 +104,7 @@ class Query:
         property.tree(self.label_count)
         other = dataclasses.replace(self, property=property)
         vars(other)["graph64"] = self.graph64
+        vars(other)["graph64_inside"] = self.graph64_inside
         return other
 
     def over(self, region: Region) -> Query:
@@ -134,6 +138,22 @@ class Query:
             return self.graph.astype("float64")
 
     @property
+    def graph_inside(self) -> Graph:
+        """:attr:`graph`, as :attr:`graph64_inside`."""
+        return self.graph if self.ball is None else self.graph.within(self.ball.astype("float32"))
+
+    @cached_property
+    def graph64_inside(self) -> Graph:
+        """:attr:`graph64`, for inputs in the ball only, where the region is one.
+
+        What is bounded with it holds for this region alone, not for its box.
+        """
+        if self.ball is None:
+            return self.graph64
+        with certificate_precision():
+            return self.graph64.within(self.ball.astype("float64"))
+
+    @property
     def dtype(self) -> str:
         """The network's precision, ``"float32"`` or ``"float64"``."""
         return self.network.dtype
@@ -145,6 +165,8 @@ class Query:
     def settle(self, points: np.ndarray) -> np.ndarray:
         """The nearest inputs that may be witnesses: inside the region as it was asked, not only
         inside of the box that is proven. A point on an end as float32 has it is on the end."""
+        if self.ball is not None:
+            return self._settle_in_ball(points)
         lower, upper = (self.lower, self.upper) if self.inner is None else self.inner
         points = np.asarray(points)
         found = np.clip(points.astype(lower.dtype), lower, upper)
@@ -153,9 +175,21 @@ class Query:
             found = np.where(points == upper.astype(np.float32), upper, found)
         return found
 
+    def _settle_in_ball(self, points: np.ndarray) -> np.ndarray:
+        """Points in the ball, each entry rounded toward the ball's centre; where that is no number of
+        the network's precision and so the ball may be left, the points are float64."""
+        exact, centre = self.ball.clip(points), self.ball.exact().x
+        found = exact.astype(self.dtype)
+        away = np.abs(as_float64(found) - centre) > np.abs(exact - centre)
+        found = np.where(away, np.nextafter(found, centre.astype(self.dtype)), found)
+        single = found.reshape(-1, *centre.shape)
+        return found if all(map(self.ball.contains, single)) else exact
+
     @property
     def centre(self) -> np.ndarray:
         """The input in the middle of the region."""
+        if self.ball is not None:
+            return self.settle(self.ball.exact().x)
         return self.settle((as_float64(self.lower) + as_float64(self.upper)) / 2)
 
     def margin_exact(self, x: np.ndarray) -> float:
@@ -229,11 +263,13 @@ class Oracle(abc.ABC):
 
     Attributes:
         piecewise_linear: whether it can be asked about affine operations and maxima only.
+        boxes_only: whether a ball is beyond it.
         punctual: whether its search returns in time even where something has to be compiled; any
             other is asked in a thread that can be left behind (:mod:`jmlv.oracles.aside`).
     """
 
     piecewise_linear: ClassVar[bool] = False
+    boxes_only: ClassVar[bool] = False
     punctual: ClassVar[bool] = False
 
     @property
@@ -248,6 +284,8 @@ class Oracle(abc.ABC):
 
 def refusal(oracle: Oracle, query: Query) -> str | None:
     """Why an oracle cannot be asked about a network at all; None if it can."""
+    if oracle.boxes_only and query.ball is not None:
+        return f"{oracle.name} knows boxes only, and the region is a ball"
     smooth = sorted({eqn.primitive.name for eqn in query.graph.eqns if is_smooth(eqn)})
     if not (oracle.piecewise_linear and smooth):
         return None

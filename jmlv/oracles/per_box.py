@@ -34,7 +34,7 @@ def once_per_box(compute: Callable[..., Any]) -> Callable[..., Any]:
         last = kept.get(settings)  # read at once: other threads may replace it
         if last is not None and last[0].is_of(query):
             return last[1]
-        box = _Box(query.graph64, query.lower.copy(), query.upper.copy())
+        box = _Box(query.graph64_inside, query.lower.copy(), query.upper.copy())
         result = compute(query, *settings)
         kept[settings] = box, result
         return result
@@ -43,7 +43,7 @@ def once_per_box(compute: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Box(NamedTuple):
-    """A network and copies of a box's ends, which nobody can change."""
+    """A network, with its ball if there is one, and copies of a box's ends, which nobody can change."""
 
     graph: Graph
     lower: np.ndarray
@@ -51,7 +51,7 @@ class _Box(NamedTuple):
 
     def is_of(self, query: Query) -> bool:
         ends = (self.lower, query.lower), (self.upper, query.upper)
-        return self.graph is query.graph64 and all(np.array_equal(a, b) for a, b in ends)
+        return self.graph is query.graph64_inside and all(np.array_equal(a, b) for a, b in ends)
 
 
 @once_per_box
@@ -59,7 +59,7 @@ def inner_intervals(query: Query, relaxation: Relaxation) -> dict[Variable, Inte
     """Intervals, in float64, of all that nonlinear equations of the fused network read."""
     lower, upper = as_float64(query.lower), as_float64(query.upper)
     with certificate_precision():
-        graph = fuse_relu_max_pool(query.graph64)
+        graph = fuse_relu_max_pool(query.graph64_inside)
         return preactivation_bounds(graph, lower, upper, relaxation)
 
 
@@ -103,7 +103,7 @@ def least_within(
     """
     box = as_float64(query.lower), as_float64(query.upper)
     with certificate_precision():
-        graph = fuse_relu_max_pool(query.graph64)
+        graph = fuse_relu_max_pool(query.graph64_inside)
         program = _swept if isinstance(relaxation, CROWN) else _ascended
         return np.asarray(program(relaxation, graph, *box, intervals, coefficients, offsets))
 

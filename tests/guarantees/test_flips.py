@@ -7,7 +7,7 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from guarantees.tiny import LABELS, Tiny, predicted
+from tiny_networks import LABELS, Tiny, predicted
 
 import jmlv
 from jmlv.bounds import CROWN

@@ -20,7 +20,7 @@ import numpy as np
 from jmlv.interop.vnnlib.formula import MAXIMUM_CASES
 from jmlv.numerics import as_float64
 from jmlv.properties import Property, Row, Tree
-from jmlv.regions import Region, box_of
+from jmlv.regions import Region, require_box
 
 Name = Callable[[int], str]
 """The name of an input or an output, from its number."""
@@ -51,7 +51,7 @@ def write_vnnlib(
     if version not in (1.0, 2.0):
         raise ValueError(f"version: expected 1.0 or 2.0, got {version}.")
     cases = violations(property, label_count)
-    box = box_of(region)
+    box = require_box(region, "VNN-LIB")
     ends = [as_float64(end).reshape(-1) for end in (box.lower, box.upper)]
     lines = [f"; {property!r} is violated"]
     named = [(i, " ".join(names[i].split())) for i in property.labels if names]

@@ -27,6 +27,9 @@ says: where the bound is flat in the input that matters, that is halved at last.
 PLACES = 32
 """Boxes have places for so many inputs or more, so that one program serves all numbers up to it."""
 
+OUTSIDE = 1e-9
+"""A box so far beyond a ball's radius does not meet it, whatever the norm is rounded by."""
+
 
 @dataclasses.dataclass(frozen=True)
 class InputSplitting(Oracle):
@@ -151,12 +154,18 @@ class _Search:
 
     def _examined(self, boxes: _Boxes) -> _Boxes:
         """The boxes that are still open once they are bounded. NaN proves nothing."""
+        boxes = self._in_region(boxes)
         size, batch = len(boxes.bound), self.options.batch
         if not size:
             return boxes
         padded = np.resize(np.arange(size), batch)
         with certificate_precision():
-            arguments = self.query.graph64, self.form, as_float64(self.query.lower), self.moving
+            arguments = (
+                self.query.graph64_inside,
+                self.form,
+                as_float64(self.query.lower),
+                self.moving,
+            )
             how = self.options.method, self.options.axis
             found = _examine(*how, *arguments, *(self._wide(v[padded]) for v in boxes[1:3]))
             bound, axis, weakest = (np.asarray(array)[:size] for array in found)
@@ -166,6 +175,17 @@ class _Search:
         proven = bound > PROOF_TOLERANCE
         self.closed = min([self.closed, *bound[proven]])
         return boxes._replace(bound=bound, axis=axis).at(~proven)
+
+    def _in_region(self, boxes: _Boxes) -> _Boxes:
+        """The boxes that a ball meets, where the region is one: of others nothing is asked."""
+        ball = self.query.ball
+        if ball is None:
+            return boxes
+        moving = self.moving[: self.count]
+        points = np.repeat(as_float64(self.query.lower).reshape(1, -1), len(boxes.bound), 0)
+        points[:, moving] = np.clip(ball.exact().x.reshape(-1)[moving], boxes.lower, boxes.upper)
+        nearest = ball.length(points.reshape(-1, *self.query.lower.shape))
+        return boxes.at(nearest <= float(ball.radius) * (1 + OUTSIDE))
 
     def _wide(self, ends: Float[np.ndarray, "box input"]) -> Float[np.ndarray, "box place"]:
         """Ends with places for more inputs, which do not move: few numbers of inputs are compiled."""

@@ -87,7 +87,7 @@ class WholeSearch:
         self.options, self.query = options, query
         self.exact = _task(query, options.relaxation)
         fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
-        self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph))
+        self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph_inside))
         self.known, self.closed, self.stuck = -np.inf, np.inf, np.inf
         rows = len(query.property.rows(query.label_count)[1])
         self.masks = np.eye(rows, len(self.exact.offsets), dtype=np.float32)
@@ -305,7 +305,7 @@ def _no_splits(depth: int, units: int) -> Splits:
 def _task(query: Query, relaxation: Relaxation) -> Task:
     """The query in float64, with the neurons' intervals."""
     with certificate_precision():
-        graph = fuse_relu_max_pool(query.graph64)
+        graph = fuse_relu_max_pool(query.graph64_inside)
         box = Interval(
             *(jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
         )

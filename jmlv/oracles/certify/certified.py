@@ -37,6 +37,8 @@ def certified(
     """
     if verdict.status is Status.UNKNOWN:
         return verdict
+    if query.ball is not None:
+        return _without(verdict, "no certificate: one is about a box, and the region is a ball")
     certifier = Certifier() if certifier is None else certifier
     try:
         found = run_until(deadline, lambda own: _checked(query, verdict, own, certifier, network))
@@ -49,6 +51,10 @@ def certified(
         raise
     except Exception as failure:  # the verdict stands without a certificate
         reason = f"no certificate: the search failed ({type(failure).__name__}: {failure})"
+    return _without(verdict, reason)
+
+
+def _without(verdict: Verdict, reason: str) -> Verdict:
     return dataclasses.replace(verdict, stats={**verdict.stats, "certificate": reason})
 
 

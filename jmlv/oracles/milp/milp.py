@@ -72,6 +72,7 @@ class MILP(Oracle):
     """
 
     piecewise_linear: ClassVar[bool] = True
+    boxes_only: ClassVar[bool] = True
 
     solver: str = "scip"
     weakest_point: bool = False
