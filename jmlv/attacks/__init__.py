@@ -8,7 +8,18 @@ from jmlv.attacks.correlations import (
     probe_labels,
 )
 from jmlv.attacks.decisions import Decision, Threshold, TopK
-from jmlv.attacks.goals import EnterTopK, Flip, FlipAll, Goal, Hide, LeaveTopK, Target
+from jmlv.attacks.goals import (
+    EnterTopK,
+    Flip,
+    FlipAll,
+    Goal,
+    Hide,
+    HideAll,
+    LeaveTopK,
+    Show,
+    ShowAll,
+    Target,
+)
 from jmlv.attacks.methods import (
     CLASS,
     MIFGSM,

@@ -114,6 +114,44 @@ class Hide(Goal):
 
 
 @dataclasses.dataclass(frozen=True)
+class Show(Goal):
+    """The given labels are predicted, while all others keep their value.
+
+    >>> Show(2).aim(np.array([[True, False, False]])).wanted.tolist()
+    [[True, False, True]]
+    """
+
+    labels: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", _frozen(self.labels))
+
+    def aim(self, present: Bool[np.ndarray, "image label"]) -> Aim:
+        attacked = _chosen(self.labels, present.shape)
+        return Aim(present | attacked, attacked, ~attacked)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShowAll(Goal):
+    """Every label is predicted; how many are added is what matters, and none may be lost.
+
+    Under thresholds only: a top k has no room for more. Source: *Showing Many Labels in Multi-label
+    Classification Models: An Empirical Study of Adversarial Examples*, arXiv:2409.17568.
+    """
+
+    def aim(self, present: Bool[np.ndarray, "image label"]) -> Aim:
+        return Aim(np.ones_like(present), ~present, present)
+
+
+@dataclasses.dataclass(frozen=True)
+class HideAll(Goal):
+    """No label is predicted; how many are removed is what matters, and none may be added."""
+
+    def aim(self, present: Bool[np.ndarray, "image label"]) -> Aim:
+        return Aim(np.zeros_like(present), present, ~present)
+
+
+@dataclasses.dataclass(frozen=True)
 class Target(Goal):
     """Exactly the given label vector, (label,) or (image, label), is predicted."""
 

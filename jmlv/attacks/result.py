@@ -51,6 +51,19 @@ class AttackResult:
         return self.flipped.sum(-1)
 
     @property
+    def added(self) -> Int[np.ndarray, "budget image"]:
+        """How many labels are predicted that were not."""
+        return (self.flipped & (self._margins(self.scores) > 0)).sum(-1)
+
+    @property
+    def removed(self) -> Int[np.ndarray, "budget image"]:
+        """How many labels are no longer predicted."""
+        return self.flips - self.added
+
+    def _margins(self, scores: np.ndarray) -> np.ndarray:
+        return np.asarray(self.decision.margins(scores))
+
+    @property
     def success_rate(self) -> Float[np.ndarray, " budget"]:
         """Share of the images that needed an attack on which it succeeded; NaN if none did."""
         needed = ~self.already

@@ -24,10 +24,13 @@ from jmlv.attacks import (
     FlipAll,
     Goal,
     Hide,
+    HideAll,
     LeaveTopK,
     MLDeepFool,
     MLRank1,
     MLRank2,
+    Show,
+    ShowAll,
     Threshold,
     TopK,
     attack,
@@ -52,7 +55,9 @@ METHODS = {
     "mlrank1": MLRank1(),
     "mlrank2": MLRank2(),
 }
-GOALS = ("flip-all", "hide", "flip", "leave-top-k", "enter-top-k")
+GOALS = (
+    "flip-all", "show-all", "hide-all", "hide", "show", "flip", "leave-top-k", "enter-top-k",
+)  # fmt: skip
 HEADER = ("budget", "success rate", "flips", "rmsd", "l2", "linf")
 
 
@@ -101,7 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
-    if arguments.goal == "flip-all":
+    if arguments.goal.endswith("-all"):
         refuse(arguments, "flip-all is about all labels.", "label")
     if arguments.goal.endswith("top-k"):
         refuse(arguments, f"{arguments.goal} decides by the top {arguments.k}.", "threshold")
@@ -135,7 +140,10 @@ def _goal(arguments: argparse.Namespace, data: MultiLabelImages) -> Goal:
     each = tuple((one,) for one in label)
     goals = {
         "flip-all": FlipAll,
+        "show-all": ShowAll,
+        "hide-all": HideAll,
         "hide": lambda: Hide(each),
+        "show": lambda: Show(each),
         "flip": lambda: Flip(each),
         "leave-top-k": lambda: LeaveTopK(label, arguments.k),
         "enter-top-k": lambda: EnterTopK(label, arguments.k),

@@ -23,11 +23,14 @@ from jmlv.attacks import (
     Flip,
     FlipAll,
     Hide,
+    HideAll,
     LeaveTopK,
     MLDeepFool,
     MLRank1,
     MLRank2,
     Profile,
+    Show,
+    ShowAll,
     Target,
     Threshold,
     TopK,
@@ -148,12 +151,23 @@ def test_top_k_margins_are_those_of_the_property(k):
         np.testing.assert_allclose(margins[:, label], jmlv.InTopK(label, k).margin(scores))
 
 
+def test_labels_are_added_and_none_is_lost():
+    """On some image the most labels that are shown are more than at first, by every count."""
+    result = attack(net, X, ShowAll(), PGD(steps=8, restarts=1), budgets=[0.3])
+    before, after = result.scores_before > 0, result.scores[0] > 0
+    assert result.added[0].tolist() == (after & ~before).sum(1).tolist() and result.added.sum() > 0
+    assert (result.added - result.removed)[0].tolist() == (after.sum(1) - before.sum(1)).tolist()
+
+
 def test_goals_say_what_counts():
     present = np.array([[True, False, True]])
     table = {
         FlipAll(): ([0, 1, 0], [1, 1, 1], [0, 0, 0]),
         Flip(1): ([0, 1, 0], [0, 1, 0], [0, 0, 0]),
         Hide((2,)): ([1, 0, 0], [0, 0, 1], [1, 1, 0]),
+        HideAll(): ([0, 0, 0], [1, 0, 1], [0, 1, 0]),
+        Show(1): ([1, 1, 1], [0, 1, 0], [1, 0, 1]),
+        ShowAll(): ([1, 1, 1], [0, 1, 0], [1, 0, 1]),
         Target((1, 1, 0)): ([1, 1, 0], [0, 1, 1], [1, 0, 0]),
         LeaveTopK(0, 2): ([0, 0, 0], [1, 0, 0], [0, 0, 0]),
         EnterTopK((1,), 2): ([0, 1, 0], [0, 1, 0], [0, 0, 0]),
