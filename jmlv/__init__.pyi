@@ -80,9 +80,12 @@ from .graph import (
 from .guarantees import (
     Count as Count,
     Flips as Flips,
+    GuaranteeTable as GuaranteeTable,
     Kept as Kept,
+    Radius as Radius,
     flips as flips,
     kept as kept,
+    robust_radius as robust_radius,
 )
 from .labels import (
     LabelSet as LabelSet,

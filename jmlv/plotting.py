@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+    from jmlv.guarantees.table import GuaranteeTable
     from jmlv.neighborhoods.grown import GrownNeighborhood
     from jmlv.neighborhoods.relations import RelationMatrix
     from jmlv.smoothing.layered import SmoothedNeighborhood
@@ -174,6 +175,38 @@ def _draw_profiles(axes: Axes, result: RelationMatrix):
     axes.set(title="epsilon by layer", xlabel="distance from the changed object")
     axes.xaxis.get_major_locator().set_params(integer=True)
     return drawn
+
+
+def guarantees(table: GuaranteeTable, *, radius: str = "radius", title: str = "") -> Figure:
+    """Labels against the radius: proven and attacked, what is between, and what smoothing certifies.
+
+    Means over the images. The true number lies in the shaded band; a dot is where both ends meet on
+    every image.
+
+    Args:
+        table: the numbers.
+        radius: what the radii are of, for the axis.
+        title: above the panel.
+
+    Returns:
+        A matplotlib figure; ``figure.savefig(path)`` writes it.
+    """
+    figure = _figure(6.4, 4.0)
+    axes, rows = figure.subplots(), table.rows()
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    axes.fill_between(
+        table.radii, columns["attacked"], columns["proven"], color="0.85", label="open"
+    )
+    axes.plot(table.radii, columns["attacked"], color=PERTURBED, label="attacked")
+    axes.plot(table.radii, columns["proven"], color="tab:blue", label="proven")
+    exact = columns["exact"] == 1
+    axes.plot(table.radii[exact], columns["proven"][exact], "ko", markersize=4, label="exact")
+    for name, dashes in zip(table.smoothed, ("--", ":", "-.") * len(table.smoothed)):
+        axes.plot(table.radii, columns[name], dashes, color="tab:green", label=name)
+    what = "labels kept" if table.proven == "lower" else "labels changed"
+    axes.set(xlabel=radius, ylabel=f"{what} (mean)", title=title, ylim=(0, None))
+    axes.legend(frameon=False)
+    return figure
 
 
 def describe(

@@ -11,7 +11,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jmlv.cli import attack, campaign, check, demo, grow, labels, smooth, solve, train, verify
+from jmlv.cli import (
+    attack,
+    campaign,
+    check,
+    demo,
+    flips,
+    grow,
+    labels,
+    smooth,
+    solve,
+    train,
+    verify,
+)
 from jmlv.cli.options import BAD_INPUT, EXIT_CODES, INTERRUPTED, given
 from jmlv.compilation import keep_compiled
 
@@ -22,6 +34,7 @@ COMMANDS = {
     "verify": verify,
     "solve": solve,
     "labels": labels,
+    "flips": flips,
     "grow": grow,
     "smooth": smooth,
     "attack": attack,

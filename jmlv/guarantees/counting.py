@@ -30,24 +30,24 @@ class Counting:
         self.lower, self.upper = total.least, total.most
         self.witness: np.ndarray | None = None
         self.labels: tuple[int, ...] = ()
-        self.proven, self.unproven = "there are no more", ""
+        self.by, self.unproven = "there are no more", ""
         self.queries = 0
 
     @property
     def closed(self) -> bool:
         return self.lower == self.upper
 
-    def bound(self, relaxation: Relaxation) -> None:
-        """Bounds the rows once, which serve all questions, and judges the hopeful ones."""
+    def proven_by(self, relaxation: Relaxation) -> int:
+        """The least count that is proven: the rows, which serve all questions, are bounded once."""
         if self.closed:
-            return
+            return self.upper
         labels = self.query.label_count
         rows = least_rows(self.query, relaxation, self.total.at_most(self.lower).form(labels))
         for m in range(self.lower, self.upper):
             lower = float(self.total.at_most(m).form(labels).least(rows))
             if lower > 0 and self._judged(m, Evidence(lower=lower), relaxation.name).robust:
-                self.cap(m, relaxation.name)
-                return
+                return m
+        return self.upper
 
     def offer(self, point: np.ndarray) -> None:
         """Replays a point, and keeps it where its total is larger than what was known.
@@ -97,11 +97,11 @@ class Counting:
             return
         if upper < self.lower:
             raise SoundnessError(f"{reason}: at most {upper}, but {self.lower} at a witness.")
-        self.upper, self.proven = upper, reason
+        self.upper, self.by = upper, reason
 
     def result(self) -> Count:
         """Both bounds as they are now."""
-        reason = f"no more than {self.upper}: {self.proven}"
+        reason = f"no more than {self.upper}: {self.by}"
         reason += "" if self.closed else self.unproven
         return Count(self.lower, self.upper, self.witness, self.labels, reason)
 

@@ -92,7 +92,9 @@ def flips(
     try:
         query = run_until(deadline, lambda _: Query.of(f, region, stays_in(decision, 0)))
     except TimeUp as late:
-        return _nothing_known(label_count(f, region), late, deadline)
+        count = label_count(f, region)
+        known = chosen_labels(labels, count), chosen_weights(weights, count)
+        return _nothing_known(*known, late, deadline)
     require_decision(decision, query.label_count)
     chosen = chosen_labels(labels, query.label_count)
     weight = chosen_weights(weights, query.label_count)
@@ -132,9 +134,12 @@ def _close(counts: Sequence[Counting], count: Counting, oracle: Oracle, deadline
     offer(counts, count.witness)
 
 
-def _nothing_known(labels: int, late: TimeUp, deadline: Deadline) -> Flips:
+def _nothing_known(
+    labels: Sequence[int], weights: Sequence[int], late: TimeUp, deadline: Deadline
+) -> Flips:
     """The network could not be read in time."""
-    count = Count(0, labels, reason=f"reading the network: {late}")
+    most = sum(weights[label] for label in labels)
+    count = Count(0, most, reason=f"reading the network: {late}")
     return Flips(count, count, count, (), 0, deadline.elapsed)
 
 

@@ -35,8 +35,13 @@ class Count:
         """Whether both bounds are the same."""
         return self.lower == self.upper
 
+    @property
+    def text(self) -> str:
+        """Both bounds, or the number where they are the same."""
+        return f"{self.lower}" if self.exact else f"{self.lower}..{self.upper}"
+
     def __repr__(self) -> str:
-        return f"Count({self.lower if self.exact else f'{self.lower}..{self.upper}'})"
+        return f"Count({self.text})"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,9 +88,13 @@ class Flips:
         flips_page(self, x=x, names=names).write(path)
 
     def __repr__(self) -> str:
-        counts = (self.changed, self.removed, self.added)
-        shown = (f"{n} {repr(c)[6:-1]}" for n, c in zip(("changed", "removed", "added"), counts))
-        return f"Flips({', '.join(shown)}; {self.seconds:.3g} s)"
+        shown = ", ".join(f"{name} {count.text}" for name, count in self.counts.items())
+        return f"Flips({shown}; {self.seconds:.3g} s)"
+
+    @property
+    def counts(self) -> dict[str, Count]:
+        """The three counts by name."""
+        return {"changed": self.changed, "removed": self.removed, "added": self.added}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

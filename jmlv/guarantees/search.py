@@ -29,7 +29,8 @@ def bound_and_attack(
 ) -> None:
     """Bounds each count by CROWN, replays what attacks find, then bounds what is open by alpha-CROWN.
 
-    First PGD descends on the margin of the question itself; the methods are for what it leaves open. What one count's attack finds is offered to all: a point says of every label what it is there.
+    First PGD descends on the margin of the question itself; the methods are for what it leaves open.
+    What one count's attack finds is offered to all: a point says of every label what it is there.
     """
     offer(counts, reference)
     bound(counts, CROWN(), deadline)
@@ -50,13 +51,14 @@ def bound(counts: Sequence[Counting], relaxation: Relaxation, deadline: Deadline
     """Bounds the counts that are open, one after the other, until the deadline."""
     for count in counts:
         try:
-            run_until(deadline, partial(_bound, count, relaxation))
+            proven = run_until(deadline, partial(_proven, count, relaxation))
         except TimeUp:
             return
+        count.cap(proven, relaxation.name)
 
 
-def _bound(count: Counting, relaxation: Relaxation, deadline: Deadline) -> None:
-    count.bound(relaxation)
+def _proven(count: Counting, relaxation: Relaxation, deadline: Deadline) -> int:
+    return count.proven_by(relaxation)
 
 
 def offer(counts: Sequence[Counting], point: np.ndarray | None) -> None:

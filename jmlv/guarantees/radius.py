@@ -1,0 +1,222 @@
+"""The verb ``robust_radius``: how far a property holds around an input, from both sides."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jmlv.errors import SoundnessError
+from jmlv.graph import Classifier
+from jmlv.oracles import PGD, Bounds, Cascade, Deadline, Evidence, Oracle, Query, TimeUp, ask, judge
+from jmlv.oracles.aside import run_until
+from jmlv.properties import Property
+from jmlv.regions import IMAGES, Ball, Box, Domain, domain_ends, require_input
+from jmlv.require import require_kind
+from jmlv.verdict import Status
+
+NORMS = (np.inf, 2, 1)
+
+NEAR = 1e-3
+"""Both ends of the truth count as one where they differ by so much of the larger."""
+
+ROUNDS = 24
+"""Halvings by one oracle, at most."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Radius:
+    """Around an input the property holds up to ``lower``, proven; at distance ``upper`` it is lost.
+
+    Attributes:
+        lower: proven of the real-valued network, on the ball within the domain.
+        upper: the distance of the witness; without one, of the farthest input of the domain.
+        witness: the nearest input known at which the property is lost, replayed; or None.
+        norm: infinity, 2 or 1.
+        queries: questions that oracles were asked.
+        seconds: of the whole call.
+        reason: why both ends do not meet.
+    """
+
+    lower: float
+    upper: float
+    witness: np.ndarray | None
+    norm: float
+    queries: int
+    seconds: float
+    reason: str = ""
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether the property is proven of the whole domain."""
+        return self.lower == self.upper and self.witness is None
+
+    def __repr__(self) -> str:
+        return f"Radius({self.lower:.4g}..{self.upper:.4g}, l{self.norm}; {self.seconds:.3g} s)"
+
+
+def robust_radius(
+    f: Classifier,
+    x: Any,
+    property: Property,
+    *,
+    norm: float = np.inf,
+    weights: Any = None,
+    domain: Domain = IMAGES,
+    largest: float | None = None,
+    oracle: Oracle | None = None,
+    budget: float | None = 60.0,
+) -> Radius:
+    """The largest radius at which a property is proven, and the smallest at which it is lost.
+
+    Bisection, three times over what the one before leaves open: by CROWN, which proves; by PGD, whose
+    every witness is as near as it is; by the oracle. Each proof holds for all smaller radii.
+
+    Args:
+        f: the network.
+        x: one input in the domain.
+        property: what must hold.
+        norm: infinity, 2 or 1.
+        weights: as for :class:`jmlv.Ball`; an entry of weight w is at w times its distance.
+        domain: as for :func:`jmlv.Box.around`.
+        largest: no larger radius is looked at; by default all of the domain.
+        oracle: decides what CROWN and PGD leave open; by default a :class:`jmlv.Cascade`.
+        budget: seconds for everything; None for no limit, until both ends nearly meet.
+
+    Raises:
+        UnsupportedOperation: ``f`` has operations without a sound rule.
+        TypeError, ValueError: arguments do not fit together; raised before any work.
+        SoundnessError: a proof and a replayed witness contradict each other: a defect.
+
+    >>> import jax.numpy as jnp, jmlv
+    >>> f = lambda x: jnp.stack([x[:, 0], x[:, 1]], -1)
+    >>> found = jmlv.robust_radius(f, np.array([0.8, 0.5]), jmlv.InTopK(0, k=1), norm=2)
+    >>> print(round(found.lower, 2), round(found.upper, 2))
+    0.21 0.21
+    """
+    deadline = Deadline(budget)
+    oracle = Cascade() if oracle is None else oracle
+    require_kind("oracle", oracle, Oracle, "Cascade() or Bounds(CROWN())")
+    around = _Around.of(x, norm, weights, domain, largest)
+    try:
+        query = run_until(deadline, lambda _: Query.of(f, around.region(around.largest), property))
+    except TimeUp as late:
+        reason = f"reading the network: {late}"
+        return Radius(0.0, around.largest, None, norm, 0, deadline.elapsed, reason)
+    search = _Search(query, around)
+    search.look_at_both_ends(deadline)
+    for stage in (Bounds(), PGD(), oracle):
+        search.bisect(stage, deadline)
+    reason = "" if search.near else search.reason
+    return Radius(
+        search.lower, search.upper, search.witness, norm, search.queries, deadline.elapsed, reason
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Around:
+    """The regions around an input, one for each radius; numbers in float64."""
+
+    x: np.ndarray
+    norm: float
+    weights: np.ndarray
+    domain: Domain
+    largest: float
+
+    @staticmethod
+    def of(x: Any, norm: float, weights: Any, domain: Domain, largest: float | None) -> _Around:
+        if norm not in NORMS:
+            raise ValueError(f"norm: expected infinity, 2 or 1, got {norm!r}.")
+        require_input(x, "x", domain)
+        x = np.asarray(x)
+        ball = Ball(x, 0.0, 2, weights, domain).exact()  # checks the weights
+        reach = _longest(ball, x, norm) if largest is None else float(largest)
+        if not 0 < reach < np.inf:
+            raise ValueError(
+                f"largest: expected a positive radius, got {reach}; a domain without ends needs one."
+            )
+        return _Around(ball.x, norm, ball.weights, domain, reach)
+
+    def region(self, radius: float) -> Box | Ball:
+        if self.norm != np.inf:
+            return Ball(self.x, radius, int(self.norm), self.weights, self.domain)
+        reach = np.nextafter(radius / self.weights, np.inf)
+        ends = np.nextafter(self.x - reach, -np.inf), np.nextafter(self.x + reach, np.inf)
+        return Box.between(*(np.clip(end, *self._ends) for end in ends), self.domain)
+
+    def distance(self, point: np.ndarray) -> float:
+        """Of a point, rounded up."""
+        change = self.weights * (np.asarray(point, np.float64) - self.x)
+        return float(np.linalg.norm(change.ravel(), self.norm) * (1 + 1e-12))
+
+    @property
+    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
+        return domain_ends(self.domain, self.x)
+
+
+def _longest(ball: Ball, x: np.ndarray, norm: float) -> float:
+    """The distance of the farthest input of the domain."""
+    least, greatest = domain_ends(ball.domain, x)
+    farthest = ball.weights * np.maximum(ball.x - least, greatest - ball.x)
+    return float(np.linalg.norm(farthest.ravel(), norm) * (1 + 1e-12))
+
+
+class _Search:
+    """Both ends of the truth, while verdicts come in."""
+
+    def __init__(self, query: Query, around: _Around) -> None:
+        self.query, self.around = query, around
+        self.lower, self.upper = 0.0, around.largest
+        self.witness: np.ndarray | None = None
+        self.queries, self.reason = 0, ""
+
+    @property
+    def near(self) -> bool:
+        return self.upper - self.lower <= NEAR * self.upper
+
+    def look_at_both_ends(self, deadline: Deadline) -> None:
+        """Where the property is lost at the input, or holds everywhere, there is no more to look for."""
+        here = judge(self.query, Evidence(point=self.around.x), "replay")
+        if here.status is Status.NOT_ROBUST:
+            self._lost(here.witness)
+        else:
+            self._ask(self.around.largest, Bounds(), deadline)
+
+    def bisect(self, oracle: Oracle, deadline: Deadline) -> None:
+        """Halves what is between the largest radius proven and the smallest lost.
+
+        What the oracle leaves open counts as lost for a bound, and as proven for an attack.
+        """
+        low, high = self.lower, self.upper
+        for _ in range(ROUNDS):
+            if self.near or high - low <= NEAR * high or deadline.passed:
+                return
+            radius = (low + high) / 2
+            status = self._ask(radius, oracle, deadline.share(0.5))
+            if status is Status.UNKNOWN and isinstance(oracle, PGD):
+                low = radius
+            elif status is Status.UNKNOWN:
+                high = radius
+            else:
+                low, high = max(low, self.lower), min(high, self.upper)
+
+    def _ask(self, radius: float, oracle: Oracle, deadline: Deadline) -> Status:
+        verdict = ask(self.query.over(self.around.region(radius)), oracle, deadline)
+        self.queries += 1
+        if verdict.status is Status.ROBUST:
+            self.lower = max(self.lower, radius)
+        elif verdict.status is Status.NOT_ROBUST:
+            self._lost(verdict.witness)
+        else:
+            self.reason = f"at {radius:.4g}: {verdict.reason}"
+        return verdict.status
+
+    def _lost(self, witness: np.ndarray) -> None:
+        distance = self.around.distance(witness)
+        if distance < self.lower:
+            raise SoundnessError(
+                f"proved a radius of {self.lower}, but a witness is at distance {distance}."
+            )
+        if distance < self.upper or self.witness is None:
+            self.upper, self.witness = min(distance, self.upper), witness
