@@ -103,7 +103,7 @@ def descend_from(
     deadline: Deadline | None = None,
 ) -> tuple[Float[np.ndarray, "box *image"], Float[np.ndarray, " box"]]:
     """As :func:`descend`, from given starts in each box, with given steps ``eta``."""
-    x = points
+    x = _into(graph.inside, points)
     best, least = x, np.full(x.shape[:2], np.inf, x.dtype)
     for eta in (*etas, 0.0):
         x, best, least = _step(graph, form, lower, upper, x, best, least, np.float32(eta))
