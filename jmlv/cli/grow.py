@@ -38,6 +38,7 @@ from jmlv.neighborhoods import (
 from jmlv.progress import TqdmProgress
 from jmlv.properties import Property
 from jmlv.regions import Layers
+from jmlv.words import kept as kept_in_words
 
 STRATEGIES = {
     "uniform": Uniform(),
@@ -118,7 +119,8 @@ def _write(path: Path, result: GrownNeighborhood, case: Case) -> None:
     statuses = [status.value for status in result.statuses]
     columns = range(len(statuses)), map(float, result.epsilon), map(float, result.weights), statuses
     print(table(("layer", "epsilon", "weight", "status"), list(zip(*columns))))
-    print(f"\n{case.property}\n{result}\n{result.verdict}\nwritten to {path}.json, .npz and .png")
+    asked = f"{case.property}: {kept_in_words(case.property, case.label_names)}"
+    print(f"\n{asked}\n{result}\n{result.verdict}\nwritten to {path}.json, .npz and .png")
 
 
 def _test_case(arguments: argparse.Namespace) -> tuple[Graph, list[Case]]:
