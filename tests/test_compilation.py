@@ -210,3 +210,24 @@ assert release_programs(most=0) and double._cache_size() == 0 and double(1.0) ==
 def test_where_nobody_says_how_many_there_are_nothing_is_done(monkeypatch, tmp_path):
     monkeypatch.setattr("jmlv.compilation._MAPPINGS", tmp_path / "maps")
     assert not release_programs(most=0)
+
+
+def test_the_same_answer_cold_and_warm():
+    """Where time suffices: what is proven, what is reached, and by whom."""
+    rng = np.random.default_rng(3)
+    inner, outer = rng.normal(size=(4, 8)), rng.normal(size=(8, 3))
+
+    def f(x):
+        return jnp.maximum(x.reshape(-1, 4) @ inner.astype("f"), 0) @ outer.astype("f")
+
+    x = np.full((2, 2, 1), 0.5, np.float32)
+    best = int(np.argmax(f(x[None])[0]))
+    questions = [(jmlv.Box.around(x, r), jmlv.InTopK(best, 1)) for r in (0.01, 0.1, 0.5)]
+
+    def answers():
+        found = [jmlv.verify(f, *question, budget=None) for question in questions]
+        return [(v.status, v.lower, v.upper, v.method) for v in found]
+
+    jax.clear_caches()
+    cold = answers()
+    assert cold == answers() and len({status for status, *_ in cold}) == 2
