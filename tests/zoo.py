@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen, nnx
 from jax import lax
 
@@ -14,6 +15,12 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 FAST_BUILD = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compiler options for tests: building matters more than running."""
+
+
+def mostly_slow(names, *quick):
+    """Parameters of a test: all but a few are slow, for what they check is much alike."""
+    assert set(quick) <= set(names)
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 def conv(x, kernel, strides=1, padding="SAME", **settings):

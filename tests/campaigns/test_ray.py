@@ -40,6 +40,7 @@ def cluster(monkeypatch):
         made.shutdown()
 
 
+@pytest.mark.slow
 def test_a_node_dies_and_comes_back(cluster, tmp_path):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     asked = [

@@ -52,14 +52,12 @@ def _both(group, names, graphs, x):
     return [one(*pair) for pair in zip(names, graphs)]
 
 
-WIDE = [
-    pytest.param(group, "float64", marks=pytest.mark.slow) for group in ("lax", "numpy", "flax")
-]
+WIDE = [pytest.param(group, "float64", marks=pytest.mark.slow) for group in GROUPS]
 
 
 @pytest.mark.parametrize(
     "group, dtype",
-    [*((group, "float32") for group in GROUPS), ("nn", "float64"), *WIDE],
+    [*((group, "float32") for group in GROUPS), *WIDE],
 )
 def test_graph_computes_what_users_write(group, dtype):
     """Entry by entry, relative to the largest value of each score."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from scipy import special
-from zoo import FAST_BUILD, SHAPE, Weights, boxes, conv, max_pool, rows_of
+from zoo import FAST_BUILD, SHAPE, Weights, boxes, conv, max_pool, mostly_slow, rows_of
 
 import jmlv
 from jmlv.bounds import Interval
@@ -202,7 +202,7 @@ def found_by(functions, dtype, few=None):
     return lower, upper, found
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", mostly_slow(["float32", "float64"], "float32"))
 def test_lines_and_ranges_enclose(dtype):
     """Without a tolerance: in extended precision, for the numbers that they are."""
     lower, upper, found = found_by(SMOOTH, dtype)
@@ -339,10 +339,7 @@ def bounds_and_values(methods, graph, low, high, coefficients, offsets, t):
     return jax.vmap(one)(low, high)
 
 
-SLOW = pytest.param("convolutional", marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize("name", [*[n for n in CASES if n != "convolutional"], SLOW])
+@pytest.mark.parametrize("name", mostly_slow(CASES, "tanh", "gelu", "gelu_tanh", "square"))
 def test_bounds_hold(name):
     """On twelve boxes; every method at least as tight as intervals, alpha-CROWN as CROWN."""
     net, methods = CASES[name]

@@ -131,8 +131,8 @@ def expected(extremes):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """300 networks: exact ranges, and what attack and CROWN say of them."""
-    nets = [Tiny(seed) for seed in range(300)]
+    """150 networks: exact ranges, and what attack and CROWN say of them."""
+    nets = [Tiny(seed) for seed in range(150)]
     return [
         (net, net.ranges(), jmlv.classify_labels(net.graph, net.box, net.k, plan=QUICK))
         for net in nets
@@ -162,9 +162,9 @@ def test_attack_and_bounds_never_contradict_brute_force(tiny):
             assert (
                 answer.reached[0] >= extremes[0] - 1e-9 and extremes[1] >= answer.reached[1] - 1e-9
             )
-    assert 0.85 < settled / (300 * LABELS) < 1
+    assert 0.85 < settled / (len(tiny) * LABELS) < 1
     found = [status for _, _, result in tiny for status in result.status]
-    assert min(found.count(kind) for kind in (ALWAYS, NEVER, BOTH)) > 100
+    assert min(found.count(kind) for kind in (ALWAYS, NEVER, BOTH)) > 50
 
 
 def test_witnesses_replay_on_both_sides(tiny):

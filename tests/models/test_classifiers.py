@@ -104,8 +104,10 @@ def test_sizes_survive_json(name):
     [
         (ResNetConfig(sizes=RESNET18, labels=1000), 11_689_512),
         (ResNetConfig(sizes=RESNET50, labels=1000), 25_557_032),
-        (LIWConfig(labels=1000), 23_834_568),
-        (ResNetConfig(sizes=TRESNET_M, labels=1000), 31_389_032),
+        pytest.param(LIWConfig(labels=1000), 23_834_568, marks=pytest.mark.slow),
+        pytest.param(
+            ResNetConfig(sizes=TRESNET_M, labels=1000), 31_389_032, marks=pytest.mark.slow
+        ),
     ],
     ids=["resnet18", "resnet50", "inception_v3", "tresnet_m"],
 )
@@ -300,7 +302,11 @@ def test_what_has_no_sound_rule_is_listed(name):
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [("resnet", jmlv.IBP()), ("anti-aliased", jmlv.IBP()), ("anti-aliased", jmlv.CROWN())],
+    [
+        ("resnet", jmlv.IBP()),
+        ("anti-aliased", jmlv.IBP()),
+        pytest.param("anti-aliased", jmlv.CROWN(), marks=pytest.mark.slow),
+    ],
     ids=["IBP", "IBP, anti-aliased", "CROWN, anti-aliased"],
 )
 def test_bounds_hold_around_a_batch_normalised_network(name, method):

@@ -39,7 +39,10 @@ def task():
     return graph, x, jmlv.Layers.around(mask), jmlv.InTopK(target, 2)
 
 
-@pytest.mark.parametrize("strategy", [*STRATEGIES, *ORACLES], ids=repr)
+DEAR = [pytest.param(strategy, marks=pytest.mark.slow) for strategy in (*STRATEGIES[2:4], *ORACLES)]
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES[:2], *STRATEGIES[4:], *DEAR], ids=repr)
 def test_result_is_certified_and_survives_sampling_and_attack(strategy, task):
     graph, x, layers, prop = task
     grown = jmlv.grow(graph, x, layers, prop, strategy, budget=60)

@@ -58,7 +58,11 @@ def usual(strategy):
 
 @pytest.mark.parametrize(
     "name, strategy",
-    [("channel first", Uniform()), ("flat", Uniform()), ("flat", GradientGuided())],
+    [
+        ("channel first", Uniform()),
+        ("flat", Uniform()),
+        pytest.param("flat", GradientGuided(), marks=pytest.mark.slow),
+    ],
 )
 def test_the_same_neighbourhood_is_found_in_every_layout(name, strategy, tmp_path):
     expected = usual(strategy)

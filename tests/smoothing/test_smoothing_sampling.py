@@ -273,6 +273,7 @@ def intersection(model, x, hot, key):
     return hot[predict(counts, 2).labels].sum()
 
 
+@pytest.mark.slow
 def test_no_attack_within_the_radius_goes_below_the_certified_size():
     model, data = digits_network(), double_digits("test", size=4, seed=5)
     options = {"k": 2, "k_prime": 2, "sigma": 0.1}

@@ -39,7 +39,7 @@ KINDS = "dense", "conv", "pool", "residual", "odds_and_ends", "nnx"
 NETS = {name: zoo.NETS[name] for name in KINDS} | SMOOTH
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", zoo.mostly_slow(NETS, *list(NETS)[::3]))
 def test_a_network_along_edges_is_the_network_and_lies_above_its_minorants(name):
     rng = np.random.default_rng(0)
     graph = jmlv.trace(NETS[name](zoo.Weights(1)), zoo.SHAPE)
@@ -138,7 +138,7 @@ def _task(seed):
     return f, x, jmlv.Layers.around(mask), props[seed]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", zoo.mostly_slow(range(3), 2))
 def test_what_is_ruled_out_is_broken(seed, monkeypatch):
     """Every epsilon sampled that half-spaces rule out has a counterexample on the box's pattern."""
     f, x, layers, prop = _task(seed)

@@ -66,6 +66,7 @@ def test_intervals_of_a_smaller_ceiling_are_caught(problem, monkeypatch):
     assert below.margins(epsilon[None])[0] > attacked.upper
 
 
+@pytest.mark.slow
 def test_the_polish_grows_what_it_can_prove(problem):
     start = np.full(4, 0.002)
     assert problem.offer(start).robust

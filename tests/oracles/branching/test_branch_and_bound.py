@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from zoo import mostly_slow
 
 import jmlv
 from jmlv.bounds import CROWN, backward
@@ -76,7 +77,7 @@ def _cases(name, count):
         yield graph, jmlv.Box.around(x, [0.05, 0.12, 0.2][i % 3]), properties[i // 3 % 2]
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, "pooled"))
 def test_it_agrees_with_the_milp(name):
     """On every case both decide, and alike; no sampled point is below the bound."""
     seen, rng = set(), np.random.default_rng(0)
@@ -170,7 +171,7 @@ def _single(task):
     return arrays._replace(graph=task.graph.astype("float32"))
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, "plain pool"))
 def test_certificates_have_no_float32_in_them(name):
     """Choices and splits are float32 when they come in; nothing is computed in it."""
     graph, box, property = next(_cases(name, 1))

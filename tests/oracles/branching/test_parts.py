@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from zoo import mostly_slow
 
 import jmlv
 from jmlv.bounds import CROWN
@@ -141,7 +142,7 @@ def _by_parts(problem, points):
     return np.asarray(added).sum(0) + problem.network.offset
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, "pooled"))
 def test_no_two_parts_share_a_pixel_or_a_unit(name):
     for query in _queries(name, 1):
         problem = _prepared(query)
@@ -198,7 +199,7 @@ def _checked(name, steps=15):
     return checked, broken
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, "deep"))
 def test_every_subdomain_bound_holds_on_its_subdomain(name):
     """Whatever slopes, pieces, multipliers, mixtures and sides are."""
     checked, broken = _checked(name)
