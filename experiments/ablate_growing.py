@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import growing
 import numpy as np
+from recorded import add_record_argument, keep_table
 
 import jmlv
 from jmlv.bounds import BoundMethod
@@ -81,7 +82,7 @@ def main() -> None:
     jmlv.keep_compiled()
     plan = list(planned(options))
     records = growing.grow_and_attack([question for _, question in plan], options)
-    report([(variant, record) for (variant, _), record in zip(plan, records)], options.out)
+    report([(variant, record) for (variant, _), record in zip(plan, records)], options.out, options)
 
 
 def parse() -> argparse.Namespace:
@@ -90,6 +91,7 @@ def parse() -> argparse.Namespace:
     parts = sorted({variant.part for variant in variants()})
     parser.add_argument("--parts", nargs="+", choices=parts, help="only these, beside the defaults")
     parser.add_argument("--out", type=Path, default=Path("results/ablate_growing"))
+    add_record_argument(parser)
     return parser.parse_args()
 
 
@@ -108,7 +110,9 @@ def planned(options: argparse.Namespace) -> Iterator[tuple[Variant, GrowQuestion
                 yield v, asked
 
 
-def report(results: list[tuple[Variant, dict]], out: Path) -> None:
+def report(
+    results: list[tuple[Variant, dict]], out: Path, options: argparse.Namespace | None = None
+) -> None:
     grouped, defaults = defaultdict(list), {}
     for variant, record in results:
         grouped[record["network"], variant].append(record)
@@ -120,6 +124,18 @@ def report(results: list[tuple[Variant, dict]], out: Path) -> None:
         ratio = float(np.mean([m["size"] for m in members]) / max(base, 1e-9))
         rows.append((network, variant.part, variant.value, ratio, *growing.means(members)))
     text = table(("network", "part", "value", "to default", *growing.MEANS), rows)
+    keep_table(
+        options,
+        ("network", "part", "value", "to default", *growing.MEANS),
+        rows,
+        [
+            "experiments/ablate_growing.py",
+            "experiments/growing.py",
+            "jmlv/neighborhoods",
+            "jmlv/bounds",
+            "jmlv/oracles",
+        ],
+    )
     (out / "table.txt").write_text(text + "\n")
     print(text)
 

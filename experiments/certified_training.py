@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from asking import add_executor_arguments, ask
-from recorded import add_record_argument, record
+from recorded import add_record_argument, keep_table
 
 import jmlv
 from jmlv import checkpoints
@@ -166,7 +166,7 @@ def report(records: list[dict], options: argparse.Namespace) -> None:
              there, there / base[kept].mean() if kept.any() else there)
         )  # fmt: skip
     text = table(HEADER, rows)
-    record(
+    keep_table(
         options,
         HEADER,
         rows,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from asking import add_executor_arguments, ask
-from recorded import add_record_argument, record
+from recorded import add_record_argument, keep_table
 
 import jmlv
 from jmlv import checkpoints
@@ -134,7 +134,9 @@ def report(records: list[dict], options: argparse.Namespace) -> None:
         summary([r for r in records if (r["table"], r["radius"]) == g], options) for g in groups
     ]
     text = table(HEADER, rows)
-    record(options, HEADER, rows, ["experiments/exact_tables.py", "jmlv/oracles", "jmlv/bounds"])
+    keep_table(
+        options, HEADER, rows, ["experiments/exact_tables.py", "jmlv/oracles", "jmlv/bounds"]
+    )
     (options.out / "table.txt").write_text(text + "\n")
     print(text)
 

@@ -26,7 +26,7 @@ import numpy as np
 import published
 from asking import add_executor_arguments, ask
 from growing import published_network
-from recorded import add_record_argument, record
+from recorded import add_record_argument, keep_table
 
 import jmlv
 from jmlv.campaigns import LabelsQuestion
@@ -137,7 +137,7 @@ def report(cases: list[Case], options: argparse.Namespace) -> None:
         f"\nhere: oracle {options.oracle}, budget {options.budget:g} s an image"
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    record(
+    keep_table(
         options,
         HEADER,
         cells,

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import growing
 import numpy as np
+from recorded import add_record_argument, keep_table
 from scipy.stats import wilcoxon
 
 import jmlv
@@ -47,7 +48,7 @@ def main() -> None:
     growing.use_all_cores()
     jmlv.keep_compiled()
     records = growing.grow_and_attack(all_questions(options), options, options.together)
-    report(records, options.out)
+    report(records, options.out, options)
 
 
 def parse() -> argparse.Namespace:
@@ -60,6 +61,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--skip-complete", action="store_true", help="leave the complete phase out")
     parser.add_argument("--together", type=int, default=4, help="images growing at a time")
     parser.add_argument("--out", type=Path, default=Path("results/layered_neighborhoods"))
+    add_record_argument(parser)
     return parser.parse_args()
 
 
@@ -85,12 +87,24 @@ def all_questions(options: argparse.Namespace) -> list[GrowQuestion]:
     ]
 
 
-def report(records: list[dict], out: Path) -> None:
+def report(records: list[dict], out: Path, options: argparse.Namespace | None = None) -> None:
     grouped = defaultdict(list)
     for record in records:
         grouped[record["network"], record["weights"], record["strategy"]].append(record)
     rows = [(*group, *growing.means(members)) for group, members in grouped.items()]
     text = table(("network", "weights", "strategy", *growing.MEANS), rows)
+    keep_table(
+        options,
+        ("network", "weights", "strategy", *growing.MEANS),
+        rows,
+        [
+            "experiments/layered_neighborhoods.py",
+            "experiments/growing.py",
+            "jmlv/neighborhoods",
+            "jmlv/bounds",
+            "jmlv/oracles",
+        ],
+    )
     (out / "table.txt").write_text(text + "\n")
     print(text)
     print_tests(grouped)

@@ -15,6 +15,7 @@ import numpy as np
 import published
 from asking import add_executor_arguments, ask
 from growing import published_network
+from recorded import add_record_argument, keep_table
 
 import jmlv
 from jmlv.campaigns import GrowQuestion, Network
@@ -24,7 +25,7 @@ from jmlv.cli.report import table
 def main() -> None:
     options = parse()
     jmlv.keep_compiled()
-    report(ask(questions(options), options, "gaps"), options.out)
+    report(ask(questions(options), options, "gaps"), options.out, options)
 
 
 def parse() -> argparse.Namespace:
@@ -35,6 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="for each of the two bounds")
     add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/optimality_gap"))
+    add_record_argument(parser)
     return parser.parse_args()
 
 
@@ -62,7 +64,7 @@ def question(network: Network, image: int, side: int, options: argparse.Namespac
     )  # fmt: skip
 
 
-def report(records: list[dict], out: Path) -> None:
+def report(records: list[dict], out: Path, options: argparse.Namespace | None = None) -> None:
     rows = []
     for network in dict.fromkeys(r["network"] for r in records):
         members = [r for r in records if r["network"] == network]
@@ -74,6 +76,12 @@ def report(records: list[dict], out: Path) -> None:
         )  # fmt: skip
     header = "network", "cases", "certified", "upper", "ratio of means", "least gap", "largest gap"
     text = table(header, rows)
+    keep_table(
+        options,
+        header,
+        rows,
+        ["experiments/optimality_gap.py", "jmlv/neighborhoods", "jmlv/bounds"],
+    )
     (out / "table.txt").write_text(text + "\n")
     print(text)
 

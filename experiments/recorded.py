@@ -34,7 +34,7 @@ def add_record_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def record(
+def keep_table(
     options: argparse.Namespace,
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],

@@ -30,6 +30,7 @@ import numpy as np
 import smoothed_photographs
 from asking import add_executor_arguments, ask
 from growing import WEIGHTS
+from recorded import add_record_argument, keep_table
 
 import jmlv
 from jmlv import checkpoints
@@ -100,6 +101,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--done", action="store_true", help="only report what is answered so far")
     add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/smoothed_neighborhoods"))
+    add_record_argument(parser)
     return parser.parse_args()
 
 
@@ -137,7 +139,7 @@ def digits(options: argparse.Namespace) -> None:
         for weights in options.weights
         for method in options.methods
     ]  # fmt: skip
-    report(answers(questions, options, "neighbourhoods"), options.out)
+    report(answers(questions, options, "neighbourhoods"), options.out, options)
 
 
 def proof(folder: str, image: int, side: int, weights: str, seconds: float) -> dict:
@@ -216,7 +218,7 @@ def subject(folder: str, image: int, side: int):
     return network(folder), example(test_images(None), image, side)
 
 
-def report(records: list[dict], out: Path) -> None:
+def report(records: list[dict], out: Path, options: argparse.Namespace | None = None) -> None:
     """Means of every network and method, who is larger where, and the figures."""
     grouped = defaultdict(list)
     for record in records:
@@ -224,6 +226,12 @@ def report(records: list[dict], out: Path) -> None:
     rows = [(*group, *means(members)) for group, members in grouped.items()]
     text = table(("network", "weights", "method", *MEANS), rows) + "\n\n" + duels(grouped)
     out.mkdir(parents=True, exist_ok=True)
+    keep_table(
+        options,
+        ("network", "weights", "method", *MEANS),
+        rows,
+        ["experiments/smoothed_neighborhoods.py", "jmlv/smoothing"],
+    )
     (out / "table.txt").write_text(text + "\n")
     print(text)
     figure(grouped, out / "profiles.png")

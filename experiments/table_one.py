@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from asking import add_executor_arguments, ask
-from recorded import add_record_argument, record
+from recorded import add_record_argument, keep_table
 
 from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
@@ -107,7 +107,7 @@ def report(records: list[dict], options: argparse.Namespace) -> None:
         rows.append((name, loss, len(members), members[0]["train"], members[0]["test"], *cells))
     header = ("data", "loss", "seeds", "train", "test", *(m.replace("_", " ") for m in METRICS))
     text = table(header, rows) + "\n\nmean ± standard deviation over seeds"
-    record(
+    keep_table(
         options,
         header,
         rows,

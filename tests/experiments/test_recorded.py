@@ -51,10 +51,10 @@ def test_staleness_is_what_git_says(said, told, monkeypatch):
 
 def test_a_run_keeps_its_table_with_where_it_is_from(stored, monkeypatch):
     monkeypatch.setattr("sys.argv", [str(recorded.ROOT / "experiments/two.py"), "--k", "2", "--record", "two"])  # fmt: skip
-    recorded.record(argparse.Namespace(record=None), ["a"], [[1]], ["jmlv"])
-    recorded.record(argparse.Namespace(), ["a"], [[1]], ["jmlv"])
+    recorded.keep_table(argparse.Namespace(record=None), ["a"], [[1]], ["jmlv"])
+    recorded.keep_table(argparse.Namespace(), ["a"], [[1]], ["jmlv"])
     assert not (stored / "two.json").exists()
-    recorded.record(argparse.Namespace(record="two"), ["a", "b"], [[0.123456, "x"]], ["jmlv"])
+    recorded.keep_table(argparse.Namespace(record="two"), ["a", "b"], [[0.123456, "x"]], ["jmlv"])
     content = json.loads((stored / "two.json").read_text())
     assert content["command"] == "python experiments/two.py --k 2"
     assert content["rows"] == [["0.123", "x"]]
