@@ -119,6 +119,7 @@ class Verdict:
 def _scores(f: Any, region: Any, witness: np.ndarray) -> np.ndarray:
     """(point, label): in the middle of the region, where it is known, and at the witness."""
     from jmlv.graph import as_function
+    from jmlv.report.verdict import middle
 
-    points = [witness] if region is None else [(region.lower + region.upper) / 2, witness]
+    points = [witness] if region is None else [middle(region), witness]
     return np.asarray(as_function(f)(np.stack(points).astype(witness.dtype)))

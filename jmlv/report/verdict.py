@@ -77,6 +77,12 @@ def _answer(verdict: Verdict, property: Property | None, region: Region | None) 
     )
 
 
+def middle(region: Region) -> np.ndarray:
+    """The input in the middle of a region, of whatever kind it is."""
+    box = box_of(region)
+    return (np.asarray(box.lower) + np.asarray(box.upper)) / 2
+
+
 def _between(verdict: Verdict) -> str:
     """What is known of the worst margin.
 
@@ -98,8 +104,7 @@ def _witness(verdict: Verdict, region: Region | None, scores: Any, names: Sequen
     if is_image(witness):
         shown = {"The witness": witness}
         if region is not None:
-            box = box_of(region)
-            shown = {"The middle of the region": (np.asarray(box.lower) + np.asarray(box.upper)) / 2} | shown  # fmt: skip
+            shown = {"The middle of the region": middle(region)} | shown
         figures = [
             element("figure", picture(image, {}, name), element("figcaption", name))
             for name, image in shown.items()

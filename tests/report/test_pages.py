@@ -145,6 +145,10 @@ def test_verdicts(tmp_path):
         page = read(tmp_path / "a.html")
         assert verdict.status.name == status and "replayed in float64" in page.text
         assert len(page.all("image")) == 2 and "cow & calf (2)" in page.text
+    ball = jmlv.Ball(np.full(SHAPE, 0.5, np.float32), 0.6)
+    verdict = jmlv.verify(f, ball, jmlv.InTopK(0, 1), jmlv.PGD(restarts=2, steps=4))
+    verdict.report(tmp_path / "a.html", f, region=ball)
+    assert "in the middle" in read(tmp_path / "a.html").text
     for verdict, told in (
         (Verdict(Status.ROBUST, 0.5, 1.0, stats={"method": "MILP"}), "MILP proves it of the real-valued"),
         (Verdict(Status.UNKNOWN, reason="late"), "Of the worst margin, no lower bound is proven, no point is known."),
