@@ -78,13 +78,34 @@ def sweep(
     """As :func:`lower_bound`, with lines of each row's own.
 
     Args:
+        wanted, also, planes: as in :func:`linear_bound`.
+
+    Returns:
+        A lower bound for each row, and the weights that each row used.
+    """
+    below, constant, used = linear_bound(graph, functional, lines, wanted, also, planes)
+    return constant + minimum_over(below, lower, upper, graph.inside), used
+
+
+def linear_bound(
+    graph: Graph,
+    functional: Functional,
+    lines: Mapping[int, Lines],
+    wanted: Weights | None = None,
+    also: Mapping[Variable, Functional] = MappingProxyType({}),
+    planes: Mapping[int, FirstLayer] = MappingProxyType({}),
+) -> tuple[Functional, Float[Array, " row"], Weights]:
+    """Functionals of the input that lie, with a constant, below functionals of ``graph.output``.
+
+    Args:
+        graph, functional, lines: as in :func:`lower_bound`.
         wanted: weights to use in place of those of ``lines``, in the shapes that are returned;
             whatever they are, they are made admissible first.
         also: functionals of inner variables to add to the one of the output.
         planes: first layers whose ReLUs get upper planes of each row's own, where they fit.
 
     Returns:
-        A lower bound for each row, and the weights that each row used.
+        The functionals, the constant of each row, and the weights that each row used.
     """
     constants = graph.constants()
     pending: dict[Variable, Functional] = {**also}
@@ -106,7 +127,7 @@ def sweep(
         constant = constant + offset
         for variable, part in pulled.items():
             pending[variable] = add(pending.get(variable), part, variable)
-    return constant + minimum_over(pending[graph.input], lower, upper, graph.inside), used
+    return pending[graph.input], constant, used
 
 
 Pulled = tuple[dict[Variable, Functional], Float[Array, " row"], Float[Array, "row element ..."]]
