@@ -100,16 +100,16 @@ def multipliers_of(
         sweeps: how often each multiplier is chosen.
     """
     centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
-    along = below.slopes, below.slopes @ centre + below.constants
+    heights = below.slopes @ centre + below.constants
+    slopes, along = planes.slopes * radius, below.slopes * radius
     count = len(below.constants)
-    found = jnp.zeros((len(planes.constants), count), planes.slopes.dtype)
+    found = jnp.zeros((len(planes.constants), count), slopes.dtype)
 
     def choose(turn: Array, found: Array) -> Array:
         place = turn % count
         others = found.at[:, place].set(0)
-        slopes = planes.slopes + others @ below.slopes
-        best = _best_multiplier(slopes, *(jnp.take(v, place, 0) for v in along), radius)
-        return found.at[:, place].set(best)
+        mine = (jnp.take(v, place, 0) for v in (along, heights))
+        return found.at[:, place].set(_best_multiplier(slopes + others @ along, *mine))
 
     return jax.lax.fori_loop(0, sweeps * count, choose, found)
 
@@ -162,6 +162,9 @@ def clipped_by(slopes: Float[Array, " n"], constant: Float[Array, ""], box: Inte
 TURNS = 24
 """Tangents that are tried for one multiplier, at most; about half as many are needed."""
 
+ROUNDING = 8
+"""The function touches a point that it comes this near to, in units of the last place of its terms."""
+
 
 class _Tangent(NamedTuple):
     """``rise * beta + start``, which is nowhere below the function."""
@@ -171,43 +174,41 @@ class _Tangent(NamedTuple):
 
 
 def _best_multiplier(
-    slopes: Float[Array, "row n"],
-    along: Float[Array, " n"],
-    height: Float[Array, ""],
-    radius: Float[Array, " n"],
+    slopes: Float[Array, "row n"], along: Float[Array, " n"], height: Float[Array, ""]
 ) -> Float[Array, " row"]:
-    """The ``beta >= 0`` with the largest ``beta height - |slopes + beta along| radius``, row by row.
+    """The ``beta >= 0`` with the largest ``beta height - sum |slopes + beta along|``, row by row.
 
     Two tangents, one rising and one falling, meet above the maximum. The tangent where they meet
     takes the place of one of them; where the function touches that point, it is the maximum.
     """
 
-    def value(beta: Array) -> tuple[Array, _Tangent]:
-        moved = slopes + beta[:, None] * along
-        rise = height - jnp.where(moved >= 0, along, -along) @ radius
-        found = beta * height - jnp.abs(moved) @ radius
+    def tangent(beta: Array, signs: Float[Array, "row n"]) -> tuple[Array, _Tangent]:
+        found = beta * height - jnp.abs(slopes + beta[:, None] * along).sum(-1)
+        rise = height - signs @ along
         return found, _Tangent(rise, found - beta * rise)
 
+    def at(beta: Float[Array, " row"]) -> tuple[Array, _Tangent]:
+        signs = jnp.where(slopes + beta[:, None] * along >= 0, 1, -1)
+        return tangent(beta, signs.astype(slopes.dtype))
+
     zero = jnp.zeros(len(slopes), slopes.dtype)
-    size = jnp.abs(along)
-    start = height - jnp.where(slopes == 0, size, jnp.where(slopes > 0, along, -along)) @ radius
-    still = jnp.where(along == 0, jnp.abs(slopes), jnp.where(along > 0, slopes, -slopes))
-    falling = _Tangent(jnp.broadcast_to(height - size @ radius, zero.shape), -still @ radius)
-    first = value(zero)[0]
-    gains = (start > 0) & (falling.rise < 0)
-    state = zero, first, _Tangent(start, first), falling, gains, jnp.zeros((), jnp.int32)
-    slack = 8 * jnp.finfo(slopes.dtype).eps * (jnp.abs(slopes) @ radius)
+    first, rising = tangent(zero, jnp.where(slopes == 0, jnp.sign(along), jnp.sign(slopes)))
+    signs = jnp.where(along == 0, jnp.sign(slopes), jnp.sign(along))
+    falling = _Tangent(height - signs @ along, -(signs * slopes).sum(-1))
+    slack = ROUNDING * jnp.finfo(slopes.dtype).eps * jnp.abs(slopes).sum(-1)
+    open_ = (rising.rise > 0) & (falling.rise < 0)
+    state = zero, first, rising, falling, open_, jnp.zeros((), jnp.int32)
 
     def turn(state: tuple) -> tuple:
         best, most, rising, falling, open_, count = state
         gap = jnp.where(open_, rising.rise - falling.rise, 1)
         beta = jnp.where(open_, jnp.maximum((falling.start - rising.start) / gap, 0), best)
-        found, tangent = value(beta)
-        better = open_ & (found > most)
+        found, new = at(beta)
         meeting = beta * rising.rise + rising.start
-        up = open_ & (tangent.rise > 0)
-        rising = _Tangent(*(jnp.where(up, n, o) for n, o in zip(tangent, rising)))
-        falling = _Tangent(*(jnp.where(open_ & ~up, n, o) for n, o in zip(tangent, falling)))
+        up, down = open_ & (new.rise > 0), open_ & ~(new.rise > 0)
+        rising = _Tangent(*(jnp.where(up, n, o) for n, o in zip(new, rising)))
+        falling = _Tangent(*(jnp.where(down, n, o) for n, o in zip(new, falling)))
+        better = open_ & (found > most)
         best, most = jnp.where(better, beta, best), jnp.where(better, found, most)
         return best, most, rising, falling, open_ & (found < meeting - slack), count + 1
 

@@ -48,6 +48,9 @@ class BranchAndBound(Oracle):
             does not fall apart is left alone at once.
         few: subdomains of the whole with at most this many open units are handed to ``solver``.
         solver: what they are handed to, each with the solver's own time limit.
+        clipped: of so many units, at most, the intervals are clipped in every subdomain of the whole
+            by what a counterexample there must satisfy (:mod:`jmlv.oracles.branching.clipped`); what
+            is proven then is a margin of :data:`jmlv.bounds.clipping.CEILING` at most.
 
     >>> import jax.numpy as jnp, jmlv
     >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) @ jnp.array([[1.0, 1.0], [-1.0, 2.0]]))
@@ -69,14 +72,16 @@ class BranchAndBound(Oracle):
     whole: bool = True
     few: int = 100
     solver: MILP = MILP(time_limit=10.0)
+    clipped: int = 64
 
     def __post_init__(self) -> None:
         require_fields(self)
         for field in ("batch", "depth", "subdomains"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}: must be at least 1, got {getattr(self, field)}.")
-        if self.few < 0:
-            raise ValueError(f"few: must not be negative, got {self.few}.")
+        for field in ("few", "clipped"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field}: must not be negative, got {getattr(self, field)}.")
         if self.steps < 0 or not self.learning_rate > 0:
             raise ValueError("steps must not be negative and learning_rate must be positive.")
         if self.time_limit is not None and not self.time_limit > 0:

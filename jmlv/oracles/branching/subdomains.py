@@ -24,13 +24,14 @@ from jaxtyping import Array, Float, Int
 
 from jmlv.bounds import Interval
 from jmlv.bounds.alpha_crown import keep_better
-from jmlv.bounds.backward import Weights, sweep
-from jmlv.bounds.functionals import Functional, Whole, add
+from jmlv.bounds.backward import Weights, linear_bound, sweep
+from jmlv.bounds.functionals import Functional, Whole, add, whole
 from jmlv.bounds.lines import Lines, admissible, floor_constant, lines_above, lines_of
 from jmlv.bounds.relaxations import patches
 from jmlv.compilation import one_off
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.operations import is_affine, is_maximum, knee_of
+from jmlv.oracles.branching.ends import Ends, clipped_task
 
 
 class Splits(NamedTuple):
@@ -147,10 +148,15 @@ def _lines(task: Task, splits: Splits) -> dict[int, Lines]:
     return {index: lines for index, (lines, _) in _relaxed(task, splits).items()}
 
 
-def _bound(
-    task: Task, lines: Any, clause: Float[Array, " row"], splits: Splits, choice: Choice | None
-) -> tuple[Float[Array, ""], Weights]:
-    """A lower bound on the clause's largest row over one subdomain, and the weights it used."""
+class _Aim(NamedTuple):
+    """What is bounded on a subdomain: a mixture of the clause's rows, and the splits' multipliers."""
+
+    functional: Whole
+    also: dict[Variable, Functional]
+    constant: Float[Array, ""]
+
+
+def _aim(task: Task, clause: Float[Array, " row"], splits: Splits, choice: Choice | None) -> _Aim:
     mixture = clause if choice is None else jnp.maximum(choice.mixture, 0) * clause
     total = mixture.sum()
     mixture = jnp.where(total > 0, mixture / jnp.where(total > 0, total, 1), clause / clause.sum())
@@ -161,10 +167,29 @@ def _bound(
         held = eqn.invars[0] if is_maximum(eqn) else eqn.outvar
         rows = jnp.zeros(held.size, held.dtype).at[place].add(-push, mode="drop")
         also[held] = add(also.get(held), Whole(rows.reshape(1, *held.shape)), held)
-    functional = Whole((mixture @ task.coefficients)[None, None])
+    constant = push @ splits.threshold + mixture @ task.offsets
+    return _Aim(Whole((mixture @ task.coefficients)[None, None]), also, constant)
+
+
+def _bound(
+    task: Task, lines: Any, clause: Float[Array, " row"], splits: Splits, choice: Choice | None
+) -> tuple[Float[Array, ""], Weights]:
+    """A lower bound on the clause's largest row over one subdomain, and the weights it used."""
+    aim = _aim(task, clause, splits, choice)
     wanted = None if choice is None else choice.weights
-    found, used = sweep(task.graph, functional, lines, *task.box, wanted, also)
-    return found[0] + push @ splits.threshold + mixture @ task.offsets, used
+    found, used = sweep(task.graph, aim.functional, lines, *task.box, wanted, aim.also)
+    return found[0] + aim.constant, used
+
+
+def minorant(
+    task: Task, clause: Float[Array, " row"], splits: Splits, choice: Choice
+) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+    """Slopes and constant of a linear function of the flat input that lies below the clause's largest
+    row on one subdomain: the one whose least value is the bound, over whatever region that is taken."""
+    aim = _aim(task, clause, splits, choice)
+    lines = _lines(task, splits)
+    below, constant, _ = linear_bound(task.graph, aim.functional, lines, choice.weights, aim.also)
+    return whole(below, task.graph.input).rows.reshape(-1), constant[0] + aim.constant
 
 
 # ---------------------------------------------------------------------------------------------
@@ -173,15 +198,17 @@ def _bound(
 
 
 @one_off()
-def _prepare(task: Task, clauses: Array, splits: Splits) -> tuple[Any, Choice]:
+def _prepare(
+    task: Task, clauses: Array, splits: Splits, within: tuple[Array, Ends] | None
+) -> tuple[Any, Choice]:
     """Lines of each subdomain, and CROWN's own choice; XLA drops the bound that it gives."""
 
-    def one(clause: Array, splits: Splits) -> tuple[Any, Choice]:
-        lines = _lines(task, splits)
+    def one(clause: Array, splits: Splits, ends: Ends | None) -> tuple[Any, Choice]:
+        lines = _lines(task if within is None else clipped_task(task, within[0], ends), splits)
         _, weights = _bound(task, lines, clause, splits, None)
         return lines, Choice(weights, clause / clause.sum(), jnp.zeros_like(splits.side))
 
-    return jax.vmap(one)(clauses, splits)
+    return jax.vmap(one)(clauses, splits, None if within is None else within[1])
 
 
 @partial(jax.jit, static_argnums=0)
@@ -204,8 +231,9 @@ _ADAM = optax.adam(1.0, b2=0.98)
 
 
 def ascend(
-    task: Task, clauses: Array, splits: Splits, steps: int, rate: float, start: Choice | None = None
-) -> tuple[Choice, Float[Array, " batch"]]:
+    task: Task, clauses: Array, splits: Splits, steps: int, rate: float,
+    start: Choice | None = None, within: tuple[Int[Array, " unit"], Ends] | None = None,
+) -> tuple[Choice, Float[Array, " batch"]]:  # fmt: skip
     """The best choice that gradient steps find for each subdomain, and its bound in float32.
 
     Args:
@@ -215,8 +243,10 @@ def ascend(
         steps: how many.
         rate: the first step, which falls linearly to a tenth.
         start: where to begin, or None for CROWN's own choice.
+        within: units, and ends of their intervals in each subdomain, if more than the task's
+            intervals is known.
     """
-    lines, choice = _prepare(task, clauses, splits)
+    lines, choice = _prepare(task, clauses, splits, within)
     kept = choice = choice if start is None else start
     best = np.full(len(clauses), -np.inf, np.float32)
     memory = _ADAM.init(choice)
@@ -240,17 +270,23 @@ def certify(
     the largest term is split. Coefficients are derivatives of the bound with respect to the lines'
     constants.
     """
+    arguments = in_precision_of(task, (clauses, splits, choice))
+    return jax.vmap(partial(certified_one, task))(*arguments)
+
+
+def in_precision_of(task: Task, arguments: tuple[Array, Splits, Choice]) -> tuple:
+    """Clauses, splits and choices with floating-point numbers in the task's precision."""
     dtype = task.graph.dtype
-    clauses, splits, choice = jax.tree.map(
+    return jax.tree.map(
         lambda v: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.floating) else v,
-        (clauses, Splits(*map(jnp.asarray, splits)), choice),
+        jax.tree.map(jnp.asarray, arguments),
     )
-    return jax.vmap(partial(_certified, task))(clauses, splits, choice)
 
 
-def _certified(
+def certified_one(
     task: Task, clause: Array, splits: Splits, choice: Choice
 ) -> tuple[Float[Array, ""], Scores]:
+    """:func:`certify` for one subdomain."""
     relaxed = _relaxed(task, splits)
     lines = {index: pair[0] for index, pair in relaxed.items()}
 

@@ -14,10 +14,13 @@ import numpy as np
 from jaxtyping import Float
 
 from jmlv.bounds import Interval, Relaxation
+from jmlv.bounds.clipping import CEILING
 from jmlv.clauses import Clause
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.margin_form import padded_rows
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
+from jmlv.oracles.branching.clipped import certify_clipped, no_ends, no_planes, unit_planes
+from jmlv.oracles.branching.ends import Ends
 from jmlv.oracles.branching.hand_over import solve_subdomain
 from jmlv.oracles.branching.parts.separable import Outcome
 from jmlv.oracles.branching.subdomains import (
@@ -26,7 +29,6 @@ from jmlv.oracles.branching.subdomains import (
     Splits,
     Task,
     ascend,
-    certify,
     unit_count,
 )
 from jmlv.oracles.falsify import Weakest
@@ -47,6 +49,7 @@ class Options(Protocol):
     whole: bool
     few: int
     solver: MILP
+    clipped: int
 
 
 PATIENCE = 256
@@ -64,6 +67,7 @@ class Domain(NamedTuple):
         splits: what makes it a part of the box.
         beta: the multipliers of its splits.
         cut: unit, threshold, scale and expected gain of its next split.
+        ends: what units, and inputs, of a violator in it are known to lie between.
         open: how many units are open in it.
         few: with so many or fewer of them it is handed to the solver; -1 is never.
         asked: whether the solver has been asked about it.
@@ -74,10 +78,20 @@ class Domain(NamedTuple):
     clause: int
     splits: Splits
     beta: np.ndarray
+    ends: Ends
     cut: tuple[int, float, float, float] = (0, 0.0, 0.0, -1.0)
     open: int = 0
     few: int = -1
     asked: bool = False
+
+
+class _Bounded(NamedTuple):
+    """A batch of subdomains with choices, proven bounds, where to split them, and tighter ends."""
+
+    choice: Choice
+    lower: Float[np.ndarray, " batch"]
+    scores: Scores
+    ends: Ends
 
 
 class WholeSearch:
@@ -88,6 +102,7 @@ class WholeSearch:
         self.exact = _task(query, options.relaxation)
         fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
         self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph_inside))
+        self.units, self.ceiling = no_planes(self.exact, options.clipped), np.inf
         self.known, self.closed, self.stuck = -np.inf, np.inf, np.inf
         rows = len(query.property.rows(query.label_count)[1])
         self.masks = np.eye(rows, len(self.exact.offsets), dtype=np.float32)
@@ -104,8 +119,8 @@ class WholeSearch:
             TimeUp: the deadline has passed between two batches of rows.
         """
         found = []
-        for rows, _, exact, _ in self._whole_box():
-            found.append(exact[: len(rows)])
+        for rows, found_here in self._whole_box():
+            found.append(found_here.lower[: len(rows)])
             deadline.check()
         return np.concatenate(found)
 
@@ -135,6 +150,8 @@ class WholeSearch:
         self.masks = np.zeros((len(clauses), self.masks.shape[1]), np.float32)
         for i, clause in enumerate(clauses):
             self.masks[i, sorted(clause)] = 1.0
+        if self.options.clipped:
+            self.units, self.ceiling = unit_planes(self.exact, self.options.clipped), CEILING
         self._roots(deadline)
         if self.options.few:
             roots = list(self.heap)
@@ -162,24 +179,27 @@ class WholeSearch:
     def _roots(self, deadline: Deadline) -> None:
         """One subdomain per clause; the choice found for it is where its halves begin."""
         none = _no_splits(self.options.depth, unit_count(self.fast.graph))
-        for clauses, choice, exact, scores in self._whole_box():
+        ends = no_ends(self.exact, self.options.clipped)
+        for clauses, found in self._whole_box():
             for i, clause in enumerate(clauses):
-                self.starts.append(jax.tree.map(partial(_entry, i), choice))
-                root = Domain(self.known, next(self.numbers), clause, none, none.side)
-                self._place(root, exact[i], scores, none.side, i)
+                self.starts.append(jax.tree.map(partial(_entry, i), found.choice))
+                root = Domain(self.known, next(self.numbers), clause, none, none.side, ends)
+                self._place(root, found, none.side, i)
             if deadline.passed and len(self.starts) < len(self.masks):
                 self.stuck = self.known
                 return
 
-    def _whole_box(self) -> Iterator[tuple[range, Choice, np.ndarray, Scores]]:
+    def _whole_box(self) -> Iterator[tuple[range, _Bounded]]:
         """Bounds of the clauses without splits, in batches."""
         batch, count = self.options.batch, len(self.masks)
         none = _no_splits(self.options.depth, unit_count(self.fast.graph))
         splits = Splits(*(np.stack([array] * batch) for array in none))
+        ends = no_ends(self.exact, self.options.clipped)
+        ends = Ends(*(np.stack([array] * batch) for array in ends))
         for start in range(0, count, batch):
             clauses = range(start, min(start + batch, count))
             masks = self.masks[_padded(clauses, batch)]
-            yield clauses, *self._bound(masks, splits, 2 * self.options.steps + 4, None)
+            yield clauses, self._bound(masks, splits, ends, 2 * self.options.steps + 4, None)
 
     def _round(self) -> None:
         """Splits the subdomains with the lowest bounds in two and bounds the halves."""
@@ -189,12 +209,11 @@ class WholeSearch:
         if halves:
             padded = _padded(halves, max(2, self.options.batch))
             splits = Splits(*map(np.stack, zip(*(d.splits for d in padded))))
+            ends = Ends(*map(np.stack, zip(*(d.ends for d in padded))))
             masks = self.masks[[d.clause for d in padded]]
-            choice, exact, scores = self._bound(
-                masks, splits, self.options.steps, self._start(padded)
-            )
+            found = self._bound(masks, splits, ends, self.options.steps, self._start(padded))
             for i, half in enumerate(halves):
-                self._place(half, exact[i], scores, np.asarray(choice.beta[i]), i)
+                self._place(half, found, np.asarray(found.choice.beta[i]), i)
 
     def _halves(self, domain: Domain) -> list[Domain]:
         place = int(np.sum(domain.splits.side != 0))
@@ -220,27 +239,30 @@ class WholeSearch:
             self.stuck, self.retired = min(self.stuck, domain.lower), self.retired + 1
 
     def _bound(
-        self, masks: np.ndarray, splits: Splits, steps: int, start: Choice | None
-    ) -> tuple[Choice, np.ndarray, Scores]:
+        self, masks: np.ndarray, splits: Splits, ends: Ends, steps: int, start: Choice | None
+    ) -> _Bounded:
         """Searches for good choices in float32, bounds with them in float64, and descends."""
         with search_precision():
             rate = self.options.learning_rate
-            choice, _ = ascend(self.fast, masks, splits, steps, rate, start)
+            within = self.units.unit, jax.tree.map(np.float32, ends)
+            choice, _ = ascend(self.fast, masks, splits, steps, rate, start, within)
         with certificate_precision():
-            found = certify(self.exact, masks, splits, choice)
-        exact, scores = jax.tree.map(np.asarray, found)
+            given = self.exact, self.units, masks, splits, choice, ends
+            found, scores, ends = certify_clipped(*given, np.float64(self.ceiling))
+            lower = np.asarray(found.everywhere())
+        scores, ends = jax.tree.map(np.asarray, (scores, ends))
         self.weakest.descend(scores.point)
-        return choice, exact, scores
+        return _Bounded(choice, lower, scores, ends)
 
-    def _place(
-        self, domain: Domain, bound: float, scores: Scores, beta: np.ndarray, i: int
-    ) -> None:
+    def _place(self, domain: Domain, found: _Bounded, beta: np.ndarray, i: int) -> None:
         """Closes a subdomain that is proven, else puts it on the heap. NaN proves nothing."""
         self.bounded += 1
-        lower = max(domain.lower, float(bound)) if np.isfinite(bound) else domain.lower
+        bound, scores = float(found.lower[i]), found.scores
+        lower = max(domain.lower, bound) if np.isfinite(bound) else domain.lower
         cut = (v[i].item() for v in (scores.unit, scores.threshold, scores.scale, scores.gain))
-        left = int(scores.open[i])
-        self._open(domain._replace(lower=lower, beta=beta, cut=tuple(cut), open=left))
+        ends, left = Ends(*(array[i] for array in found.ends)), int(scores.open[i])
+        new = {"lower": lower, "beta": beta, "ends": ends, "cut": tuple(cut), "open": left}
+        self._open(domain._replace(**new))
 
     def _open(self, domain: Domain) -> None:
         """Puts a subdomain on the heap, unless it is small and the solver closes it."""

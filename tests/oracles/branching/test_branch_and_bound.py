@@ -14,7 +14,7 @@ from jmlv.bounds import CROWN, backward
 from jmlv.clauses import open_clauses
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision, search_precision
 from jmlv.oracles import BranchAndBound, Deadline, Query, SoundnessError, judge
-from jmlv.oracles.branching import hand_over, subdomains, whole_search
+from jmlv.oracles.branching import clipped, hand_over, subdomains, whole_search
 from jmlv.oracles.branching.whole_search import WholeSearch, _task
 from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.milp import milp
@@ -310,7 +310,9 @@ def _moved(halves):
 
 def _early(place):
     """Every bound counts as a little more than it is, so that subdomains close too early."""
-    return lambda self, domain, bound, *rest: place(self, domain, bound + 0.3, *rest)
+    return lambda self, domain, found, *rest: place(
+        self, domain, found._replace(lower=found.lower + 0.3), *rest
+    )
 
 
 SEARCH_FAULTS = {
@@ -359,7 +361,7 @@ def _nearly_robust():
 def test_a_skipped_float64_certificate_is_caught(skipped, monkeypatch):
     """Scores that nearly cancel: in float32 their bounds are off by more than the tolerance."""
     if skipped:
-        monkeypatch.setattr(whole_search, "certify", _in_float32)
+        monkeypatch.setattr(whole_search, "certify_clipped", _in_float32)
     rng, caught = np.random.default_rng(0), 0
     a, c = np.abs(_weights(rng, 16, 8)), np.abs(_weights(rng, 8, LABELS))
     shift = jnp.asarray(1e5 * c.sum(0))
@@ -371,9 +373,12 @@ def test_a_skipped_float64_certificate_is_caught(skipped, monkeypatch):
     assert (caught > 0) == skipped
 
 
-def _in_float32(task, *choice):
+def _in_float32(task, *arguments):
     with search_precision():
-        return subdomains.certify(_single(task), *choice)
+        single = jax.tree.map(
+            lambda v: np.asarray(v, np.float32 if v.dtype == np.float64 else v.dtype), arguments
+        )
+        return clipped.certify_clipped(_single(task), *single)
 
 
 @pytest.mark.parametrize("field", ["batch", "depth", "subdomains", "time_limit"])
