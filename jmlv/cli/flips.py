@@ -9,7 +9,7 @@ import numpy as np
 
 from jmlv.attacks import Decision, Threshold, TopK
 from jmlv.cli.inputs import add_source_arguments
-from jmlv.cli.options import refuse
+from jmlv.cli.options import add_report, refuse
 from jmlv.cli.report import table
 from jmlv.cli.sources import add_file_arguments, chosen_images, chosen_network, label_names
 from jmlv.graph.fingerprint import fingerprint
@@ -43,11 +43,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder for flips.json, and flips.png where matplotlib is installed",
     )
+    add_report(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.threshold is not None:
         refuse(arguments, "not beside --threshold, which decides in its place.", "k")
+    if arguments.report and arguments.out is None:
+        raise ValueError("report: the pages are written into the folder of --out; name one.")
     graph = chosen_network(arguments)
     images = chosen_images(arguments, graph.input_shape)
     if not 1 <= arguments.first <= len(images):
@@ -63,6 +66,10 @@ def run(arguments: argparse.Namespace) -> None:
     print(table(HEADER, [_row(n, r, f, names) for (r, n, _), f in zip(asked, results)]))
     if arguments.out is not None:
         _write(arguments, fingerprint(graph), asked, results)
+    if arguments.report:
+        for (radius, name, x), found in zip(asked, results):
+            stem = f"{name.replace(' ', '_')}_{radius:g}"
+            found.report(arguments.out / f"{stem}.html", x=x, names=names)
 
 
 def _decision(arguments: argparse.Namespace) -> Decision:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pages import read
 
 import jmlv
 from jmlv.cli import main
@@ -53,8 +54,10 @@ def test_what_does_not_fit_is_refused(arguments, message):
 
 
 def test_flips_on_the_command_line(tmp_path, capsys):
-    options = ["--epsilon", "0.001", "--budget", "20", "--out", str(tmp_path)]
+    options = ["--epsilon", "0.001", "--budget", "20", "--out", str(tmp_path), "--report"]
     assert main(["flips", *options]) == 0
+    (page,) = tmp_path.glob("*_0.001.html")
+    assert "exactly 0 labels can change at once" in read(page).text
     assert "changed" in capsys.readouterr().out
     written = json.loads((tmp_path / "flips.json").read_text())
     (row,) = written["results"]
