@@ -15,10 +15,14 @@ from jmlv.bounds.rounding import Float32, rounding_errors
 from jmlv.errors import SoundnessError
 from jmlv.graph import Graph
 from jmlv.graph.fuse import fuse_relu_max_pool
-from jmlv.numerics import as_float64, certificate_precision
+from jmlv.graph.reordered import reordered_scores
+from jmlv.numerics import as_float64, certificate_precision, search_precision
 from jmlv.oracles.oracle import Evidence, Query, judge
 from jmlv.properties import WithSlack
 from jmlv.verdict import Status, Verdict
+
+ORDERS = 8
+"""How many orders of summation a point is tried in."""
 
 
 def verify_deployed(
@@ -37,7 +41,8 @@ def verify_deployed(
         ask: for the verdict on a query.
 
     Returns:
-        What was asked, and the verdict on ``query``.
+        What was asked, and the verdict on ``query``; a witness has ``stats["witness_margins_reordered"]``,
+        the least and the greatest margin at it in some orders of summation.
 
     Raises:
         UnsupportedOperation: an operation of the network has no stated accuracy.
@@ -64,6 +69,10 @@ def verify_deployed(
     if verdict.status is Status.ROBUST:
         _require_kept(query, verdict, deployed)
         return stricter, found
+    if found.status is Status.NOT_ROBUST:
+        ends = _margins_in_orders(query, found.witness)
+        stats = {**found.stats, "witness_margins_reordered": (min(ends), max(ends))}
+        found = dataclasses.replace(found, stats=stats)
     if found.status is Status.ROBUST:  # the real-valued network is: that is not what was asked
         found = dataclasses.replace(found, status=Status.UNKNOWN)
     if verdict.status is Status.NOT_ROBUST and found.status is Status.UNKNOWN:
@@ -73,15 +82,25 @@ def verify_deployed(
 
 
 def _require_kept(query: Query, verdict: Verdict, deployed: Float32) -> None:
-    """Runs the deployed network at the weakest point that is known, or at the box's centre.
+    """Runs the deployed network at the weakest point that is known, or at the box's centre, as it is
+    compiled and with its sums in other orders.
 
     Raises:
         SoundnessError: the property is lost there, though it was proven.
     """
     point = query.centre if verdict.witness is None else verdict.witness
-    margin = query.margin_deployed(point)
-    if not margin > 0:
-        raise SoundnessError(f"{deployed}: proven, but the network as it runs has margin {margin}.")
+    for margin in (query.margin_deployed(point), *_margins_in_orders(query, point)):
+        if not margin > 0:
+            raise SoundnessError(f"{deployed}: proven, but the network as it runs has {margin}.")
+
+
+def _margins_in_orders(query: Query, point: np.ndarray) -> list[float]:
+    """The property's margin at a point, in float32, in some orders of summation."""
+    with search_precision():
+        keys = jax.random.split(jax.random.key(0), ORDERS)
+        x = jnp.asarray(point, "float32")
+        scores = [reordered_scores(query.graph, x, key) for key in keys]
+        return [float(query.property.margin(own)) for own in scores]
 
 
 def row_errors(query: Query, deployed: Float32) -> Float[np.ndarray, " row"]:

@@ -1,5 +1,6 @@
 """Proofs about the deployed network: errors of any order of summation, and networks made to deceive."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import zoo
 import jmlv
 from jmlv.bounds.method import Interval
 from jmlv.bounds.rounding import rounding_errors
+from jmlv.errors import SoundnessError
 from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.graph.reordered import reordered_scores
 from jmlv.numerics import certificate_precision
 from jmlv.verdict import REAL_VALUED, Status
 
@@ -99,6 +102,35 @@ def test_inputs_and_weights_that_are_flushed_are_paid_for():
         box = Interval(*(jnp.ones((1, 1), jnp.float64),) * 2)
         error = np.asarray(rounding_errors(graph.astype("float64"), box, FLOAT32))
     assert error.max() >= 1e-9
+
+
+@pytest.mark.parametrize("name", ["dense", "conv"])
+def test_other_orders_of_summation_are_within_the_bound(name):
+    graph = fuse_relu_max_pool(jmlv.trace(zoo.NETS[name](zoo.Weights(1)), zoo.SHAPE))
+    x = np.random.default_rng(0).random(zoo.SHAPE).astype(np.float32)
+    keys = jax.random.split(jax.random.key(1), 6)
+    found = np.stack([reordered_scores(graph, x, key) for key in keys]).astype(float)
+    with certificate_precision():
+        exact = graph.astype("float64")
+        box = Interval(*(jnp.asarray(x, jnp.float64)[None],) * 2)
+        error, scores = np.asarray(rounding_errors(exact, box, FLOAT32)[0]), exact(box.lower)[0]
+    assert np.ptp(found, 0).max() > 0 and np.all(np.abs(found - np.asarray(scores)) <= error)
+
+
+def test_a_witness_is_tried_in_other_orders():
+    f = lambda x: x.reshape(-1, 2) @ jnp.eye(2)  # noqa: E731
+    box = jmlv.Box.around(np.array([0.6, 0.5], np.float32), 0.2)
+    verdict = jmlv.verify(f, box, jmlv.InTopK(0, 1), jmlv.PGD(), deployed=FLOAT32)
+    least, greatest = verdict.stats["witness_margins_reordered"]
+    assert verdict.status is Status.NOT_ROBUST and least <= greatest <= 0
+
+
+def test_a_proof_that_another_order_breaks_is_a_defect(monkeypatch):
+    monkeypatch.setattr("jmlv.oracles.deployed.reordered_scores", lambda *_: np.array([0.0, 1.0]))
+    f = lambda x: x.reshape(-1, 2)  # noqa: E731
+    box = jmlv.Box.around(np.array([0.9, 0.1], np.float32), 0.1)
+    with pytest.raises(SoundnessError, match="as it runs"):
+        jmlv.verify(f, box, jmlv.InTopK(0, 1), jmlv.Bounds(), deployed=FLOAT32)
 
 
 def _backdoor(weight):
