@@ -26,7 +26,7 @@ test: $(READY)
 
 # What is too dear for every day, and more random cases of what is not.
 nightly: $(READY)
-	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "slow or not slow"
+	export HYPOTHESIS_PROFILE=nightly; $(PYTEST) -m "slow or not slow"
 
 # Lines and branches that the tests reach; those of the verdict rules are listed one by one.
 RULES := jmlv/oracles/oracle.py,jmlv/verdict.py,jmlv/oracles/answers.py,jmlv/oracles/verify.py,jmlv/labels/result.py
