@@ -237,3 +237,17 @@ def test_words_do_not_say_more_than_the_property():
     assert kept(jmlv.NotInTopK(1, k=3), NAMES) == "label <dog> (1) stays out of the top 3"
     both = jmlv.InTopK(0, 1) & jmlv.AboveThreshold(0, 0.5)
     assert repr(both) in kept(both) and "cat (0)" in kept(both, NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flat", [False, True])
+def test_inputs_whose_channels_come_first_are_shown_as_pictures(flat, tmp_path):
+    layers = jmlv.Layers.around(np.eye(6, 5, dtype=bool)).on((2, 6, 5), (1, 2), flat=flat)
+    x = np.full((60,) if flat else (2, 6, 5), 0.4, np.float32)
+    g = lambda x: x.reshape(len(x), -1)[:, ::31] * jnp.array([1.5, 1.0])  # noqa: E731
+    oracle = jmlv.Bounds(jmlv.CROWN())
+    grown = jmlv.grow(g, x, layers, jmlv.InTopK(0, k=1), jmlv.Uniform(), oracle=oracle, budget=60)
+    grown.report(tmp_path / "a.html", g)
+    data = data_of(tmp_path / "a.html")
+    assert (data["height"], data["width"]) == (6, 5) and len(data["examples"]) == 3
+    assert len(base64.b64decode(data["image"])) == 6 * 5 * 3
