@@ -149,6 +149,13 @@ def minimum_over_ball(
 STEPS_L2, STEPS_L1 = 4, 16
 """Steps toward the best multiplier."""
 
+ROUNDINGS = 4
+"""Of each entry in a sum of squares. Where the box nearly misses the ball the multiplier is large: what
+the difference of two squares is rounded by must not count as a distance."""
+
+LARGEST = 1e6
+"""A multiplier is at most so many times the one of a ball in no box."""
+
 
 def _least_in_l2(b: Array, low: Array, high: Array, radius: Array) -> Float[Array, " row"]:
     """The multiplier goes toward the one at which the minimiser, ``clip(-b / m)``, has length ``r``."""
@@ -161,12 +168,15 @@ def _least_in_l2(b: Array, low: Array, high: Array, radius: Array) -> Float[Arra
         left = radius**2 - flat_sum(jnp.where(held, jnp.clip(free, low, high), 0) ** 2)
         return jnp.sqrt(flat_sum(jnp.where(held, 0, b) ** 2) / jnp.maximum(left, tiny))
 
-    multiplier = jnp.sqrt(flat_sum(b**2)) / jnp.maximum(radius, tiny)
+    unheld = jnp.sqrt(flat_sum(b**2)) / jnp.maximum(radius, tiny)
+    multiplier = unheld
     for _ in range(STEPS_L2):
         multiplier = better(jnp.maximum(multiplier, tiny))
-    multiplier = lax.stop_gradient(jnp.maximum(multiplier, tiny))
+    multiplier = jnp.clip(lax.stop_gradient(multiplier), tiny, lax.stop_gradient(LARGEST * unheld))
     e = jnp.clip(lax.stop_gradient(-b / multiplier[:, None]), low, high)
-    return flat_sum(b * e) + multiplier / 2 * (flat_sum(e**2) - radius**2)
+    rounding = ROUNDINGS * b[0].size * jnp.finfo(b.dtype).eps
+    excess = (1 - rounding) * flat_sum(e**2) - (1 + rounding) * radius**2
+    return flat_sum(b * e) + multiplier / 2 * excess
 
 
 def _least_in_l1(b: Array, low: Array, high: Array, radius: Array) -> Float[Array, " row"]:

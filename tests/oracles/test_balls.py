@@ -97,6 +97,24 @@ def test_without_a_domain_the_least_value_is_that_of_the_dual_norm():
         assert least_over(ball, rows)[0] == pytest.approx(rows[0] @ x - 0.1 * dual, abs=1e-4)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_box_that_touches_the_ball_in_one_point_proves_nothing_there(norm):
+    """The multiplier is huge where the box nearly misses the ball: rounding is not multiplied."""
+    x = np.random.default_rng(0).random(40)
+    ball = jmlv.Ball(x, 0.1, norm, domain=None)
+    rows = np.random.default_rng(1).normal(size=(50, 40))
+    for away in (0.0, 1e-16, -1e-16, -1e-12, -1e-8):
+        touched = x.copy()
+        touched[0] += 0.1 + away
+        lower, upper = x - 0.05, x + 0.05
+        lower[0], upper[0] = touched[0], touched[0] + 0.05
+        with certificate_precision():
+            ends = (jnp.asarray(end)[None] for end in (lower, upper))
+            whole = Whole(jnp.asarray(rows)[:, None])
+            least = np.asarray(minimum_over_ball(whole, *ends, ball.astype("float64")))
+        assert np.all(least <= rows @ touched + 1e-7)
+
+
 def network(seed=0):
     rng = np.random.default_rng(seed)
     kernel = jnp.asarray(rng.normal(size=(3, 3, 1, 3)) / 3, "float32")
