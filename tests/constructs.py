@@ -506,7 +506,72 @@ def _linen1d(module, x):
     return module.apply({"params": kernel}, x)
 
 
-GROUPS = {"lax": LAX, "numpy": NUMPY, "nn": NN, "flax": FLAX}
+def _attention(x):
+    h = x.reshape(x.shape[0], 16, 2)
+    q, k, v = (h @ jnp.asarray(_weights(2, 3), x.dtype) * n for n in (1, 2, -1))
+    return jax.nn.softmax(q @ jnp.swapaxes(k, 1, 2) / np.sqrt(3), -1) @ v
+
+
+#: Products, quotients, functions with a domain, softmax and normalisation.
+MIXING = {
+    "product": lambda x: x[:, 1:] * x[:, :-1],
+    "product, broadcast": lambda x: x * x[:, :, :1],
+    "product of three": lambda x: x * x[:, ::-1] * x[:, :, ::-1],
+    "matrix product of two": lambda x: jnp.einsum("nijc,nkjc->nik", x, x[:, :2]),
+    "matrix product, batched": lambda x: x[:, :2, :, 0] @ x[:, 1:3, :, 1].swapaxes(1, 2),
+    "dot, several axes": lambda x: jnp.einsum("nijc,nijd->ncd", x, x[:, ::-1]),
+    "outer product": lambda x: jnp.einsum("ni,nj->nij", x[:, 0, :, 0], x[:, 1, :, 1]),
+    "gram matrix": lambda x: jnp.einsum("nic,njc->nij", x[:, 0], x[:, 0]),
+    "quotient": lambda x: x / (2 + x[:, ::-1] ** 2),
+    "quotient, falling": lambda x: x / (-2 - jnp.abs(x)),
+    "exponential": jnp.exp,
+    "logarithm": lambda x: jnp.log(0.1 * x + 2),
+    "square root": lambda x: jnp.sqrt(0.1 * x + 2),
+    "reciprocal root": lambda x: lax.rsqrt(0.1 * x + 2),
+    "root of a root": lambda x: 1 / jnp.sqrt(0.1 * x + 2),
+    "reciprocal": lambda x: 1 / (0.1 * x + 2),
+    "reciprocal below zero": lambda x: 3 / (0.1 * x - 2),
+    "cube": lambda x: x**3,
+    "fifth power": lambda x: x**5,
+    "sixth power": lambda x: x**6,
+    "negative power": lambda x: (0.1 * x + 2) ** -3,
+    "real power": lambda x: jnp.power(0.1 * x + 1, 1.5),
+    "real power, root": lambda x: jnp.power(0.1 * x + 1, 0.5),
+    "real power, reciprocal root": lambda x: jnp.power(0.1 * x + 1, -0.5),
+    "norm": lambda x: jnp.sqrt((_flat(x) ** 2).sum(1, keepdims=True) + 0.1),
+    "variance": lambda x: x.var(1),
+    "deviation": lambda x: jnp.sqrt(x.var(1) + 1e-3),
+    "softmax": lambda x: jax.nn.softmax(_flat(x)),
+    "softmax, along the first axis": lambda x: jax.nn.softmax(5 * x, axis=1),
+    "softmax, two axes": lambda x: jax.nn.softmax(x, axis=(1, 3)),
+    "softmax, written out": lambda x: jnp.exp(x) / jnp.exp(x).sum(2, keepdims=True),
+    "softmax, shifted by a constant": lambda x: (
+        jnp.exp(x - 3) / jnp.exp(x - 3).sum(1, keepdims=True)
+    ),
+    "softmax of a mask": lambda x: jax.nn.softmax(jnp.where(MASK, x, -1e9)),
+    "log softmax": lambda x: jax.nn.log_softmax(_flat(x)),
+    "log sum exp": lambda x: jax.nn.logsumexp(_flat(x), 1, keepdims=True),
+    "attention": _attention,
+    "attention, linen": _linen(linen.MultiHeadDotProductAttention(2)),
+    "attention, nnx": _nnx(lambda r: nnx.MultiHeadAttention(2, 2, decode=False, rngs=r)),
+    "layer norm": _linen(linen.LayerNorm(epsilon=0.01)),
+    "layer norm, two passes": _linen(linen.LayerNorm(epsilon=0.01, use_fast_variance=False)),
+    "layer norm, nnx": _nnx(lambda r: nnx.LayerNorm(2, epsilon=0.1, rngs=r)),
+    "layer norm, written out": lambda x: (
+        (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 0.1)
+    ),
+    "group norm": _linen(linen.GroupNorm(2, epsilon=0.1)),
+    "instance norm": _linen(linen.InstanceNorm(epsilon=0.1)),
+    "rms norm": _nnx(lambda r: nnx.RMSNorm(2, epsilon=0.1, rngs=r)),
+    "standardise": lambda x: jax.nn.standardize(x, axis=(1, 2), epsilon=0.1),
+    "glu": jax.nn.glu,
+    "mish": jax.nn.mish,
+    "squareplus": jax.nn.squareplus,
+    "soft sign": jax.nn.soft_sign,
+    "squeeze and excite": lambda x: x * jax.nn.sigmoid(x.mean((1, 2), keepdims=True)),
+}
+
+GROUPS = {"lax": LAX, "numpy": NUMPY, "nn": NN, "flax": FLAX, "mixing": MIXING}
 
 
 def scores(f):
@@ -542,27 +607,12 @@ REFUSED = {
     "sort": (lambda x: jnp.sort(_flat(x), 1), "sort"),
     "top k": (lambda x: lax.top_k(_flat(x), 3)[0], "top_k"),
     "median": (lambda x: jnp.median(_flat(x), 1, keepdims=True), "sort"),
-    "softmax": (lambda x: jax.nn.softmax(_flat(x)), "exp"),
-    "log softmax": (lambda x: jax.nn.log_softmax(_flat(x)), "log"),
-    "log sum exp": (lambda x: jax.nn.logsumexp(_flat(x), 1, keepdims=True), "exp"),
-    "norm": (lambda x: jnp.linalg.norm(_flat(x), axis=1, keepdims=True), "sqrt"),
-    "layer norm": (_linen(linen.LayerNorm()), "two computed values"),
-    "group norm": (_linen(linen.GroupNorm(2)), "two computed values"),
-    "rms norm": (_nnx(lambda r: nnx.RMSNorm(2, rngs=r)), "two computed values"),
-    "variance": (lambda x: jnp.sqrt(x.var(1)), "sqrt"),
-    "attention": (_linen(linen.MultiHeadDotProductAttention(2)), "two computed values"),
-    "glu": (lambda x: jax.nn.glu(x), "mul of two computed values"),
-    "mish": (jax.nn.mish, "mul of two computed values"),
-    "squareplus": (jax.nn.squareplus, "sqrt"),
-    "soft sign": (jax.nn.soft_sign, "div"),
-    "product": (lambda x: x[:, 1:] * x[:, :-1], "mul of two computed values"),
     "product over an axis": (lambda x: x.prod(1), "reduce_prod"),
-    "exponential": (jnp.exp, "exp"),
     "sine": (jnp.sin, "sin"),
-    "logarithm": (lambda x: jnp.log(x + 2), "log"),
-    "cube": (lambda x: x**3, "integer_pow"),
-    "real power": (lambda x: jnp.power(x + 1, 1.5), "pow"),
-    "reciprocal": (lambda x: 1 / (x + 2), "div"),
+    "computed exponent": (lambda x: jnp.power(2.0, x), "pow"),
+    "convolution of two": (lambda x: lax.conv_general_dilated(
+        x, jnp.moveaxis(x[:1, :2, :2], 0, -1), (1, 1), "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC")), "two computed values"),
     "remainder": (lambda x: x % 0.3, "rem"),
     "cumulative maximum": (lambda x: lax.cummax(x, 1), "cummax"),
     "cumulative product": (lambda x: jnp.cumprod(x, 1), "cumprod"),

@@ -17,7 +17,7 @@ from jmlv.bounds.backward import Weights, sweep
 from jmlv.bounds.crown import CROWN, Relaxation, relax
 from jmlv.bounds.first_layer import FirstLayer, first_layers
 from jmlv.bounds.functionals import Functional, Whole
-from jmlv.bounds.lines import Lines
+from jmlv.bounds.lines import Planes
 from jmlv.bounds.method import Interval
 from jmlv.graph import Graph
 from jmlv.graph.fuse import fuse_relu_max_pool
@@ -122,7 +122,7 @@ class SlopeAscent:
         self,
         graph: Graph,
         functional: Functional,
-        lines: Mapping[int, Lines],
+        lines: Mapping[int, Planes],
         box: Interval,
     ) -> Float[Array, " row"]:
         """The best bound of all steps for each row; differentiable with the weights held fixed."""
@@ -194,7 +194,7 @@ def _attained_jvp(bound: Callable, primals: tuple, tangents: tuple) -> tuple[Arr
 def bound_with(
     graph: Graph,
     functional: Functional,
-    lines: Mapping[int, Lines],
+    lines: Mapping[int, Planes],
     box: Interval,
     planes: Mapping[int, FirstLayer],
     weights: Weights | None,

@@ -27,8 +27,10 @@ from jmlv.bounds.functionals import (
     minimum_over,
     whole,
 )
-from jmlv.bounds.lines import Lines, admissible, floor_constant
+from jmlv.bounds.lines import Lines, Planes, admissible, floor_constant
+from jmlv.bounds.products import ProductLines, pull_product
 from jmlv.bounds.relaxations import patches
+from jmlv.bounds.softmax import SoftmaxLines, pull_softmax
 from jmlv.bounds.tangents import SIDED, Family, lines_at
 from jmlv.bounds.windows import pool_settings, pull_window, slide
 from jmlv.graph import Equation, Graph, Variable
@@ -39,14 +41,15 @@ Weights = dict[int, Float[Array, "row element ..."]]
 """For each nonlinear equation, by the index of its output, every row's own choice of lines.
 
 For ``max(x, c)`` or a max pool the lower weights; for a smooth function two numbers in [0, 1], which say
-where the lower line touches it and where the upper one does.
+where the lower line touches it and where the upper one does; for softmax likewise, entry by entry;
+for a product one number for every summand.
 """
 
 
 def lower_bound(
     graph: Graph,
     functional: Functional,
-    lines: Mapping[int, Lines],
+    lines: Mapping[int, Planes],
     lower: Float[Array, "1 *image"],
     upper: Float[Array, "1 *image"],
 ) -> Float[Array, " row"]:
@@ -68,7 +71,7 @@ def lower_bound(
 def sweep(
     graph: Graph,
     functional: Functional,
-    lines: Mapping[int, Lines],
+    lines: Mapping[int, Planes],
     lower: Float[Array, "1 *image"],
     upper: Float[Array, "1 *image"],
     wanted: Weights | None = None,
@@ -122,7 +125,10 @@ def linear_bound(
             index = eqn.outvar.index
             own = None if wanted is None else wanted[index]
             layer = planes.get(index)
-            pull = layer.pull if layer is not None and layer.fits(current) else pull_lines
+            if layer is not None and layer.fits(current):
+                pull = layer.pull
+            else:
+                pull = pull_lines if isinstance(lines[index], Lines) else pull_planes
             pulled, offset, used[index] = pull(eqn, current, lines[index], own)
         constant = constant + offset
         for variable, part in pulled.items():
@@ -164,6 +170,20 @@ def pull_lines(
     transposed = jax.linear_transpose(lambda x: patches(x, eqn.params), source.aval)
     (rows,) = jax.vmap(transposed)(spread)
     return {source: Whole(rows)}, offset, low if own is None else own
+
+
+def pull_planes(
+    eqn: Equation, functional: Functional, planes: ProductLines | SoftmaxLines, own: Array | None
+) -> Pulled:
+    """As :func:`pull_lines`, for an operation that has planes in several values."""
+    rows = whole(functional, eqn.outvar).rows
+    rule = pull_product if isinstance(planes, ProductLines) else pull_softmax
+    parts, offset, used = rule(eqn, rows, planes, own)
+    pulled: dict[Variable, Functional] = {}
+    computed = [v for v in eqn.invars if isinstance(v, Variable)]
+    for variable, part in zip(computed, parts):
+        pulled[variable] = add(pulled.get(variable), Whole(part), variable)
+    return pulled, offset, used
 
 
 def _pull_smooth(

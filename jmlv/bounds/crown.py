@@ -22,7 +22,7 @@ from jmlv.bounds.backward import lower_bound
 from jmlv.bounds.functionals import Functional, Whole, Window, one_hot
 from jmlv.bounds.interval import interval_step
 from jmlv.bounds.last_layers import rows_from_intervals
-from jmlv.bounds.lines import Lines, lines_of, undecided
+from jmlv.bounds.lines import Planes, lines_of, undecided
 from jmlv.bounds.loop import masked_map
 from jmlv.bounds.method import BoundMethod, Interval
 from jmlv.compilation import one_off
@@ -30,13 +30,13 @@ from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.independent import independent
 from jmlv.graph.ir import prefix, read
-from jmlv.graph.operations import ELEMENTWISE, is_affine
+from jmlv.graph.operations import ELEMENTWISE, is_affine, is_smooth, is_softmax
 from jmlv.require import require_fields
 
 ROUNDING = 64
 """Two lower bounds closer than so many units in the last place count as equal."""
 
-Relaxed = tuple[dict[Variable, Interval], dict[int, Lines]]
+Relaxed = tuple[dict[Variable, Interval], dict[int, Planes]]
 """Intervals of every variable, and lines by the index of each nonlinear output."""
 
 
@@ -200,14 +200,14 @@ _ascended_intervals = one_off(0, loops=True)(_source_intervals)
 def sources(graph: Graph) -> list[Variable]:
     """The variables that nonlinear equations read, in the order of the graph."""
     nonlinear = (eqn for eqn in graph.eqns if not is_affine(graph, eqn))
-    return list(dict.fromkeys(eqn.invars[0] for eqn in nonlinear))
+    return list(dict.fromkeys(v for eqn in nonlinear for v in graph.inputs_of(eqn)))
 
 
-LowerBound = Callable[[Graph, Functional, Mapping[int, Lines], Interval], Float[Array, " row"]]
+LowerBound = Callable[[Graph, Functional, Mapping[int, Planes], Interval], Float[Array, " row"]]
 
 
 def plain(
-    graph: Graph, functional: Functional, lines: Mapping[int, Lines], box: Interval
+    graph: Graph, functional: Functional, lines: Mapping[int, Planes], box: Interval
 ) -> Float[Array, " row"]:
     """CROWN's own lower bound, with the lines as they are."""
     return lower_bound(graph, functional, lines, *box)
@@ -234,15 +234,15 @@ def relax(
     Returns:
         Intervals by variable, and lines by the index of the nonlinear equation's output.
     """
-    exact = _exact_intervals(graph)
+    settled = _exact_intervals(graph) | _bent(graph)
+    readers = _readers(graph)
 
-    def tightened(eqn: Equation, interval: Interval, lines: Mapping[int, Lines]) -> Interval:
-        source = eqn.invars[0]
+    def tightened(source: Variable, interval: Interval, lines: Mapping[int, Planes]) -> Interval:
         if source in known:
             interval = _intersection(interval, known[source])
-        if source in exact:
+        if source in settled:
             return interval
-        wanted = undecided(graph, eqn, interval)
+        wanted = reduce(jnp.logical_or, (undecided(graph, e, interval) for e in readers[source]))
         return _tighten(graph, source, interval, wanted, lines, box, chunk, least)
 
     return _walk(graph, box, tightened, frozen)
@@ -258,8 +258,8 @@ def relaxed_within(graph: Graph, box: Interval, known: Mapping[Variable, Interva
     if missing:
         raise ValueError(f"known: expected an interval of every source, got none for {missing}.")
 
-    def given(eqn: Equation, interval: Interval, _: Mapping[int, Lines]) -> Interval:
-        return _intersection(interval, known[eqn.invars[0]])
+    def given(source: Variable, interval: Interval, _: Mapping[int, Planes]) -> Interval:
+        return _intersection(interval, known[source])
 
     return _walk(graph, box, given)
 
@@ -267,20 +267,21 @@ def relaxed_within(graph: Graph, box: Interval, known: Mapping[Variable, Interva
 def _walk(
     graph: Graph,
     box: Interval,
-    better: Callable[[Equation, Interval, Mapping[int, Lines]], Interval],
+    better: Callable[[Variable, Interval, Mapping[int, Planes]], Interval],
     frozen: bool = False,
 ) -> Relaxed:
     """Interval arithmetic, in which what nonlinear equations read is known better."""
     values: dict[Variable, Any] = graph.constants() | {graph.input: box}
-    lines: dict[int, Lines] = {}
+    lines: dict[int, Planes] = {}
     improved: set[Variable] = set()
     for eqn in graph.eqns:
         if not is_affine(graph, eqn):
-            source = eqn.invars[0]
-            if source not in improved:
-                values[source] = _without_overflow(better(eqn, values[source], lines))
-                improved.add(source)
-            around = lines_of(graph, eqn, values[source])
+            inputs = graph.inputs_of(eqn)
+            for source in inputs:
+                if source not in improved:
+                    values[source] = _without_overflow(better(source, values[source], lines))
+                    improved.add(source)
+            around = lines_of(graph, eqn, [values[v] for v in inputs])
             lines[eqn.outvar.index] = jax.lax.stop_gradient(around) if frozen else around
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
     return {v: i for v, i in values.items() if isinstance(i, Interval)}, lines
@@ -323,7 +324,7 @@ def _tighten(
     source: Variable,
     interval: Interval,
     wanted: Bool[Array, "1 ..."],
-    lines: Mapping[int, Lines],
+    lines: Mapping[int, Planes],
     box: Interval,
     chunk: int,
     least: LowerBound,
@@ -355,6 +356,30 @@ def with_negatives(functional: Functional) -> Functional:
     if isinstance(functional, Window):
         return Window(rows, jnp.concatenate([functional.corner] * 2))
     return Whole(rows)
+
+
+def _readers(graph: Graph) -> dict[Variable, list[Equation]]:
+    """The nonlinear equations that read each of their operands."""
+    readers: dict[Variable, list[Equation]] = {}
+    for eqn in graph.eqns:
+        if not is_affine(graph, eqn):
+            for variable in dict.fromkeys(graph.inputs_of(eqn)):
+                readers.setdefault(variable, []).append(eqn)
+    return readers
+
+
+def _bent(graph: Graph) -> set[Variable]:
+    """What smooth functions and softmax make, moved or scaled at most.
+
+    A backward pass through their lines hardly knows it better than its range over what they read.
+    """
+    found: set[Variable] = set()
+    for eqn in graph.eqns:
+        inputs = graph.inputs_of(eqn)
+        moved = is_affine(graph, eqn) and eqn.primitive in ELEMENTWISE and len(inputs) == 1
+        if is_smooth(eqn) or is_softmax(eqn) or (moved and inputs[0] in found):
+            found.add(eqn.outvar)
+    return found
 
 
 def _exact_intervals(graph: Graph) -> set[Variable]:

@@ -10,7 +10,8 @@ copies of its own; the originals stay as they are.
   is already there is counted on both branches) are unsound, and its rule of a matrix product
   crashes. All affine operations have one rule here, JAX's own transposition; maxima and max pools
   take the lines of :mod:`jmlv.bounds.relaxations`, smooth functions those of
-  :mod:`jmlv.bounds.tangents`.
+  :mod:`jmlv.bounds.tangents`, products and softmax the planes of :mod:`jmlv.bounds.products` and
+  :mod:`jmlv.bounds.softmax`.
 
 A backward bound holds ``coefficients`` (row, *activation shape) and ``offset`` (row,).
 """
@@ -18,7 +19,7 @@ A backward bound holds ``coefficients`` (row, *activation shape) and ``offset`` 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,10 +30,13 @@ from jaxtyping import Array, Float
 
 from jmlv.bounds.lines import smooth_lines
 from jmlv.bounds.method import Interval
+from jmlv.bounds.products import product_interval, product_lines, pull_product
 from jmlv.bounds.relaxations import max_pool_lines, maximum_lines, patches_transpose
+from jmlv.bounds.softmax import pull_softmax, softmax_interval, softmax_lines
 from jmlv.bounds.tangents import smooth_interval
+from jmlv.graph.ir import Equation, Variable
 from jmlv.graph.jax_verify import load
-from jmlv.graph.operations import BILINEAR, LINEAR, relu_max_pool_p
+from jmlv.graph.operations import BILINEAR, LINEAR, relu_max_pool_p, softmax_p
 from jmlv.graph.smooth import SMOOTH, Smooth
 
 Rule = Callable[..., Any]
@@ -52,7 +56,7 @@ def ibp_rules() -> Mapping[Any, Rule]:
     ibp = load().ibp
     monotone = {p: _drop_index(ibp._make_ibp_passthrough_primitive(p)) for p in MONOTONE}
     products = {p: functools.partial(_ibp_product, p) for p in BILINEAR}
-    others = {lax.neg_p: _ibp_neg, lax.div_p: _ibp_div}
+    others = {lax.neg_p: _ibp_neg, lax.div_p: _ibp_div, softmax_p: _ibp_softmax}
     smooth = {f: functools.partial(_ibp_smooth, f) for f in SMOOTH}
     return {**ibp._primitive_transform, **monotone, **products, **others, **smooth}
 
@@ -73,7 +77,8 @@ def crown_rules() -> Mapping[Any, Rule]:
     }
     affine = {p: functools.partial(_crown_affine, p) for p in AFFINE}
     smooth = {f: functools.partial(_crown_smooth, f) for f in SMOOTH}
-    own = {**affine, lax.max_p: _crown_maximum, **pools, **smooth}
+    affine |= {p: functools.partial(_crown_product, p) for p in (lax.mul_p, lax.dot_general_p)}
+    own = {**affine, lax.max_p: _crown_maximum, softmax_p: _crown_softmax, **pools, **smooth}
     return {**load().crown_ibp._primitive_transform, **own}
 
 
@@ -115,9 +120,13 @@ def _ibp_smooth(f: Smooth, _index: int, x: Any) -> Any:
 
 
 def _ibp_product(primitive: Any, _index: int, x: Any, y: Any, **params: Any) -> Any:
-    """A bound times an array, either way round: ``|W| r`` around ``W c``, centre c, radius r."""
+    """A bound times an array, either way round: ``|W| r`` around ``W c``, centre c, radius r.
+
+    Of two bounds: the range of every summand, summed.
+    """
     if _is_bound(x) and _is_bound(y):
-        raise NotImplementedError(f"{primitive.name} of two computed values has no bound.")
+        sides = (Interval(v.lower, v.upper) for v in (x, y))
+        return interval_bound(product_interval(_equation(primitive, (x, y), params), *sides))
     split = load().ibp._decompose_affine_argument
     (x_radius, x_center), (y_radius, y_center) = split(x), split(y)
     center = primitive.bind(x_center, y_center, **params)
@@ -156,6 +165,44 @@ def _pull(rows: Any, transposed: Callable[..., Any], constant: Array | None) -> 
     offset = rows.offset if constant is None else rows.offset + _dot(rows.lin_coeffs, constant)
     offsets = [offset, *(jnp.zeros_like(offset) for _ in coefficients[1:])]
     return list(zip(coefficients, offsets))
+
+
+def _ibp_softmax(_index: int, x: Any, **params: Any) -> Any:
+    eqn = _equation(softmax_p, (x,), params)
+    return interval_bound(softmax_interval(eqn, Interval(x.lower, x.upper)))
+
+
+def _equation(primitive: Any, operands: Sequence[Any], params: dict[str, Any]) -> Equation:
+    """An operation on bounds, as an equation without a graph around it."""
+    invars = tuple(Variable(i, tuple(x.shape)) for i, x in enumerate(operands))
+    return Equation(primitive, invars, (), tuple(sorted(params.items())))
+
+
+def _crown_product(primitive: Any, index: int, out: Any, x: Any, y: Any, **params: Any) -> list:
+    """Affine if one factor is constant; else the planes with the slopes at the centre."""
+    if not (_is_bound(x) and _is_bound(y)):
+        return _crown_affine(primitive, index, out, x, y, **params)
+    lines = product_lines(*(Interval(v.lower, v.upper) for v in (x, y)))
+    eqn = _equation(primitive, (x, y), params)
+    return _by_planes(out, lambda rows: pull_product(eqn, rows, lines)[:2])
+
+
+def _crown_softmax(_index: int, out: Any, x: Any, **params: Any) -> list:
+    """The planes that touch in the middle."""
+    eqn = _equation(softmax_p, (x,), params)
+    lines = softmax_lines(eqn, Interval(x.lower, x.upper))
+    return _by_planes(out, lambda rows: pull_softmax(eqn, rows, lines)[:2])
+
+
+def _by_planes(out: Any, pull: Callable[[Array], tuple[list[Array], Array]]) -> list:
+    """Bounds on all operands; the offset on the first alone, for the same reason as in affine rules."""
+    below, low = pull(out.lower_lin.lin_coeffs)
+    above, high = pull(-out.upper_lin.lin_coeffs)
+    ends = out.lower_lin.offset + low, out.upper_lin.offset - high
+    offsets = [ends, *(tuple(map(jnp.zeros_like, ends)) for _ in below[1:])]
+    return [
+        backward_bound((a, low), (-b, high)) for a, b, (low, high) in zip(below, above, offsets)
+    ]
 
 
 def _crown_maximum(_index: int, out: Any, x: Any, knee: Any) -> list:

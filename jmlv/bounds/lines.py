@@ -1,13 +1,18 @@
-"""The two lines around a nonlinear equation, in one form for maxima, max pools and smooth functions."""
+"""The lines around a nonlinear equation, in one form for maxima, max pools and smooth functions.
+
+Products and softmax read several values, or mix them: they have planes, of their own kinds.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Union
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.method import Interval
+from jmlv.bounds.products import ProductLines, product_lines
 from jmlv.bounds.relaxations import (
     max_pool_lines,
     maximum_lines,
@@ -15,9 +20,19 @@ from jmlv.bounds.relaxations import (
     patches_transpose,
     settled_windows,
 )
+from jmlv.bounds.softmax import SoftmaxLines, softmax_lines
 from jmlv.bounds.tangents import Family, lines_at, smooth_interval, touching_lines
 from jmlv.graph import Equation, Graph
-from jmlv.graph.operations import is_maximum, is_relu, is_smooth, knee_of, relu_max_pool_p
+from jmlv.graph.operations import (
+    is_max_pool,
+    is_maximum,
+    is_product,
+    is_relu,
+    is_smooth,
+    is_softmax,
+    knee_of,
+    relu_max_pool_p,
+)
 from jmlv.graph.smooth import Smooth
 
 
@@ -38,8 +53,21 @@ class Lines(NamedTuple):
     family: Family | None = None
 
 
-def lines_of(graph: Graph, eqn: Equation, interval: Interval) -> Lines:
-    """Lines around a nonlinear equation of a graph whose input lies in the interval."""
+Planes = Union[Lines, ProductLines, SoftmaxLines]
+"""What encloses a nonlinear equation's output."""
+
+
+def lines_of(graph: Graph, eqn: Equation, intervals: Sequence[Interval]) -> Planes:
+    """Lines around a nonlinear equation of a graph whose operands lie in the intervals.
+
+    Args:
+        intervals: of the operands that depend on the network's input, in order.
+    """
+    if is_product(graph, eqn):
+        return product_lines(*intervals)
+    (interval,) = intervals
+    if is_softmax(eqn):
+        return softmax_lines(eqn, interval)
     if is_smooth(eqn):
         return smooth_lines(eqn.primitive, interval)
     if is_maximum(eqn):
@@ -100,9 +128,11 @@ def undecided(graph: Graph, eqn: Equation, interval: Interval) -> Bool[Array, "1
 
     For ``max(x, c)`` those that may lie on both sides of ``c``. For a max pool, in every window that no element wins for sure,
     the elements that may exceed the floor and every other element's lower bound. For a smooth
-    function those over which its lines lie apart.
+    function those over which its lines lie apart. For products and softmax all that are not known.
     """
     lower, upper = interval
+    if not (is_smooth(eqn) or is_maximum(eqn) or is_max_pool(eqn)):
+        return lower < upper
     if is_smooth(eqn):
         low, high = smooth_interval(eqn.primitive, interval)
         return (upper - lower > MINIMUM_WIDTH) & (high - low > MINIMUM_RISE)

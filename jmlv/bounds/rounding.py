@@ -32,7 +32,7 @@ from jmlv.bounds.method import Interval
 from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.ir import read
-from jmlv.graph.operations import is_affine, is_max_pool, is_maximum, take_p
+from jmlv.graph.operations import describe, is_affine, is_max_pool, is_maximum, take_p
 
 EXTRA = 2
 """Roundings that are allowed to every operation beyond its own."""
@@ -121,8 +121,9 @@ def _through(
         return source if is_maximum(eqn) else eqn.bind(source)  # the largest in each window
     if not is_affine(graph, eqn):
         raise UnsupportedOperation(
-            f"deployed: {eqn.primitive.name} has no stated accuracy in float32, so that nothing can "
-            "be proven of the deployed network. Leave out deployed=.., for the real-valued one."
+            f"deployed: {describe(graph, eqn)} has no rule for its accuracy in float32, so that "
+            "nothing can be proven of the deployed network. Leave out deployed=.., for the "
+            "real-valued one."
         )
     constants = graph.constants()
     reached = {v: size + errors[v] for v, size in sizes.items()}

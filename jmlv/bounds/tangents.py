@@ -100,17 +100,18 @@ def smooth_interval(f: Smooth, interval: Interval) -> Interval:
     -0.1700 0.8412
     """
     ends = jnp.stack(interval)
+    unknown = ~f.defined(*ends) if f.guarded else jnp.isnan(ends).any(0)
+    ends = jnp.where(unknown, f.inside, ends) if f.guarded else ends
     jet = f.jet(ends)
-    low, high = jnp.minimum(*jet.value), jnp.maximum(*jet.value)
-    noise = _noise(jet, ends).max(0)
+    slack = lax.stop_gradient(_slack(_noise(jet, ends)))
+    low, high = jnp.minimum(*(jet.value - slack)), jnp.maximum(*(jet.value + slack))
     if f.minimum is not None:
         place, least = f.minimum
         near = ROUNDING * jnp.finfo(low.dtype).eps
         inside = (interval.lower <= place + near) & (interval.upper >= place - near)
-        low, noise = jnp.where(inside, least, low), jnp.where(inside, noise + 1, noise)
-    slack = lax.stop_gradient(_slack(noise))
-    unknown = jnp.isnan(ends).any(0)
-    return Interval(*(jnp.where(unknown, jnp.nan, y) for y in (low - slack, high + slack)))
+        low = jnp.where(inside, jnp.minimum(low, least - slack.max(0) - near), low)
+    low = low if f.least is None else jnp.maximum(low, f.least)
+    return Interval(*(jnp.where(unknown, jnp.nan, y) for y in (low, high)))
 
 
 def touching_lines(f: Smooth, interval: Interval) -> Family:
@@ -118,7 +119,8 @@ def touching_lines(f: Smooth, interval: Interval) -> Family:
 
     Args:
         f: the function.
-        interval: any two arrays of one shape. NaN or infinity in an entry gives NaN lines.
+        interval: any two arrays of one shape. NaN or infinity in an entry gives NaN lines, and so
+            does an interval on which ``f`` is not defined throughout.
 
     >>> import jax.numpy as jnp
     >>> from jmlv.graph.smooth import TANH
@@ -129,7 +131,8 @@ def touching_lines(f: Smooth, interval: Interval) -> Family:
     """
     lower, upper = jnp.asarray(interval.lower), jnp.asarray(interval.upper)
     unknown = ~(jnp.isfinite(lower) & jnp.isfinite(upper))
-    lower, upper = (jnp.where(unknown, 0, side) for side in (lower, upper))
+    unknown = unknown | ~f.defined(lower, upper) if f.guarded else unknown
+    lower, upper = (jnp.where(unknown, f.inside, side) for side in (lower, upper))
     middle = (lower + upper) / 2
     left, right = (jnp.stack(ends) for ends in zip(*(_part(f, b, lower, upper) for b in (1, -1))))
     edges = jnp.stack([lower, *(jnp.clip(knot, lower, upper) for knot in f.knots), upper])

@@ -26,6 +26,7 @@ class Builder:
     equations: list[Equation] = dataclasses.field(default_factory=list)
     constants: dict[Variable, Any] = dataclasses.field(default_factory=dict)
     definitions: dict[Variable, Equation] = dataclasses.field(default_factory=dict)
+    known: dict[tuple[Any, ...], Variable] = dataclasses.field(default_factory=dict)
     count: int = 0
 
     def variable(self, shape: tuple[int, ...], dtype: Any) -> Variable:
@@ -45,11 +46,17 @@ class Builder:
         return self.record(primitive, operands, params, result.shape, result.dtype)
 
     def record(self, primitive, operands, params, shape, dtype) -> Variable:
-        """Adds an operation of known output shape without evaluating anything."""
-        outvar = self.variable(shape, dtype)
+        """Adds an operation of known output shape without evaluating anything.
+
+        The same operation on the same computed operands and numbers is not added twice.
+        """
         settings = tuple(sorted((k, _hashable(v)) for k, v in params.items()))
-        atoms = (self.atom(self._converted(v)) for v in operands)
-        equation = Equation(primitive, tuple(atoms), (outvar,), settings)
+        atoms = tuple(self.atom(self._converted(v)) for v in operands)
+        key = (primitive, *map(_signed, atoms), settings)
+        if key in self.known:
+            return self.known[key]
+        outvar = self.known[key] = self.variable(shape, dtype)
+        equation = Equation(primitive, atoms, (outvar,), settings)
         self.equations.append(equation)
         self.definitions[outvar] = equation
         return outvar
@@ -88,6 +95,11 @@ def evaluate(primitive: Any, operands: Sequence[Any], params: dict[str, Any]) ->
         return primitive.bind(*operands, **params)
     with jax.ensure_compile_time_eval():
         return primitive.bind(*operands, **params)
+
+
+def _signed(atom: Atom) -> Any:
+    """An operand to look up: unlike numbers, 0 and -0 are two."""
+    return (atom, str(atom)) if isinstance(atom, Literal) else atom
 
 
 def _abstract(value: Any) -> Any:

@@ -9,7 +9,8 @@ function's own operations have: nothing is added that is taken away again. ``max
 is, a minimum is one with both signs turned, a maximum of two computed values is a max pool of the
 pair; absolute value and leaky ReLU become ReLU and affine operations whose terms do not cancel;
 subtraction becomes addition and negation. What is a known function of one value becomes one
-operation, in whatever way it is written: GELU, SiLU, softplus, ELU, hard swish, a square.
+operation, in whatever way it is written: GELU, SiLU, softplus, ELU, hard swish, a square. So does
+softmax, and a variance becomes the mean of squared deviations (:mod:`jmlv.graph.rules.normalised`).
 """
 
 from __future__ import annotations
@@ -27,10 +28,18 @@ from jmlv.graph.builder import REAL, Builder, evaluate
 from jmlv.graph.ir import Variable
 from jmlv.graph.operations import Refused
 from jmlv.graph.rules import layout, maxima
-from jmlv.graph.rules.arithmetic import divide, is_everywhere, neg, power, product, square, subtract
+from jmlv.graph.rules.arithmetic import (
+    divide,
+    is_everywhere,
+    neg,
+    power,
+    product,
+    real_power,
+    square,
+)
 from jmlv.graph.rules.parameters import unread
 from jmlv.graph.rules.selections import plus, select
-from jmlv.graph.smooth import SIGMOID, SOFTPLUS, TANH
+from jmlv.graph.smooth import EXP, LOG, RSQRT, SIGMOID, SOFTPLUS, SQRT, TANH
 
 Rule = Callable[..., Any]
 
@@ -194,12 +203,17 @@ def identity(b: Builder, x: Any, **_: Any) -> Any:
 RULES: dict[str, Rule] = {
     "add": lambda b, x, y: plus(b, x, y),
     "add_any": lambda b, x, y: plus(b, x, y),
-    "sub": lambda b, x, y: subtract(b, x, y),
+    "sub": lambda b, x, y: plus(b, x, neg(b, y)),
     "neg": lambda b, x: neg(b, x),
     "mul": lambda b, x, y, **_: product(b, x, y),
     "div": lambda b, x, y: divide(b, x, y),
     "square": lambda b, x: square(b, x),
     "integer_pow": power,
+    "pow": real_power,
+    "exp": lambda b, x, **_: b.emit(EXP, x),
+    "log": lambda b, x, **_: b.emit(LOG, x),
+    "sqrt": lambda b, x, **_: b.emit(SQRT, x),
+    "rsqrt": lambda b, x, **_: b.emit(RSQRT, x),
     "logistic": lambda b, x, **_: b.emit(SIGMOID, x),
     "tanh": lambda b, x, **_: b.emit(TANH, x),
     "max": lambda b, x, y: maxima.maximum(b, x, y),

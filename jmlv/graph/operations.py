@@ -3,7 +3,8 @@
 ``affine`` operations are linear in the operands that depend on the input, plus a constant;
 ``maximum`` is ``max(x, c)`` with a constant ``c``, and ``relu`` the case ``c = 0``; ``max_pool`` is
 a sliding maximum over windows; ``smooth`` operations act on every entry alone and are those of
-:mod:`jmlv.graph.smooth`.
+:mod:`jmlv.graph.smooth`; a ``product`` is linear in each of two computed operands; ``softmax`` mixes
+the entries along some axes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -44,6 +46,19 @@ class Take:
 
 
 take_p = Take()
+
+
+class Softmax:
+    """``exp(x_k) / sum_j exp(x_j)`` along some axes."""
+
+    name = "softmax"
+
+    @staticmethod
+    def bind(x, *, axes):
+        return jax.nn.softmax(x, axes)
+
+
+softmax_p = Softmax()
 
 
 #: Linear whatever their operands are.
@@ -110,8 +125,30 @@ def is_max_pool(eqn: Equation) -> bool:
 
 
 def is_smooth(eqn: Equation) -> bool:
-    """Sigmoid, tanh, softplus, GELU or SiLU: a differentiable function of every entry alone."""
+    """Sigmoid, GELU, exp, a reciprocal, ..: a differentiable function of every entry alone."""
     return isinstance(eqn.primitive, Smooth)
+
+
+def is_softmax(eqn: Equation) -> bool:
+    return eqn.primitive is softmax_p
+
+
+def is_product(graph: Graph, eqn: Equation) -> bool:
+    """A product of two computed values: entry by entry, or a (batched) matrix product."""
+    kinds = eqn.primitive is lax.mul_p or eqn.primitive is lax.dot_general_p
+    return kinds and len(graph.inputs_of(eqn)) == 2
+
+
+def is_piecewise_linear(graph: Graph, eqn: Equation) -> bool:
+    """Affine, a maximum or a max pool: what exact oracles and certificates know."""
+    return is_affine(graph, eqn) or is_maximum(eqn) or is_max_pool(eqn)
+
+
+def describe(graph: Graph, eqn: Equation) -> str:
+    """What an operation is called in a message."""
+    refused = isinstance(eqn.primitive, Refused)
+    two = " of two computed values" if len(graph.inputs_of(eqn)) > 1 and not refused else ""
+    return f"{eqn.primitive.name}{two}"
 
 
 def is_affine(graph: Graph, eqn: Equation) -> bool:
@@ -127,11 +164,14 @@ def is_affine(graph: Graph, eqn: Equation) -> bool:
 def is_supported(graph: Graph, eqn: Equation) -> bool:
     """Whether every bound has a sound rule for the equation.
 
-    The exact oracles (MILP, branch and bound) have none for smooth operations, and say so.
+    The exact oracles (MILP, branch and bound) have none for smooth operations, products and softmax,
+    and say so.
     """
     if is_maximum(eqn):
         return graph.inputs_of(eqn) == eqn.invars[:1]
-    return is_affine(graph, eqn) or is_max_pool(eqn) or is_smooth(eqn)
+    if is_product(graph, eqn):
+        return True
+    return is_affine(graph, eqn) or is_max_pool(eqn) or is_smooth(eqn) or is_softmax(eqn)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool
 
 from jmlv.graph.affine import pull_back
 from jmlv.graph.ir import Equation, Graph, Variable
-from jmlv.graph.operations import is_affine, is_maximum, is_smooth
+from jmlv.graph.operations import is_affine, is_maximum, is_product, is_smooth, is_softmax
 
 
 def pixels_read(graph: Graph) -> Bool[np.ndarray, "*image"]:
@@ -50,10 +50,27 @@ def _readers(graph: Graph, eqn: Equation, rows: Array, ones: dict) -> dict[Varia
     """Which entries of the operands the marked entries of the output are computed from."""
     if is_affine(graph, eqn):
         return pull_back(graph, eqn, rows, ones)[0]
+    if is_product(graph, eqn):
+        return _factors(eqn, rows)
     source = eqn.invars[0]
     if is_maximum(eqn) or is_smooth(eqn):
         return {source: rows}
+    if is_softmax(eqn):
+        return {
+            source: jnp.broadcast_to(
+                rows.sum([a + 1 for a in eqn.params["axes"]], keepdims=True), rows.shape
+            )
+        }
     return {source: _pooled_from(eqn, source, rows)}
+
+
+def _factors(eqn: Equation, rows: Array) -> dict[Variable, Any]:
+    """Of both factors of a product: what it would read if the other were ones."""
+    x, y = eqn.invars
+    ones = {v: jnp.ones(v.shape, v.dtype) for v in (x, y)}
+    (left,) = jax.linear_transpose(lambda v: eqn.bind(v, ones[y]), x.aval)(rows[0])
+    (right,) = jax.linear_transpose(lambda v: eqn.bind(ones[x], v), y.aval)(rows[0])
+    return {x: left[None] + right[None]} if x == y else {x: left[None], y: right[None]}
 
 
 def _pooled_from(eqn: Equation, source: Variable, rows: Array) -> Array:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Elementwise = Callable[[Float[Array, "*n"]], Float[Array, "*n"]]
 
@@ -41,7 +41,11 @@ class Smooth:
         knots: its inflections, in increasing order.
         bends: +1 where it is convex and -1 where it is concave: before, between and after the knots.
         minimum: where it is smallest and how small; it decreases before and increases after. None
-            if it increases everywhere.
+            if it has none: it then increases, or decreases, throughout each piece of its domain.
+        above: it is a function of what is larger than this alone.
+        pole: a number at which it is not defined, and which no interval may hold.
+        least: what none of its values is below; None where that is its minimum, or where it has none.
+        inside: a number at which it is defined.
 
     >>> import jax.numpy as jnp
     >>> print(SIGMOID.bind(jnp.zeros(2)), SIGMOID.jet(jnp.zeros(2)).slope)
@@ -53,6 +57,28 @@ class Smooth:
     knots: tuple[float, ...]
     bends: tuple[int, ...]
     minimum: tuple[float, float] | None = None
+    above: float = -np.inf
+    pole: float | None = None
+    least: float | None = None
+    inside: float = 0.0
+
+    @property
+    def guarded(self) -> bool:
+        """Whether there are numbers that it is not a function of."""
+        return self.above > -np.inf or self.pole is not None
+
+    def defined(self, lower: Float[Array, "*n"], upper: Float[Array, "*n"]) -> Bool[Array, "*n"]:
+        """Whether it is defined on the whole of an interval, entry by entry; never for NaN.
+
+        >>> bool(RECIPROCAL.defined(jnp.array(-1.0), jnp.array(2.0)))
+        False
+        """
+        known = lower <= upper
+        if self.above > -np.inf:
+            known = known & (lower > self.above)
+        if self.pole is not None:
+            known = known & ((lower > self.pole) | (upper < self.pole))
+        return known
 
     def bind(self, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
         """Applies the function: what a graph calls on any of its operations."""
@@ -211,6 +237,44 @@ def _hard_swish(x: Array) -> Jet:
 #: line lies above the straight part on its side of the knot too, so each part has a true tangent.
 HARD_SWISH = Smooth("hard_swish", _hard_swish, (-3.0, 3.0), (-1, 1, -1), minimum=(-1.5, -0.375))
 
+#: ``exp(x)``, convex.
+EXP = Smooth("exp", _increasing(jnp.exp, jnp.exp), (), (1,), least=0.0)
+
+#: The natural logarithm, concave.
+LOG = Smooth("log", _increasing(jnp.log, lambda x: 1 / x), (), (-1,), above=0.0, inside=1.0)
+
+#: The square root, concave; at zero, where it is infinitely steep, it counts as not defined.
+SQRT = Smooth(
+    "sqrt",
+    _increasing(jnp.sqrt, lambda x: 0.5 / jnp.sqrt(x)),
+    (),
+    (-1,),
+    above=0.0,
+    least=0.0,
+    inside=1.0,
+)
+
+
+def _reciprocal(x: Array) -> Jet:
+    value = 1 / x
+    return Jet(value, -value * value, value * value)
+
+
+def _rsqrt(x: Array) -> Jet:
+    value = 1 / jnp.sqrt(x)
+    fall = value / (2 * x)
+    return Jet(value, -fall, fall)
+
+
+#: ``1 / x``: falls on both sides of zero, concave before it and convex after it.
+RECIPROCAL = Smooth("reciprocal", _reciprocal, (0.0,), (-1, 1), pole=0.0, inside=1.0)
+
+#: ``1 / sqrt(x)``, convex and falling.
+RSQRT = Smooth("rsqrt", _rsqrt, (), (1,), above=0.0, least=0.0, inside=1.0)
+
+#: ``x^3``.
+CUBE = Smooth("cube", _increasing(lambda x: x * x * x, lambda x: 3 * x * x), (0.0,), (-1, 1))
+
 #: All of them.
 SMOOTH = (
     SIGMOID,
@@ -223,4 +287,10 @@ SMOOTH = (
     ELU,
     SQUARE,
     HARD_SWISH,
+    EXP,
+    LOG,
+    SQRT,
+    RECIPROCAL,
+    RSQRT,
+    CUBE,
 )

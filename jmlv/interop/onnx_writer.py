@@ -8,6 +8,7 @@ the matrix that it is. The package ``onnx`` is needed: ``pip install jmlv[intero
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,31 @@ from jax import lax
 from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Classifier, Equation, Graph, Variable, trace
 from jmlv.graph.ir import read
-from jmlv.graph.operations import is_affine, is_max_pool, is_maximum, is_relu
+from jmlv.graph.operations import (
+    is_affine,
+    is_max_pool,
+    is_maximum,
+    is_product,
+    is_relu,
+    is_softmax,
+)
 from jmlv.graph.smooth import (
+    CUBE,
     ELU,
+    EXP,
     GELU,
     GELU_TANH,
     GELU_TANH_64,
     GELU_TANH_CUBIC,
     GELU_TANH_SCALE,
     HARD_SWISH,
+    LOG,
+    RECIPROCAL,
+    RSQRT,
     SIGMOID,
     SILU,
     SOFTPLUS,
+    SQRT,
     SQUARE,
     TANH,
 )
@@ -168,7 +182,11 @@ def _rule(graph: Graph, eqn: Equation) -> Rule | None:
     if eqn.primitive is lax.conv_general_dilated_p:
         return _convolution if _is_plain(graph, eqn) else None
     if eqn.primitive is lax.dot_general_p:
+        if is_product(graph, eqn):
+            return _einsum
         return _product if _is_dense(graph, eqn) else None
+    if is_softmax(eqn):
+        return _softmax
     return _SMOOTH.get(eqn.primitive) or _RULES.get(eqn.primitive.name)
 
 
@@ -182,6 +200,16 @@ def _unary(kind: str) -> Rule:
         return w.layout(source), w.node(kind, [w.view(source, w.layout(source))])
 
     return rule
+
+
+def _chain(w: _Writer, eqn: Equation, *kinds: str) -> tuple[tuple[int, ...], str]:
+    """One operator of one value after the other."""
+    source = eqn.invars[0]
+    layout = w.layout(source)
+    name = w.view(source, layout)
+    for kind in kinds:
+        name = w.node(kind, [name])
+    return layout, name
 
 
 def _gate(gate: Callable[[_Writer, str], str]) -> Rule:
@@ -257,6 +285,36 @@ def _product(w: _Writer, eqn: Equation) -> tuple[tuple[int, ...], str]:
     left, right = eqn.invars
     matrix = w.constant(w.values[right])
     return (0, 1), w.node("MatMul", [w.view(left, (0, 1)), matrix])
+
+
+def _einsum(w: _Writer, eqn: Equation) -> tuple[tuple[int, ...], str]:
+    """A matrix product of two computed values, by letters for its axes."""
+    (left, right), (left_batch, right_batch) = eqn.params["dimension_numbers"]
+    x, y = eqn.invars
+    names = iter(string.ascii_lowercase)
+    first = [next(names) for _ in x.shape]
+    second = {b: first[a] for a, b in zip((*left, *left_batch), (*right, *right_batch))}
+    second = [second.get(i) or next(names) for i in range(len(y.shape))]
+    out = [first[i] for i in left_batch]
+    out += [n for i, n in enumerate(first) if i not in (*left, *left_batch)]
+    out += [n for i, n in enumerate(second) if i not in (*right, *right_batch)]
+    equation = f"{''.join(first)},{''.join(second)}->{''.join(out)}"
+    operands = [w.view(v, _as_is(v)) for v in (x, y)]
+    return _as_is(eqn.outvar), w.node("Einsum", operands, equation=equation)
+
+
+def _softmax(w: _Writer, eqn: Equation) -> tuple[tuple[int, ...], str]:
+    """Along one axis; several are one in a reshaped view, last."""
+    source, axes = eqn.invars[0], tuple(eqn.params["axes"])
+    if len(axes) == 1:
+        name = w.view(source, _as_is(source))
+        return _as_is(source), w.node("Softmax", [name], axis=int(axes[0]))
+    layout = (*(i for i in _as_is(source) if i not in axes), *axes)
+    shape = [source.shape[i] for i in layout]
+    flat = w.constant(np.asarray([*shape[: -len(axes)], -1], np.int64))
+    name = w.node("Reshape", [w.view(source, layout), flat])
+    name = w.node("Softmax", [name], axis=-1)
+    return layout, w.node("Reshape", [name, w.constant(np.asarray(shape, np.int64))])
 
 
 def _is_plain(graph: Graph, eqn: Equation) -> bool:
@@ -350,4 +408,10 @@ _SMOOTH: dict[Any, Rule] = {
     SQUARE: _gate(lambda w, x: x),
     HARD_SWISH: _gate(lambda w, x: w.node("HardSigmoid", [x], alpha=1 / 6, beta=0.5)),
     ELU: _unary("Elu"),
+    EXP: _unary("Exp"),
+    LOG: _unary("Log"),
+    SQRT: _unary("Sqrt"),
+    RECIPROCAL: _unary("Reciprocal"),
+    RSQRT: lambda w, eqn: _chain(w, eqn, "Sqrt", "Reciprocal"),
+    CUBE: _gate(lambda w, x: w.node("Mul", [x, x])),
 }

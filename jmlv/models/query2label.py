@@ -81,10 +81,8 @@ class MultiLabelQuery2Label(nnx.Module):
     """A residual network, a transformer in which each label's query reads the feature map, and for
     each label a linear function of what its query found: raw scores of labels.
 
-    Attention has no sound rule: the network is for attacks and smoothing, and :func:`jmlv.check` lists
-    what stands in the way of verifying it. A new network is in training mode (batch norm from the
-    batch, dropout); ``eval()`` ends that, and what attacks and smooths uses the evaluation mode by
-    itself.
+    A new network is in training mode (batch norm from the batch, dropout); ``eval()`` ends that, and what
+    verifies, attacks and smooths uses the evaluation mode by itself.
 
     Args:
         config: the sizes.

@@ -1,8 +1,7 @@
 """Residual networks for several labels, with the options that make a TResNet of one.
 
-Whether they can be verified: convolutions, batch norm at inference, ReLU, leaky ReLU, max and average
-pool, blur pool and space-to-depth have sound rules. Squeeze-and-excite multiplies two computed values
-and has none: such networks are for attacks and smoothing, and :func:`jmlv.check` says so.
+All of it can be verified: convolutions, batch norm at inference, ReLU, leaky ReLU, max and average pool,
+blur pool, space-to-depth and squeeze-and-excite have sound rules.
 """
 
 from __future__ import annotations

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from jmlv.bounds.api import bound
 from jmlv.bounds.crown import CROWN, Relaxation
+from jmlv.bounds.domains import undefined
+from jmlv.bounds.ibp import propagate
 from jmlv.bounds.method import BoundMethod
+from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.numerics import as_float64, certificate_precision
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
-from jmlv.oracles.per_box import least_margin
+from jmlv.oracles.per_box import inner_intervals, least_margin
 from jmlv.regions import Box
 from jmlv.require import require_fields
 
@@ -34,7 +39,21 @@ class Bounds(Oracle):
     def search(self, query: Query, deadline: Deadline) -> Evidence:
         lower = self._lower(query)
         reason = f"{self.name} proves a margin of at least {lower:.4g}"
+        if not np.isfinite(lower):
+            reason = f"{self.name} has no bound: {self._undefined(query) or 'numbers overflow'}"
         return Evidence(lower=lower, reason=reason)
+
+    def _undefined(self, query: Query) -> str | None:
+        """Which operation may be given numbers that it is not defined for, as far as is known."""
+        with certificate_precision():
+            if isinstance(self.method, Relaxation):
+                graph, known = (
+                    fuse_relu_max_pool(query.graph64),
+                    inner_intervals(query, self.method),
+                )
+                return undefined(graph, known.get)
+            box = as_float64(query.lower), as_float64(query.upper)
+            return undefined(query.graph64, propagate(query.graph64, *box).read)
 
     def _lower(self, query: Query) -> float:
         if isinstance(self.method, Relaxation):

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from jmlv.errors import SoundnessError, UnsupportedOperation
-from jmlv.graph import Classifier, Graph, as_function, trace
+from jmlv.graph import Classifier, Equation, Graph, as_function, trace
 from jmlv.graph.nudged import nudged_scores
-from jmlv.graph.operations import is_smooth
+from jmlv.graph.operations import describe, is_piecewise_linear
 from jmlv.numerics import (
     CONTRADICTION,
     NUDGE,
@@ -286,21 +286,27 @@ def refusal(oracle: Oracle, query: Query) -> str | None:
     """Why an oracle cannot be asked about a network at all; None if it can."""
     if oracle.boxes_only and query.ball is not None:
         return f"{oracle.name} knows boxes only, and the region is a ball"
-    smooth = sorted({eqn.primitive.name for eqn in query.graph.eqns if is_smooth(eqn)})
-    if not (oracle.piecewise_linear and smooth):
+    others = sorted({describe(query.graph, eqn) for eqn in _others(query.graph)})
+    if not (oracle.piecewise_linear and others):
         return None
     return (
         f"{oracle.name} knows affine operations, ReLU and max pool only, and the network has "
-        f"{', '.join(smooth)}{_AT_THE_END if _ends_in_sigmoid(query.graph) else ''}"
+        f"{', '.join(others)}{_AT_THE_END if _ends_in_order(query.graph) else ''}"
     )
+
+
+def _others(graph: Graph) -> list[Equation]:
+    """What exact oracles have no rule for."""
+    return [eqn for eqn in graph.eqns if not is_piecewise_linear(graph, eqn)]
 
 
 _AT_THE_END = " at the end, which you may leave out: raw scores have the same order"
 
 
-def _ends_in_sigmoid(graph: Graph) -> bool:
-    *inner, last = graph.eqns
-    return last.primitive.name == "sigmoid" and not any(map(is_smooth, inner))
+def _ends_in_order(graph: Graph) -> bool:
+    """Whether nothing stands in the way but a function at the end that keeps the order of scores."""
+    last = graph.eqns[-1]
+    return last.primitive.name in ("sigmoid", "softmax") and _others(graph) == [last]
 
 
 def require_encodable(oracle: Oracle, query: Query) -> None:

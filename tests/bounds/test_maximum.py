@@ -82,7 +82,7 @@ def test_lines_touch_at_the_knee(knee):
     low = np.float32(rng.uniform(-3, 3, (1, 300)))
     high = np.float32(low + rng.exponential(size=low.shape))
     interval = Interval(jnp.asarray(low), jnp.asarray(high))
-    lines = lines_of(graph, eqn, interval)
+    lines = lines_of(graph, eqn, [interval])
     assert is_maximum(eqn) and is_relu(eqn) == (lines.floor is None)
     t = np.linspace(0, 1, 33, dtype=np.float32)[:, None, None]
     x = low + t * (high - low)

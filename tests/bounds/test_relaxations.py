@@ -215,7 +215,10 @@ def test_every_window_whose_lines_lie_apart_wants_a_tighter_interval(merged):
         low = rng.uniform(-1, 1, (1, 16, 16, 1))
         high = low + rng.uniform(0, 1, low.shape) * (rng.random(low.shape) < 0.6)
         interval = Interval(jnp.asarray(low), jnp.asarray(high))
-        lines, wanted = lines_of(graph, eqn, interval), np.asarray(undecided(graph, eqn, interval))
+        lines, wanted = (
+            lines_of(graph, eqn, [interval]),
+            np.asarray(undecided(graph, eqn, interval)),
+        )
         same = (lines.lower_weights == lines.upper_weights).all(0)
         same &= lines.lower_constant == lines.upper_constant
         some = wanted.reshape(8, 2, 8, 2).any((1, 3))

@@ -16,7 +16,9 @@ from jmlv.bounds import Interval
 from jmlv.bounds.tangents import lines_at, smooth_interval, touching_lines
 from jmlv.errors import UnsupportedOperation
 from jmlv.graph.smooth import (
+    CUBE,
     ELU,
+    EXP,
     GELU,
     GELU_TANH,
     GELU_TANH_64,
@@ -25,13 +27,18 @@ from jmlv.graph.smooth import (
     GELU_TANH_SCALE,
     GELU_TANH_SCALE_64,
     HARD_SWISH,
+    LOG,
+    RECIPROCAL,
+    RSQRT,
     SIGMOID,
     SILU,
     SMOOTH,
     SOFTPLUS,
+    SQRT,
     SQUARE,
     TANH,
 )
+from jmlv.graph.trace import _examined
 from jmlv.interop import write_onnx
 from jmlv.numerics import certificate_precision
 
@@ -98,7 +105,7 @@ def test_gelu_of_a_float64_network():
     assert GELU_TANH_64 in {e.primitive for e in graph.eqns}
 
 
-REFUSED = {
+OTHERS = {
     "another coefficient": lambda x: 0.5 * x * (1 + jnp.tanh(0.7978845834 * (x + 0.05 * x**3))),
     "another power": lambda x: x * jax.nn.sigmoid(x**3),
     "half a gate": lambda x: x * (0.4 + 0.5 * jnp.tanh(x)),
@@ -119,12 +126,25 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_only_resembles_them_is_refused(name):
-    assert jmlv.check(lambda x: REFUSED[name](x.reshape(x.shape[0], -1)), jnp.zeros((3, 1, 1)))
+GATED = {GELU, GELU_TANH, SILU, HARD_SWISH, ELU}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_only_resembles_them_is_not_taken_for_them(name):
+    graph, _ = _examined(lambda x: OTHERS[name](x.reshape(x.shape[0], -1)), (3, 1, 1), None)
+    assert not GATED & {eqn.primitive for eqn in graph.eqns}
 
 
 # --------------------------------------------------------------------------------------- the lines
+
+
+PLAIN = {
+    EXP: np.exp,
+    LOG: np.log,
+    SQRT: np.sqrt,
+    RECIPROCAL: lambda x: 1 / x,
+    RSQRT: lambda x: 1 / np.sqrt(x),
+}
 
 
 def reference(f, x):
@@ -141,6 +161,11 @@ def reference(f, x):
         return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
     if f is SQUARE:
         return x * x
+    if f is CUBE:
+        return x**3
+    if f in PLAIN:
+        with np.errstate(all="ignore"):  # what it is not defined for is looked at by the caller
+            return PLAIN[f](x)
     if f is HARD_SWISH:
         return x * np.clip(x / 6 + np.longdouble(0.5), 0, 1)
     if f is GELU:
@@ -172,9 +197,20 @@ def everything(functions, lower, upper, t):
     return found
 
 
+HUGE = 1e30
+"""What is larger than this, or near it, overflows in float32; it may have no finite bound."""
+
+
 def least_slack(f, lower, upper, found, points=60):
     """By how much the range and the lines clear the function: negative where they cut it."""
     bounds, lines = found
+    known = np.asarray(f.defined(lower, upper))
+    for array in (bounds.lower, bounds.upper, *(v for line in lines for v in line)):
+        assert np.isnan(np.asarray(array)[..., ~known]).all()  # no number where it has no values
+    known &= reference(f, np.stack([lower, upper])).max(0) < HUGE
+    lower, upper, (bounds, lines) = jax.tree.map(
+        lambda v: np.asarray(v)[..., known], (lower, upper, found)
+    )
     t = np.linspace(0, 1, points).astype(np.longdouble)[:, None]
     lower, upper = lower.astype(np.longdouble), upper.astype(np.longdouble)
     x = np.concatenate(
@@ -207,7 +243,7 @@ def test_lines_and_ranges_enclose(dtype):
     """Without a tolerance: in extended precision, for the numbers that they are."""
     lower, upper, found = found_by(SMOOTH, dtype)
     for f, own in zip(SMOOTH, found):
-        assert least_slack(f, lower, upper, own) > 0, f
+        assert least_slack(f, lower, upper, own) >= 0, f
 
 
 BROKEN = {
@@ -236,6 +272,8 @@ def test_lines_are_the_envelopes_in_the_middle():
     _, _, found = found_by(SMOOTH, "float64", few=(lower, upper))
     for f, (_, ((slope, constant), _)) in zip(SMOOTH, found):
         for i, (l, u) in enumerate(zip(lower, upper)):
+            if not f.defined(l, u):
+                continue
             x = np.linspace(l, u, 401)
             y, m = reference(f, x).astype(float), x[200]
             left, right = np.s_[:200, None], np.s_[None, 201:]
@@ -243,7 +281,12 @@ def test_lines_are_the_envelopes_in_the_middle():
             chords = y[left] + share * (y[right] - y[left])
             lowest, highest = min(chords.min(), y[200]), max(chords.max(), y[200])
             here = slope[:, i] * m + constant[:, i]
-            np.testing.assert_allclose(here, [lowest, highest], atol=2e-4, err_msg=f"{f} {l} {u}")
+            np.testing.assert_allclose(
+                here,
+                [lowest, highest],
+                atol=2e-4 * max(1, np.abs(y).max() / 50),
+                err_msg=f"{f} {l} {u}",
+            )
 
 
 def test_derivatives_of_the_lines():
@@ -278,7 +321,7 @@ def test_derivatives_of_the_lines():
 
 @pytest.mark.parametrize("end", [np.nan, np.inf])
 def test_a_failed_bound_is_seen(end):
-    _, _, found = found_by(SMOOTH, "float32", few=([-1.0, -1.0], [end, 2.0]))
+    _, _, found = found_by(SMOOTH, "float32", few=([0.5, 0.5], [end, 2.0]))
     for bounds, lines in found:
         for slope, constant in lines:
             assert np.isnan(slope[:, 0]).all() and np.isnan(constant[:, 0]).all()
@@ -401,9 +444,7 @@ def box(radius):
     return jmlv.Box.around(jnp.full((1, 2, 1), 0.5), radius)
 
 
-@pytest.mark.parametrize(
-    "oracle", [jmlv.MILP(), jmlv.MILP(weakest_point=True), jmlv.BranchAndBound()]
-)
+@pytest.mark.parametrize("oracle", [jmlv.MILP(), jmlv.MILP(weakest_point=True)])
 def test_exact_oracles_refuse(oracle):
     with pytest.raises(UnsupportedOperation, match="sigmoid, tanh"):
         jmlv.verify(tilted, box(0.01), jmlv.InTopK(0, 1), oracle)

@@ -14,8 +14,9 @@ from jmlv.graph.builder import Builder
 from jmlv.graph.ir import Literal, Variable
 from jmlv.graph.operations import Refused
 from jmlv.graph.rules.gates import gated, multiple
+from jmlv.graph.rules.normalised import softmax_of
 from jmlv.graph.rules.ramps import gated_ramp
-from jmlv.graph.smooth import SQUARE
+from jmlv.graph.smooth import CUBE, EXP, LOG, RECIPROCAL, RSQRT, SQRT, SQUARE
 
 
 def add(b: Builder, x: Any, y: Any) -> Any:
@@ -32,12 +33,12 @@ def subtract(b: Builder, x: Any, y: Any) -> Any:
 
 
 def multiply(b: Builder, x: Any, y: Any) -> Any:
-    """A product with a constant; of two computed values it stays, unsupported."""
+    """A product with a constant, or of two computed values."""
     return b.emit(lax.mul_p, x, y, **_multiplication())
 
 
 def product(b: Builder, x: Any, y: Any) -> Any:
-    """A product; of two computed values only if it is a known function of one (square, GELU, SiLU)."""
+    """A product; one of two computed values that is a function of one (square, GELU, SiLU) is that."""
     if not (isinstance(x, Variable) and isinstance(y, Variable)):
         return multiply(b, x, y)
     (r, k), (s, m) = multiple(b, x), multiple(b, y)
@@ -63,16 +64,58 @@ def square(b: Builder, x: Variable) -> Variable:
 
 
 def power(b: Builder, x: Variable, *, y: int) -> Variable:
-    """``x^1``, ``x^2`` and ``x^4``; other powers stay for :mod:`jmlv.graph.rules.gates` to read."""
+    """An integer power, by squares and cubes; ``x^0``, which is constant, stays, unsupported."""
+    if y == 0:
+        return b.record(lax.integer_pow_p, (x,), {"y": y}, x.shape, x.dtype)
+    if y < 0:
+        return reciprocal(b, power(b, x, y=-y))
     if y == 1:
         return x
-    if y in (2, 4):
-        return square(b, x) if y == 2 else square(b, square(b, x))
-    return b.record(lax.integer_pow_p, (x,), {"y": y}, x.shape, x.dtype)
+    if y == 3:
+        return b.emit(CUBE, x)
+    if y % 2 == 0:
+        return power(b, square(b, x), y=y // 2)
+    return product(b, power(b, x, y=y - 1), x)
+
+
+def real_power(b: Builder, x: Any, y: Any) -> Any:
+    """``x^y`` with one number ``y`` for all: an integer power, a root, or ``exp(y log(x))``.
+
+    The last, which has no value unless ``x`` is positive, rounds as the power itself does.
+    """
+    exponent = None if isinstance(y, (Variable, jax.core.Tracer)) else np.asarray(y)
+    if not isinstance(x, Variable) or exponent is None or not is_everywhere(y, exponent.flat[0]):
+        shape = (x if isinstance(x, Variable) else y).shape
+        return b.record(
+            Refused("pow with computed or several exponents"), (x, y), {}, shape, b.dtype
+        )
+    number = Fraction(float(exponent.flat[0]))
+    if number.denominator == 1 and number != 0 and abs(number) <= LARGEST_POWER:
+        return power(b, x, y=int(number))
+    if number == Fraction(1, 2):
+        return b.emit(SQRT, x)
+    if number == Fraction(-1, 2):
+        return b.emit(RSQRT, x)
+    return b.emit(EXP, by_number(b, lax.mul_p, b.emit(LOG, x), number))
+
+
+LARGEST_POWER = 64
+
+
+def reciprocal(b: Builder, x: Variable) -> Variable:
+    """``1 / x``; of a square root as one function."""
+    eqn = b.definitions.get(x)
+    root = eqn is not None and eqn.primitive is SQRT
+    return b.emit(RSQRT, eqn.invars[0]) if root else b.emit(RECIPROCAL, x)
 
 
 def divide(b: Builder, x: Any, y: Any) -> Any:
-    """A quotient by a constant, none of whose entries is zero or too small to have a reciprocal."""
+    """A quotient; by a constant, none of its entries may be zero or too small to have a reciprocal.
+
+    By a computed value it is a product with its reciprocal, unless it is a softmax.
+    """
+    if isinstance(y, Variable):
+        return softmax_of(b, x, y) or product(b, x, reciprocal(b, y))
     if isinstance(x, Variable) and not isinstance(y, (Variable, jax.core.Tracer)):
         least = 1 / np.finfo(b.dtype).max
         if np.any(np.abs(np.asarray(y)) < least):

@@ -1,7 +1,7 @@
 """Recognises ``x times a gate of x`` (GELU, SiLU) among products, by exact algebra.
 
-A product of two computed values has no sound rule in general. It has one if both are functions of
-one and the same value ``r``: ``k r`` and ``a + b erf(c r)``, say. To see that, the equations behind
+A product of two computed values has planes around it that know nothing of how the two go together. There
+is better where both are functions of one value ``r``: ``k r`` and ``a + b erf(c r)``, say. To see that, the equations behind
 the factors are read back to ``r`` in rational arithmetic, in which floating-point constants are
 exact; so every way of writing the function is recognised, and nothing that only resembles it.
 """
@@ -18,6 +18,7 @@ from jax import lax
 from jmlv.graph.builder import Builder
 from jmlv.graph.ir import Literal, Variable
 from jmlv.graph.smooth import (
+    CUBE,
     GELU,
     GELU_TANH,
     GELU_TANH_64,
@@ -231,6 +232,7 @@ _RULES = {
     lax.div_p: _div,
     lax.integer_pow_p: _power,
     SQUARE: lambda x, **_: _power(x, y=2),
+    CUBE: lambda x, **_: _power(x, y=3),
     lax.erf_p: lambda x, **_: _gate("erf", x),
     lax.erfc_p: _complement,
     TANH: lambda x, **_: _gate("tanh", x),

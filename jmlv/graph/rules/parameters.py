@@ -60,10 +60,13 @@ PARAMETERS: dict[str, dict[str, Check]] = {
     **dict.fromkeys(
         ("add", "add_any", "sub", "neg", "max", "min", "abs", "div", "clamp", "select_n"), {}
     ),
-    **dict.fromkeys(("copy", "copy_p", "stop_gradient", "square", "gt", "ge", "lt", "le", "optimization_barrier"), {}),
-    **dict.fromkeys(("logistic", "tanh", "erf", "erfc", "expm1"), _ACCURACY),
+    **dict.fromkeys(("copy", "copy_p", "stop_gradient", "square", "is_finite", "gt", "ge", "lt", "le", "optimization_barrier"), {}),
+    **dict.fromkeys(
+        ("logistic", "tanh", "erf", "erfc", "expm1", "exp", "log", "sqrt", "rsqrt"), _ACCURACY
+    ),
     "mul": {"out_dtype": _real},
     "integer_pow": {"y": _any},
+    "pow": {},
     "convert_element_type": {"new_dtype": _any, "weak_type": _any, **_SHARDED},
     "reshape": {"new_sizes": _any, "dimensions": _any, **_SHARDED},
     "squeeze": {"dimensions": _any},

@@ -25,6 +25,7 @@ from jmlv.graph.rules.arithmetic import (
 )
 from jmlv.graph.rules.gates import multiple
 from jmlv.graph.rules.maxima import leaky_relu, maximum, minimum, relu
+from jmlv.graph.rules.normalised import variance
 from jmlv.graph.smooth import ELU
 
 
@@ -32,12 +33,15 @@ def select(b: Builder, which: Any, *cases: Any) -> Any:
     """A selection by a constant mask, or by the sign of what is selected; any other stays, unsupported.
 
     Known are ``where(x > c, x, c)`` and its kind (maximum and minimum), ``where(x > 0, x, k x)``
-    (leaky ReLU), and ``where(x > 0, x, a expm1(x))`` (ELU), however they are turned round.
+    (leaky ReLU), and ``where(x > 0, x, a expm1(x))`` (ELU), however they are turned round; and
+    ``where(isfinite(x), x, c)``, by which JAX's logsumexp guards itself.
     """
     if not isinstance(which, Variable):
         return _masked(b, which, cases)
     if all(case is cases[0] for case in cases):
         return cases[0]
+    if _guards_itself(b, which, cases):
+        return cases[1]
     split = _split(b, which, cases)
     found = None if split is None else _continuous(b, split)
     if found is not None:
@@ -65,6 +69,13 @@ def _masked(b: Builder, which: Any, cases: Sequence[Any]) -> Any:
         refused = Refused("select_n with a constant that is not finite")
         return b.record(refused, (total,), {}, shape, b.dtype)
     return add(b, total, constant)
+
+
+def _guards_itself(b: Builder, which: Variable, cases: Sequence[Any]) -> bool:
+    """Whether it is ``where(isfinite(x), x, c)``: real numbers are finite."""
+    test = b.definitions.get(which)
+    guard = test is not None and test.primitive is lax.is_finite_p and len(cases) == 2
+    return guard and test.invars[0] == cases[1]
 
 
 class _Split(NamedTuple):
@@ -193,8 +204,11 @@ def is_minimum_with_zero(b: Builder, value: Any, x: Variable) -> bool:
 
 
 def plus(b: Builder, x: Any, y: Any) -> Any:
-    """A sum; ``relu(r) + a expm1(min(r, 0) / a)`` (CELU) is ``a elu(r / a)``."""
+    """A sum; ``relu(r) + a expm1(min(r, 0) / a)`` (CELU) is ``a elu(r / a)``, and some are variances."""
     if isinstance(x, Variable) and isinstance(y, Variable):
+        spread = variance(b, x, y)
+        if spread is not None:
+            return spread
         for above, below in ((x, y), (y, x)):
             found = _celu(b, above, below)
             if found is not None:

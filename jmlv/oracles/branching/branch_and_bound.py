@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from jmlv.oracles.branching.parts.part_search import Settings
 from jmlv.oracles.branching.parts.separable import PartRows, problem_of
 from jmlv.oracles.branching.whole_search import WholeSearch
 from jmlv.oracles.milp.milp import MILP
-from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query, require_encodable
+from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
 from jmlv.oracles.per_box import margin_of
 from jmlv.require import require_fields
 
@@ -28,6 +27,9 @@ class BranchAndBound(Oracle):
     (:mod:`jmlv.oracles.branching.subdomains`); its halves are bounded by gradient steps in float32 on lines,
     mixture and multipliers, and closed by a bound in float64. Every point at which a bound is
     reached in the first subdomains of a batch is descended from: counterexamples turn up on the way.
+
+    Smooth functions, products and softmax keep the lines of the whole box: with them the search is not
+    complete, and ends where nothing is left to split.
 
     A network that falls apart over the box, into parts that share no pixel, is searched part by part
     first (:mod:`jmlv.oracles.branching.parts.part_search`), and as a whole only where that proves too little.
@@ -45,7 +47,8 @@ class BranchAndBound(Oracle):
         time_limit: seconds for one query, or None for the caller's budget alone.
         parts: how a network that falls apart is searched part by part; None searches it as a whole.
         whole: whether to search as a whole what its parts leave open. Without that a network that
-            does not fall apart is left alone at once.
+            does not fall apart is left alone at once, unless it has operations that a MILP knows
+            nothing of: such a network is searched as a whole always.
         few: subdomains of the whole with at most this many open units are handed to ``solver``.
         solver: what they are handed to, each with the solver's own time limit.
         clipped: of so many units, at most, the intervals are clipped in every subdomain of the whole
@@ -58,8 +61,6 @@ class BranchAndBound(Oracle):
     >>> jmlv.verify(f, box, jmlv.InTopK(1, k=1), jmlv.BranchAndBound()).status.name
     'ROBUST'
     """
-
-    piecewise_linear: ClassVar[bool] = True
 
     relaxation: Relaxation = AlphaCROWN()
     batch: int = 16
@@ -94,11 +95,11 @@ class BranchAndBound(Oracle):
         return "branch and bound" if self.whole else "branch and bound by parts"
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
-        require_encodable(self, query)
         deadline = deadline.within(self.time_limit)
         search = WholeSearch(self, query)
-        problem = None if self.parts is None else problem_of(query, self.relaxation, self.parts)
-        if problem is None and not self.whole:
+        by_parts = self.parts is not None and search.piecewise_linear
+        problem = problem_of(query, self.relaxation, self.parts) if by_parts else None
+        if problem is None and not search.whole:
             return Evidence(reason=f"{self.name}: the network does not fall apart over the box")
         parts = None if problem is None else PartRows(problem, query)
         deadline.check()

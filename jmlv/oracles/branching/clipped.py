@@ -145,7 +145,7 @@ def _wanted(task: Task) -> dict[Variable, np.ndarray]:
 def _planes(part: Graph, box: Interval, intervals: dict, entries: Int[Array, " chunk"]) -> Planes:
     """Planes below entries of a graph's output, and below minus them: (2, chunk, ...)."""
     lines = {
-        eqn.outvar.index: lines_of(part, eqn, intervals[eqn.invars[0].index])
+        eqn.outvar.index: lines_of(part, eqn, [intervals[eqn.invars[0].index]])
         for eqn in nonlinear(part)
     }
     functionals = with_negatives(one_hot(part.output, entries))

@@ -26,11 +26,11 @@ from jmlv.bounds import Interval
 from jmlv.bounds.alpha_crown import keep_better
 from jmlv.bounds.backward import Weights, linear_bound, sweep
 from jmlv.bounds.functionals import Functional, Whole, add, whole
-from jmlv.bounds.lines import Lines, admissible, floor_constant, lines_above, lines_of
+from jmlv.bounds.lines import Lines, Planes, admissible, floor_constant, lines_above, lines_of
 from jmlv.bounds.relaxations import patches
 from jmlv.compilation import one_off
 from jmlv.graph import Equation, Graph, Variable
-from jmlv.graph.operations import is_affine, is_maximum, knee_of
+from jmlv.graph.operations import is_max_pool, is_maximum, is_piecewise_linear, knee_of
 from jmlv.oracles.branching.ends import Ends, clipped_task
 
 
@@ -82,8 +82,13 @@ class Scores(NamedTuple):
 
 
 def nonlinear(graph: Graph) -> list[Equation]:
-    """The equations whose outputs are the units."""
-    return [eqn for eqn in graph.eqns if not is_affine(graph, eqn)]
+    """The equations whose outputs are the units: maxima and max pools."""
+    return [eqn for eqn in graph.eqns if is_maximum(eqn) or is_max_pool(eqn)]
+
+
+def _never_split(graph: Graph) -> list[Equation]:
+    """Nonlinear equations without units: their lines are those of the whole box."""
+    return [eqn for eqn in graph.eqns if not is_piecewise_linear(graph, eqn)]
 
 
 def unit_count(graph: Graph) -> int:
@@ -123,7 +128,7 @@ def _relaxed_maximum(
     lower = known.lower.reshape(-1).at[place].max(ends[0], mode="drop")
     upper = known.upper.reshape(-1).at[place].min(ends[1], mode="drop")
     clipped = Interval(lower.reshape(shape), upper.reshape(shape))
-    return lines_of(graph, eqn, clipped), clipped
+    return lines_of(graph, eqn, [clipped]), clipped
 
 
 def _relaxed_pool(
@@ -144,8 +149,19 @@ def _relaxed_pool(
     return lines, reached
 
 
-def _lines(task: Task, splits: Splits) -> dict[int, Lines]:
-    return {index: lines for index, (lines, _) in _relaxed(task, splits).items()}
+def _lines(task: Task, splits: Splits) -> dict[int, Planes]:
+    return _fixed(task) | {index: lines for index, (lines, _) in _relaxed(task, splits).items()}
+
+
+def _fixed(task: Task) -> dict[int, Planes]:
+    """The lines of what is never split."""
+    graph = task.graph
+    return {
+        eqn.outvar.index: lines_of(
+            graph, eqn, [task.intervals[v.index] for v in graph.inputs_of(eqn)]
+        )
+        for eqn in _never_split(graph)
+    }
 
 
 class _Aim(NamedTuple):
@@ -288,7 +304,7 @@ def certified_one(
 ) -> tuple[Float[Array, ""], Scores]:
     """:func:`certify` for one subdomain."""
     relaxed = _relaxed(task, splits)
-    lines = {index: pair[0] for index, pair in relaxed.items()}
+    lines = _fixed(task) | {index: pair[0] for index, pair in relaxed.items()}
 
     def bound(lines: Any, box: Interval) -> Array:
         return _bound(task._replace(box=box), lines, clause, splits, choice)[0]

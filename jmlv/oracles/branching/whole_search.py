@@ -17,6 +17,7 @@ from jmlv.bounds import Interval, Relaxation
 from jmlv.bounds.clipping import CEILING
 from jmlv.clauses import Clause
 from jmlv.graph.fuse import fuse_relu_max_pool
+from jmlv.graph.operations import is_piecewise_linear
 from jmlv.margin_form import padded_rows
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
 from jmlv.oracles.branching.clipped import certify_clipped, no_ends, no_planes, unit_planes
@@ -102,7 +103,11 @@ class WholeSearch:
         self.exact = _task(query, options.relaxation)
         fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
         self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph_inside))
-        self.units, self.ceiling = no_planes(self.exact, options.clipped), np.inf
+        graph = query.graph
+        self.piecewise_linear = all(is_piecewise_linear(graph, eqn) for eqn in graph.eqns)
+        self.whole = options.whole or not self.piecewise_linear
+        self.few, self.clipped = (options.few, options.clipped) if self.piecewise_linear else (0, 0)
+        self.units, self.ceiling = no_planes(self.exact, self.clipped), np.inf
         self.known, self.closed, self.stuck = -np.inf, np.inf, np.inf
         rows = len(query.property.rows(query.label_count)[1])
         self.masks = np.eye(rows, len(self.exact.offsets), dtype=np.float32)
@@ -143,17 +148,17 @@ class WholeSearch:
             clauses: what is to be proven.
             deadline: when to stop.
         """
-        if not clauses or deadline.passed or self.weakest.margin <= 0 or not self.options.whole:
+        if not clauses or deadline.passed or self.weakest.margin <= 0 or not self.whole:
             self.stuck = self.known if clauses else np.inf
             return self._evidence(deadline)
         self.clauses, self.deadline = clauses, deadline
         self.masks = np.zeros((len(clauses), self.masks.shape[1]), np.float32)
         for i, clause in enumerate(clauses):
             self.masks[i, sorted(clause)] = 1.0
-        if self.options.clipped:
-            self.units, self.ceiling = unit_planes(self.exact, self.options.clipped), CEILING
+        if self.clipped:
+            self.units, self.ceiling = unit_planes(self.exact, self.clipped), CEILING
         self._roots(deadline)
-        if self.options.few:
+        if self.few:
             roots = list(self.heap)
             self._split_until(deadline, self.bounded + PATIENCE)
             self._begin_again(roots)
@@ -174,12 +179,12 @@ class WholeSearch:
         self.known = max(self.known, self._lower())
         self.heap, self.stuck, self.retired = [], np.inf, 0
         for root in roots:
-            self._open(root._replace(few=self.options.few))
+            self._open(root._replace(few=self.few))
 
     def _roots(self, deadline: Deadline) -> None:
         """One subdomain per clause; the choice found for it is where its halves begin."""
         none = _no_splits(self.options.depth, unit_count(self.fast.graph))
-        ends = no_ends(self.exact, self.options.clipped)
+        ends = no_ends(self.exact, self.clipped)
         for clauses, found in self._whole_box():
             for i, clause in enumerate(clauses):
                 self.starts.append(jax.tree.map(partial(_entry, i), found.choice))
@@ -194,7 +199,7 @@ class WholeSearch:
         batch, count = self.options.batch, len(self.masks)
         none = _no_splits(self.options.depth, unit_count(self.fast.graph))
         splits = Splits(*(np.stack([array] * batch) for array in none))
-        ends = no_ends(self.exact, self.options.clipped)
+        ends = no_ends(self.exact, self.clipped)
         ends = Ends(*(np.stack([array] * batch) for array in ends))
         for start in range(0, count, batch):
             clauses = range(start, min(start + batch, count))

@@ -16,7 +16,14 @@ from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.affine import pull_back
 from jmlv.graph.ir import Structure, read
-from jmlv.graph.operations import is_affine, is_max_pool, is_maximum, knee_of, relu_max_pool_p
+from jmlv.graph.operations import (
+    describe,
+    is_affine,
+    is_max_pool,
+    is_maximum,
+    knee_of,
+    relu_max_pool_p,
+)
 from jmlv.numerics import certificate_precision
 from jmlv_check.network import Affine, Maximum, Network, Part
 
@@ -144,7 +151,7 @@ def _maximum(graph: Graph, eqn: Equation, places: dict[Variable, Place]) -> Maxi
         return Maximum(len(window), source.node, window, knee.ravel().copy())
     if not is_max_pool(eqn):
         raise UnsupportedOperation(
-            f"certificate: {eqn.primitive.name} is neither affine nor a maximum, so that no "
+            f"certificate: {describe(graph, eqn)} is neither affine nor a maximum, so that no "
             "certificate can be made. Ask without certify=True."
         )
     source = places[eqn.invars[0]]

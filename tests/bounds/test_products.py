@@ -1,0 +1,469 @@
+"""Products of two computed values and softmax: planes and ranges, alone and in networks."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from zoo import FAST_BUILD
+
+import jmlv
+from jmlv.bounds import Interval, products, softmax
+from jmlv.bounds.products import product_interval, product_lines, pull_product
+from jmlv.bounds.softmax import pull_softmax, softmax_interval, softmax_lines
+from jmlv.errors import UnsupportedOperation
+from jmlv.graph.reads import pixels_read
+from jmlv.graph.smooth import SOFTPLUS
+from jmlv.numerics import certificate_precision
+
+COUNT, SIZE, ROWS = 400, 5, 14
+
+
+def intervals(seed, dtype):
+    """Narrow, wide and degenerate boxes around small and large numbers, some all tied."""
+    rng = np.random.default_rng(seed)
+    centre = rng.normal(size=(COUNT, SIZE)) * rng.choice([0.1, 1, 10, 1e3], (COUNT, 1))
+    centre[::5] = centre[::5, :1]
+    width = np.abs(rng.normal(size=(COUNT, SIZE)))
+    width *= rng.choice([0, 1e-9, 1e-3, 0.3, 3, 30, 300], (COUNT, 1)) * (
+        rng.random((COUNT, SIZE)) < 0.9
+    )
+    share = rng.random((COUNT, SIZE))
+    return (centre - share * width).astype(dtype), (centre + (1 - share) * width).astype(dtype)
+
+
+def rows_and_shares(seed, dtype):
+    """One-hot rows with both signs, constant ones and mixed ones; and numbers in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate(
+        [np.eye(SIZE), -np.eye(SIZE), np.ones((1, SIZE)), rng.normal(size=(3, SIZE))]
+    )
+    shares = rng.random((ROWS, 2, SIZE))
+    shares[::2] = np.round(shares[::2])
+    return rows.astype(dtype), shares.astype(dtype)
+
+
+def points(lower, upper, seed=3):
+    """Corners and points between, in extended precision."""
+    rng = np.random.default_rng(seed)
+    t = rng.random((60, *lower.shape)).astype(np.longdouble)
+    t[:30] = np.round(t[:30])
+    low, high = lower.astype(np.longdouble), upper.astype(np.longdouble)
+    return low + t * (high - low)
+
+
+def true_softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=FAST_BUILD)
+def softmax_planes(eqn, lower, upper, rows, shares):
+    def one(low, high):
+        box = Interval(low[None], high[None])
+        lines = softmax_lines(eqn, box)
+        found = [pull_softmax(eqn, rows[:, None], lines, own) for own in (None, shares[:, :, None])]
+        return softmax_interval(eqn, box), [(parts[0][:, 0], offset) for parts, offset, _ in found]
+
+    return jax.vmap(one)(lower, upper)
+
+
+def softmax_clearance(dtype):
+    """The least by which ranges and planes clear softmax: negative where they cut it."""
+    lower, upper = intervals(0, dtype)
+    rows, shares = rows_and_shares(1, dtype)
+    eqn = jmlv.trace(jax.nn.softmax, (SIZE,)).eqns[0]
+    with jax.enable_x64(dtype == "float64"):
+        found = softmax_planes(eqn, lower, upper, rows, shares)
+        bounds, planes = jax.tree.map(np.asarray, found)
+    assert bounds.lower.dtype == dtype and np.all(bounds.lower >= 0) and np.all(bounds.upper <= 1)
+    x = points(lower, upper)
+    y = true_softmax(x)
+    clearance = [(y - bounds.lower[:, 0]).min(), (bounds.upper[:, 0] - y).min()]
+    for slopes, offsets in planes:
+        assert np.isfinite(slopes).all() and np.isfinite(offsets).all()
+        line = np.einsum("gri,pgi->pgr", slopes.astype(np.longdouble), x) + offsets
+        value = np.einsum("ri,pgi->pgr", rows.astype(np.longdouble), y)
+        reach = np.abs(slopes).astype(np.longdouble) @ np.abs(x)[..., None]
+        rounded = 64 * np.finfo(dtype).eps * (1 + reach[..., 0])  # of the slopes themselves
+        clearance.append((value - line + rounded).min())
+    return min(clearance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softmax_is_enclosed(dtype):
+    assert softmax_clearance(dtype) >= 0
+
+
+def _tangent_above(planes, share):
+    """A plane that touches softmax where it bends down: no bound below."""
+    lower, upper, top = planes.ends
+    t = lower + share * (upper - lower)
+    s = jax.nn.softmax(t, -1)
+    return softmax._Plane(s, s, s - s * (t - (s * t).sum(-1, keepdims=True)) + 0 * top)
+
+
+BROKEN = {
+    "below": ("below", _tangent_above),
+    "above": ("above", _tangent_above),
+    "centre": ("_amid", lambda each, gap: 0.5 + 0 * each[..., :1]),
+    "range": (
+        "_log_of_others",
+        lambda others, own: softmax.logsumexp(own, -1, keepdims=True) - own,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["below", "above", "range"])
+def test_broken_rules_of_softmax_are_caught(name, monkeypatch):
+    place, rule = BROKEN[name]
+    monkeypatch.setattr(softmax._Planes if name in ("below", "above") else softmax, place, rule)
+    jax.clear_caches()
+    assert softmax_clearance("float64") < -1e-3
+    jax.clear_caches()
+
+
+def test_any_centre_of_the_coefficients_is_sound(monkeypatch):
+    monkeypatch.setattr(softmax, *BROKEN["centre"])
+    jax.clear_caches()
+    assert softmax_clearance("float64") >= 0
+    jax.clear_caches()
+
+
+def test_rows_of_equal_coefficients_cost_nothing():
+    """The entries of a softmax sum to one, whatever is known of them."""
+    eqn = jmlv.trace(jax.nn.softmax, (4,)).eqns[0]
+    lines = softmax_lines(eqn, Interval(-3 * jnp.ones((1, 4)), 5 * jnp.ones((1, 4))))
+    (slopes,), offset, _ = pull_softmax(eqn, jnp.full((1, 1, 4), -2.5), lines)
+    np.testing.assert_allclose(slopes, 0, atol=1e-6)
+    np.testing.assert_allclose(offset, -2.5, atol=1e-5)
+
+
+@pytest.mark.parametrize("end", [np.nan, np.inf])
+def test_a_failed_bound_of_softmax_is_seen(end):
+    eqn = jmlv.trace(jax.nn.softmax, (2,)).eqns[0]
+    box = Interval(jnp.zeros((1, 2)), jnp.array([[end, 1.0]]))
+    found = softmax_interval(eqn, box)
+    assert np.isnan(found.upper).all() if np.isnan(end) else (found.upper[0, 0] == 1)
+    _, offset, _ = pull_softmax(eqn, jnp.array([[[1.0, -1.0]]]), softmax_lines(eqn, box))
+    assert not np.isfinite(offset).any()
+
+
+# ------------------------------------------------------------------------------------------ products
+
+FORMS = {
+    "entries": (lambda x, y: x * y, (1, 2, 3), (1, 2, 3)),
+    "broadcast": (lambda x, y: x * y, (1, 2, 3), (1, 2, 1)),
+    "matrices": (lambda x, y: jnp.einsum("bik,bjk->bij", x, y), (1, 2, 3), (1, 4, 3)),
+    "axes in any order": (
+        lambda x, y: jnp.einsum("bkij,lkbj->bil", x, y),
+        (1, 2, 3, 2),
+        (2, 2, 1, 2),
+    ),
+    "outer": (lambda x, y: jnp.einsum("bi,bj->bij", x, y), (1, 3), (1, 2)),
+}
+
+
+def product_clearance(name, dtype="float64"):
+    function, left, right = FORMS[name]
+    a, b = (int(np.prod(shape)) for shape in (left, right))
+
+    def both(x):
+        return function(x[:, :a].reshape(left), x[:, a:].reshape(right)).reshape(1, -1)
+
+    (eqn,) = (e for e in jmlv.trace(both, (a + b,)).eqns if len(set(e.invars)) == 2
+              and e.primitive.name in ("mul", "dot_general"))  # fmt: skip
+    rng = np.random.default_rng(0)
+    ends = []
+    for variable in eqn.invars:
+        centre = rng.normal(size=(20, *variable.shape)) * rng.choice(
+            [1, 1e3], (20, *[1] * len(variable.shape))
+        )
+        width = rng.random(centre.shape) * rng.choice([0, 1e-6, 1, 5], centre.shape)
+        ends.append((centre - width / 2, centre + width / 2))
+    ends = jax.tree.map(lambda v: v.astype(dtype), ends)
+    with jax.enable_x64(dtype == "float64"):
+        out = jax.eval_shape(lambda x, y: eqn.bind(x, y), ends[0][0][0], ends[1][0][0]).shape
+        rows = rng.normal(size=(6, *out)).astype(dtype)
+
+        @partial(jax.jit, compiler_options=FAST_BUILD)
+        def planes(left, right):
+            sides = Interval(*left), Interval(*right)
+            lines = product_lines(*sides)
+            middle = pull_product(eqn, rows, lines)
+            t = jax.random.uniform(jax.random.key(0), middle[2].shape, middle[2].dtype)
+            own = pull_product(eqn, rows, lines, jnp.round(2 * t) / 2)
+            return product_interval(eqn, *sides), middle[:2], own[:2]
+
+        bounds, *found = jax.tree.map(np.asarray, jax.vmap(planes)(*ends))
+    clearance = []
+    for case in range(20):
+        x, y = (points(low[case], high[case], seed) for seed, (low, high) in enumerate(ends))
+        z = np.stack([_extended(eqn, *pair) for pair in zip(x, y)])
+        slack = 64 * np.finfo(dtype).eps * np.abs(z).max()
+        clearance += [
+            (z - bounds.lower[case]).min() + slack,
+            (bounds.upper[case] - z).min() + slack,
+        ]
+        for pulled, offset in found:
+            sides = zip(pulled, (x, y))
+            line = sum(_flat(p[case]).astype(np.longdouble) @ _flat(v).T for p, v in sides)
+            value = rows.reshape(6, -1).astype(np.longdouble) @ z.reshape(len(z), -1).T
+            clearance.append((value - line - offset[case][:, None]).min() + 10 * slack)
+    return min(clearance)
+
+
+def _flat(array):
+    return array.reshape(len(array), -1)
+
+
+def _extended(eqn, x, y):
+    """The equation in extended precision, by NumPy."""
+    if eqn.primitive.name == "mul":
+        return x * y
+    (left, right), (left_batch, right_batch) = eqn.params["dimension_numbers"]
+    first = list(range(x.ndim))
+    second = [x.ndim + i for i in range(y.ndim)]
+    for i, j in zip((*left, *left_batch), (*right, *right_batch)):
+        second[j] = first[i]
+    out = [first[i] for i in left_batch]
+    out += [n for i, n in enumerate(first) if i not in (*left, *left_batch)]
+    out += [n for i, n in enumerate(second) if i not in (*right, *right_batch)]
+    return np.einsum(x, first, y, second, out)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_products_are_enclosed(name):
+    assert product_clearance(name) >= 0
+
+
+def test_broken_planes_are_caught(monkeypatch):
+    monkeypatch.setattr(products, "_radius", lambda side: 0 * side.lower)
+    assert product_clearance("matrices") < -1e-3
+
+
+def test_too_many_summands_keep_the_middle(monkeypatch):
+    monkeypatch.setattr(products, "LARGEST", 5)
+    assert product_clearance("matrices") >= 0
+
+
+# ------------------------------------------------------------------------------------------ networks
+
+TOKENS, CHANNELS, LABELS = 3, 4, 3
+SHAPE = (TOKENS, CHANNELS, 1)
+
+
+def weights(*shape):
+    return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), "float32")
+
+
+def head(h):
+    return h.reshape(h.shape[0], -1) @ weights(TOKENS * CHANNELS, LABELS)
+
+
+def tokens(x):
+    return x.reshape(x.shape[0], TOKENS, CHANNELS)
+
+
+def attention(x):
+    h = tokens(x)
+    attend = nnx.MultiHeadAttention(2, CHANNELS, decode=False, deterministic=True, rngs=nnx.Rngs(1))
+    h = h + 2 * attend(2 * h)
+    return head(jax.nn.relu(h @ weights(CHANNELS, CHANNELS)))
+
+
+def normalised(x):
+    norm = nnx.LayerNorm(CHANNELS, epsilon=1e-2, rngs=nnx.Rngs(0))
+    return head(norm(jax.nn.relu(tokens(x) @ weights(CHANNELS, CHANNELS))))
+
+
+def mixed(x):
+    """Quotient, gate, powers, roots, logarithm and a Gram matrix."""
+    h = tokens(x) @ weights(CHANNELS, CHANNELS)
+    gated = h * jax.nn.sigmoid(h.mean(1, keepdims=True))
+    ratio = h / (1 + h[:, ::-1] ** 2) + (h / 3) ** 3
+    gram = jnp.einsum("nic,njc->nij", h, h) @ weights(TOKENS, CHANNELS) / 5
+    return head(gated + ratio + gram + jnp.log(3 + jnp.sqrt(jnp.exp(h / 2) + 0.1)))
+
+
+NETWORKS = {"attention": attention, "normalised": normalised, "mixed": mixed}
+METHODS = (
+    jmlv.IBP(),
+    jmlv.CROWNIBP(),
+    jmlv.CROWN(chunk=12),
+    jmlv.AlphaCROWN(steps=4, intermediate_steps=2, chunk=12),
+)
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=FAST_BUILD)
+def bounds_and_values(methods, graph, low, high, t):
+    """Every bound on each box, and the scores at points: sampled, and on a way down and up each."""
+    eye = jnp.eye(LABELS, dtype=graph.dtype)
+
+    def one(low, high):
+        def score(x, c):
+            return c @ graph(x[None])[0]
+
+        def down(x, _):
+            slope = jax.vmap(jax.grad(score))(x, jnp.concatenate([eye, -eye]))
+            return jnp.clip(x - 0.3 * (high - low) * jnp.sign(slope), low, high), x
+
+        start = jnp.broadcast_to((low + high) / 2, (2 * LABELS, *low.shape))
+        _, path = jax.lax.scan(down, start, None, 8)
+        at = jnp.concatenate([low + t * (high - low), path.reshape(-1, *low.shape)])
+        bounds = [m.rows(graph, low, high, eye, eye[0] * 0) for m in methods]
+        return bounds, graph.scores(at)
+
+    return jax.vmap(one)(low, high)
+
+
+def found_for(name, methods=METHODS):
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=(6, *SHAPE))
+    radius = np.array([0, 1e-6, 1e-3, 0.02, 0.1, 0.3]).reshape(-1, 1, 1, 1)
+    t = rng.random((200, *SHAPE))
+    t[:100] = np.round(t[:100])
+    graph = jmlv.trace(NETWORKS[name], SHAPE)
+    with certificate_precision():
+        arguments = (jnp.asarray(v) for v in (centre - radius, centre + radius, t))
+        return jax.tree.map(
+            np.asarray, bounds_and_values(methods, graph.astype("float64"), *arguments)
+        )
+
+
+CASES = [("normalised", True), *(pytest.param(n, True, marks=pytest.mark.slow) for n in NETWORKS)]
+CASES[1:1] = [("mixed", False), ("attention", False)]
+
+
+@pytest.mark.parametrize("name, with_alpha", CASES)
+def test_bounds_hold(name, with_alpha):
+    """Every method holds, is at least as tight as the cheaper ones, and exact on points."""
+    bounds, values = found_for(name, METHODS if with_alpha else METHODS[:3])
+    slack = 1e-10 * (1 + np.abs(values).max())
+    for bound in bounds:
+        known = np.isfinite(bound.lower)
+        assert np.all((bound.lower[:, None] <= values + slack)[:, :, :] | ~known[:, None])
+        assert np.all((bound.upper[:, None] >= values - slack) | ~np.isfinite(bound.upper[:, None]))
+        np.testing.assert_allclose(bound.lower[0], values[0].min(0), atol=1e-7)
+        assert known[:4].all()
+    ibp, _, crown = bounds[:3]
+    assert np.all(crown.lower[:4] >= ibp.lower[:4] - slack)
+    if with_alpha:
+        assert np.all(bounds[3].lower[:4] >= crown.lower[:4] - slack)
+        assert np.sum((bounds[3].lower - crown.lower)[3]) > 0
+
+
+@pytest.mark.slow
+def test_derivatives_of_bounds():
+    graph = jmlv.trace(attention, SHAPE)
+    rng = np.random.default_rng(4)
+    x, direction = rng.normal(size=SHAPE), rng.random(SHAPE)
+    with certificate_precision():
+        wide = graph.astype("float64")
+
+        def lower(epsilon):
+            row = jnp.eye(1, LABELS)
+            return (
+                jmlv.CROWN(chunk=12)
+                .rows(wide, x - epsilon, x + epsilon, row, jnp.zeros(1))
+                .lower[0]
+            )
+
+        value = jax.jit(jax.value_and_grad(lower), compiler_options=FAST_BUILD)
+        epsilon, h = jnp.full(SHAPE, 0.02), 1e-6
+        slope = (value(epsilon + h * direction)[0] - value(epsilon - h * direction)[0]) / (2 * h)
+        np.testing.assert_allclose(jnp.vdot(value(epsilon)[1], direction), slope, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------- oracles
+
+
+def box(radius):
+    return jmlv.Box.between(jnp.full((2, 1, 1), 0.5 - radius), jnp.full((2, 1, 1), 0.5 + radius))
+
+
+def ratio(x):
+    """Its first score is 1 / (x_0 - 0.2) over the box, its second 1."""
+    x = x.reshape(x.shape[0], 2)
+    return jnp.stack([x[:, 1] / (x[:, 0] - 0.2), 1 + 0 * x[:, 0] * x[:, 1]], -1)
+
+
+def test_a_denominator_that_may_be_zero_has_no_bound():
+    property = jmlv.InTopK(0, 1)
+    assert jmlv.verify(ratio, box(0.01), property, jmlv.Bounds()).robust
+    for method in (jmlv.IBP(), jmlv.CROWN()):
+        found = jmlv.verify(ratio, box(0.4), property, jmlv.Bounds(method))
+        assert found.status.name == "UNKNOWN" and not np.isfinite(found.lower)
+        assert "reciprocal of what may be anything from -0.1 to 0.7" in found.reason
+
+
+def test_the_milp_refuses():
+    with pytest.raises(UnsupportedOperation, match="mul of two computed values, reciprocal"):
+        jmlv.verify(ratio, box(0.01), jmlv.InTopK(0, 1), jmlv.MILP())
+
+
+def test_branch_and_bound_splits_the_relus_beside_products():
+    """``relu(s) - relu(-s) - s`` is 0, by no single bound."""
+
+    def f(x, weight=0.1):
+        x = x.reshape(x.shape[0], 2)
+        s = x[:, 0] + x[:, 1] - 1
+        folded = jax.nn.relu(s) - jax.nn.relu(-s) - s
+        return jnp.stack([0.2 + folded, weight * x[:, 0] * x[:, 1]], -1)
+
+    property, oracle = jmlv.InTopK(0, 1), jmlv.BranchAndBound(relaxation=jmlv.CROWN())
+    assert not jmlv.verify(f, box(0.4), property, jmlv.Bounds()).robust
+    found = jmlv.verify(f, box(0.4), property, oracle)
+    assert found.robust and found.stats["subdomains"] > 1
+    broken = jmlv.verify(partial(f, weight=0.5), box(0.4), property, oracle)
+    assert broken.status.name == "NOT_ROBUST"
+
+
+def test_what_cannot_be_had_is_refused():
+    found = jmlv.verify(ratio, box(0.01), jmlv.InTopK(0, 1), certify=True)
+    assert found.robust and "reciprocal is neither affine" in found.stats["certificate"]
+    with pytest.raises(UnsupportedOperation, match="no rule for its accuracy"):
+        jmlv.verify(ratio, box(0.01), jmlv.InTopK(0, 1), deployed=jmlv.Float32())
+
+
+def test_input_splitting_proves_what_one_bound_does_not():
+    def f(x):  # x (1 - x), at most 1/4
+        x = x.reshape(x.shape[0], 2)
+        return jnp.stack(
+            [0.26 + 0 * x[:, 0], x[:, 0] * (1 - x[:, 1]) - x[:, 0] * (x[:, 0] - x[:, 1])], -1
+        )
+
+    assert not jmlv.verify(f, box(0.4), jmlv.InTopK(0, 1), jmlv.Bounds()).robust
+    assert jmlv.verify(f, box(0.4), jmlv.InTopK(0, 1), jmlv.InputSplitting()).robust
+
+
+def test_which_inputs_are_read():
+    graph = jmlv.trace(lambda x: jax.nn.softmax(x[:, :2, 0]) * x[:, 2:, 0], (4, 2))
+    assert pixels_read(graph).tolist() == [[True, False]] * 4
+    graph = jmlv.trace(lambda x: jnp.einsum("nc,nd->ncd", x[:, 0], x[:, 1]).reshape(-1, 4), (3, 2))
+    assert pixels_read(graph).tolist() == [[True, True], [True, True], [False, False]]
+
+
+def test_written_as_onnx(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "net.onnx"
+    x = np.random.default_rng(0).random((1, *SHAPE)).astype("float32")
+    for net in (
+        attention,
+        normalised,
+        mixed,
+        lambda x: jax.nn.softmax(tokens(x), (1, 2)).reshape(-1, 12),
+    ):
+        jmlv.interop.write_onnx(net, SHAPE, path)
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        (scores,) = session.run(None, {session.get_inputs()[0].name: x})
+        np.testing.assert_allclose(scores, net(jnp.asarray(x)), rtol=1e-4, atol=1e-5)
+
+
+def test_one_operation_for_one_thing():
+    """The same operation on the same operands is one; softplus is still known beside a max."""
+    graph = jmlv.trace(lambda x: jax.nn.softplus(x) + jnp.exp(x) * jnp.exp(x) + jnp.exp(x), (2,))
+    names = [eqn.primitive.name for eqn in graph.eqns]
+    assert names.count("exp") == 1 and SOFTPLUS in {eqn.primitive for eqn in graph.eqns}
