@@ -57,8 +57,8 @@ def softmax_interval(eqn: Equation, interval: Interval) -> Interval:
     >>> import jax.numpy as jnp, jax, jmlv
     >>> graph = jmlv.trace(jax.nn.softmax, (2,))
     >>> found = softmax_interval(graph.eqns[0], Interval(-jnp.ones((1, 2)), jnp.ones((1, 2))))
-    >>> print(found.lower.round(3), found.upper.round(3))
-    [[0.119 0.119]] [[0.881 0.881]]
+    >>> print(f"{found.lower[0, 0]:.3f} {found.upper[0, 0]:.3f}")
+    0.119 0.881
     """
     lines = softmax_lines(eqn, interval)
     info = jnp.finfo(lines.least.dtype)
