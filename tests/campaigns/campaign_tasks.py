@@ -77,7 +77,7 @@ def fingerprints():
         return jax.nn.relu(x.reshape(x.shape[0], 4) @ WEIGHTS)
 
     def odd(x):
-        return jax.nn.softmax(jax.nn.relu(jnp.exp(x.reshape(x.shape[0], 4)) @ WEIGHTS))
+        return jnp.round(jax.nn.relu(jnp.exp(x.reshape(x.shape[0], 4)) @ WEIGHTS))
 
     return {"plain": fingerprint(plain, (2, 2, 1)), "odd": fingerprint(odd, (2, 2, 1))}
 

@@ -157,10 +157,9 @@ def test_weights_may_be_traced():
 
 
 UNSUPPORTED = {
-    "exp": (lambda x: jnp.exp(x.reshape(1, -1)), ["exp"]),
-    "product": (lambda x: (x * x[:, ::-1]).reshape(1, -1), ["mul of two computed values"]),
-    "softmax": (lambda x: jax.nn.softmax(x.reshape(1, -1)), ["exp", "div of two computed values"]),
-    "divisor": (lambda x: 1 / (1 + x.reshape(1, -1)), ["div"]),
+    "rounding": (lambda x: jnp.floor(jnp.round(x)).reshape(1, -1), ["round", "floor"]),
+    "sine": (lambda x: jnp.sin(x.reshape(1, -1)), ["sin"]),
+    "computed exponent": (lambda x: 2 ** x.reshape(1, -1), ["pow"]),
     "half precision": (lambda x: x.astype("bfloat16").reshape(1, -1), ["convert_element_type"]),
     "selection": (lambda x: jnp.where(x > 0.5, x, 2.0).reshape(1, -1), ["gt", "select_n"]),
     "dynamic kernel": (
