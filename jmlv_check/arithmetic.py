@@ -61,7 +61,8 @@ class Floats:
     def share(self, part, whole):
         """A number in [0, 1], near ``part / whole`` where that is one; any number will do."""
         safe = np.where(whole > 0, whole, 1.0)
-        return np.clip(np.where(whole > 0, part / safe, 0.0), 0.0, 1.0)
+        with np.errstate(over="ignore"):  # what overflows is clipped
+            return np.clip(np.where(whole > 0, part / safe, 0.0), 0.0, 1.0)
 
     def finite(self, value) -> np.ndarray:
         return np.isfinite(value)
