@@ -477,7 +477,7 @@ class Ball:
         """The box around the ball within the domain, in float64, rounded outward."""
         ball = self.exact()
         reach = np.nextafter(ball.radius / ball.weights, np.inf)
-        least, greatest = domain_ends(self.domain, np.asarray(self.x))
+        least, greatest = domain_ends(self.domain, ball.x)
         lower = np.nextafter(ball.x - reach, -np.inf) if ball.radius else ball.x
         upper = np.nextafter(ball.x + reach, np.inf) if ball.radius else ball.x
         return Box(np.clip(lower, least, greatest), np.clip(upper, least, greatest))

@@ -131,7 +131,7 @@ class _Around:
         require_input(x, "x", domain)
         x = np.asarray(x)
         ball = Ball(x, 0.0, 2, weights, domain).exact()  # checks the weights
-        reach = _longest(ball, x, norm) if largest is None else float(largest)
+        reach = _longest(ball, norm) if largest is None else float(largest)
         if not 0 < reach < np.inf:
             raise ValueError(
                 f"largest: expected a positive radius, got {reach}; a domain without ends needs one."
@@ -155,9 +155,9 @@ class _Around:
         return domain_ends(self.domain, self.x)
 
 
-def _longest(ball: Ball, x: np.ndarray, norm: float) -> float:
+def _longest(ball: Ball, norm: float) -> float:
     """The distance of the farthest input of the domain."""
-    least, greatest = domain_ends(ball.domain, x)
+    least, greatest = domain_ends(ball.domain, ball.x)
     farthest = ball.weights * np.maximum(ball.x - least, greatest - ball.x)
     return float(np.linalg.norm(farthest.ravel(), norm) * (1 + 1e-12))
 
