@@ -53,6 +53,7 @@ def test_what_does_not_fit_is_refused(arguments, message):
         GuaranteeTable.of(*arguments)
 
 
+@pytest.mark.slow
 def test_flips_on_the_command_line(tmp_path, capsys):
     options = ["--epsilon", "0.001", "--budget", "20", "--out", str(tmp_path), "--report"]
     assert main(["flips", *options]) == 0
@@ -63,6 +64,9 @@ def test_flips_on_the_command_line(tmp_path, capsys):
     (row,) = written["results"]
     assert row["radius"] == 0.001 and row["changed"] == {"lower": 0, "upper": 0, "labels": []}
     assert (tmp_path / "flips.png").exists() and len(row["present"]) == 2
+
+
+def test_options_that_do_not_fit_are_refused(capsys):
     assert main(["flips", "--threshold", "0.5", "--k", "2"]) == 2
     assert "--k: not beside --threshold" in capsys.readouterr().err
 

@@ -137,7 +137,7 @@ ALPHA = jmlv.AlphaCROWN(steps=4, intermediate_steps=2)
     [
         (jmlv.CROWN(), 2),
         pytest.param(jmlv.CROWN(), 1, marks=pytest.mark.slow),
-        (ALPHA, 1),
+        pytest.param(ALPHA, 1, marks=pytest.mark.slow),
         pytest.param(ALPHA, 2, marks=pytest.mark.slow),
     ],
 )
