@@ -50,10 +50,10 @@ class Cascade(Oracle):
 
     Attributes:
         stages: the oracles. By default CROWN in float64, PGD, alpha-CROWN, branch and bound where
-            the network falls apart over the box, input splitting where few inputs move, and SCIP:
-            the first two decide most queries in milliseconds, SCIP is complete. A stage that cannot
-            be asked about a network (branch and bound and SCIP, if it has smooth activations) is
-            left out, and the reason says so.
+            the network falls apart over the box or has more than maxima, input splitting where few
+            inputs move, and SCIP: the first two decide most queries in milliseconds, SCIP is complete.
+            A stage that cannot be asked about a network (SCIP, if it has smooth activations, products
+            or softmax) is left out, and the reason says so.
     """
 
     punctual: ClassVar[bool] = True
