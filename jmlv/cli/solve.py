@@ -23,7 +23,6 @@ from jmlv.interop import read_onnx
 from jmlv.interop.onnx_reader import OnnxNetwork
 from jmlv.interop.vnnlib import Asked, parse_vnnlib
 from jmlv.oracles import (
-    MILP,
     PGD,
     Bounds,
     Cascade,
@@ -34,7 +33,7 @@ from jmlv.oracles import (
     ask,
 )
 from jmlv.oracles.aside import run_until
-from jmlv.oracles.cascade import BY_PARTS
+from jmlv.oracles.cascade import AT_THE_END, BY_PARTS
 from jmlv.oracles.deadline import TimeUp
 from jmlv.properties import Property
 from jmlv.regions import Box
@@ -43,7 +42,7 @@ from jmlv.verdict import Status, Verdict
 FEW = 10
 """Moving inputs up to which a box is split along them before anything else that takes seconds."""
 
-TABLE = Cascade((PGD(), InputSplitting(), Bounds(AlphaCROWN()), BY_PARTS, MILP()))
+TABLE = Cascade((PGD(), InputSplitting(), Bounds(AlphaCROWN()), BY_PARTS, AT_THE_END))
 """The default cascade, with input splitting as early as that; its first box is what CROWN bounds."""
 
 Report = Callable[[str], None]

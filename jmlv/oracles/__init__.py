@@ -2,7 +2,7 @@
 
 from jmlv.oracles.bounds import Bounds
 from jmlv.oracles.branching import BranchAndBound, InputSplitting
-from jmlv.oracles.cascade import Cascade
+from jmlv.oracles.cascade import Cascade, Portfolio
 from jmlv.oracles.deadline import Deadline, TimeUp
 from jmlv.oracles.falsify import PGD
 from jmlv.oracles.milp import MILP

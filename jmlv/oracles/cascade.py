@@ -29,7 +29,8 @@ SHARE = 0.5
 """Of the time that is left, for a stage that others come after."""
 
 COMPILING = 5.0
-"""Seconds after which a stage that still compiles goes on in the background."""
+"""Seconds after which a stage that still compiles goes on in the background, and a bound in any case:
+it has nothing to hand over before its end, which on deep networks may be minutes away."""
 
 AT_ONCE = 2
 """Stages at work at a time, those in the background among them."""
@@ -37,23 +38,78 @@ AT_ONCE = 2
 GRACE = 0.3
 """Seconds after its deadline in which a stage may hand over what it has."""
 
+HEAD_START = 5.0
+"""Seconds that a member of a portfolio is alone before the next one begins beside it: what it decides
+in so short a time costs nothing more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Portfolio(Oracle):
+    """Asks its members side by side until one decides; keeps the best bound and the best point.
+
+    A solver in a process of its own and a search in this one are good at different questions, and
+    nobody knows beforehand at which. The members begin one after the other, a few seconds apart, and
+    all may go on to the end; one that fails says so in the reason.
+
+    Attributes:
+        members: the oracles, the first one first.
+
+    >>> import jax.numpy as jnp, jmlv
+    >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) @ jnp.array([[1.0, 1.0], [-1.0, 2.0]]))
+    >>> box = jmlv.Box.between(jnp.array([[[0.1], [0.3]]]), jnp.array([[[0.4], [0.5]]]))
+    >>> oracle = Portfolio((MILP(), BranchAndBound()))
+    >>> jmlv.verify(f, box, jmlv.InTopK(1, k=1), oracle, budget=60).status.name
+    'ROBUST'
+    """
+
+    punctual: ClassVar[bool] = True
+
+    members: tuple[Oracle, ...]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.members, Iterable):
+            object.__setattr__(self, "members", tuple(self.members))
+        require_fields(self)
+        if not self.members:
+            raise ValueError("members: expected at least one oracle.")
+
+    @property
+    def piecewise_linear(self) -> bool:
+        return all(member.piecewise_linear for member in self.members)
+
+    @property
+    def name(self) -> str:
+        return " beside ".join(member.name for member in self.members)
+
+    def search(self, query: Query, deadline: Deadline) -> Evidence:
+        asking = _Asking(query, deadline)
+        try:
+            return asking.run_together(self.members)
+        finally:
+            asking.leave()
+
+
+AT_THE_END = Portfolio((MILP(), BranchAndBound(parts=None, hurried=True)))
+"""Both complete; SCIP is the faster one where few units are open, branch and bound where many are."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Cascade(Oracle):
     """Asks its stages in order until one decides; keeps the best bound and the best point.
 
     A stage that others come after has half of the time that is left, so that none starves another;
-    what it does not use is for them. One that compiles for long goes on in the background, beside
-    the next; whichever decides first is heard. When all have had their turn, those whose time was
+    what it does not use is for them. One that compiles for long, or a bound that takes long, goes on
+    in the background, beside the next; whichever decides first is heard. When all have had their turn, those whose time was
     too short have another one. A stage that fails, or that is still compiling at the end, says so in
     the reason.
 
     Attributes:
         stages: the oracles. By default CROWN in float64, PGD, alpha-CROWN, branch and bound where
             the network falls apart over the box or has more than maxima, input splitting where few
-            inputs move, and SCIP: the first two decide most queries in milliseconds, SCIP is complete.
-            A stage that cannot be asked about a network (SCIP, if it has smooth activations, products
-            or softmax) is left out, and the reason says so.
+            inputs move, and SCIP beside branch and bound: the first two decide most queries in
+            milliseconds, the last two are complete. A stage that cannot be asked about a network
+            (SCIP, if it has smooth activations, products or softmax) is left out, and the reason
+            says so.
     """
 
     punctual: ClassVar[bool] = True
@@ -64,7 +120,7 @@ class Cascade(Oracle):
         Bounds(AlphaCROWN()),
         BY_PARTS,
         InputSplitting(),
-        MILP(),
+        AT_THE_END,
     )
 
     def __post_init__(self) -> None:
@@ -96,7 +152,8 @@ class _Turn(NamedTuple):
     @property
     def over(self) -> bool:
         """Whether the next stage need not wait for this one any longer."""
-        slow = self.deadline.elapsed > COMPILING and self.aside.compiling
+        unheard = isinstance(self.stage, Bounds) or self.aside.compiling
+        slow = self.deadline.elapsed > COMPILING and unheard
         return slow or self.deadline.overdue > GRACE
 
 
@@ -118,6 +175,19 @@ class _Asking:
                 self._give_turn(stage, 1.0 if place == len(left) - 1 else SHARE)
             self._listen_while(lambda: not (self.cut_off and self._room))
             left, self.cut_off = self.cut_off, []
+        return self._found(able)
+
+    def run_together(self, members: tuple[Oracle, ...]) -> Evidence:
+        """All at once, but for a head start of each, until one decides or all have ended."""
+        able = [member for member in members if self._may_ask(member)]
+        for member in able:
+            if not self._over:
+                self._begin(member, 1.0)
+                self._listen_for(HEAD_START)
+        self._listen_while(lambda: True)
+        return self._found(able)
+
+    def _found(self, able: list[Oracle]) -> Evidence:
         for turn in self.working:
             self._learn(Evidence(reason=f"{turn.stage.name}: {turn.aside.standing}"))
         unasked = [stage.name for stage in able if stage.name not in self.asked]
@@ -150,11 +220,20 @@ class _Asking:
         self._listen_while(lambda: not self._room)
         if self._over:
             return
+        turn = self._begin(stage, share)
+        self._listen_while(lambda: turn in self.working and not turn.over)
+
+    def _begin(self, stage: Oracle, share: float) -> _Turn:
         query, limit = self.query, self.deadline.share(share)
         turn = _Turn(stage, limit, Aside(lambda own: answer(query, stage, own), limit))
         self.asked.append(stage.name)
         self.working.append(turn)
-        self._listen_while(lambda: turn in self.working and not turn.over)
+        return turn
+
+    def _listen_for(self, seconds: float) -> None:
+        """Hears whoever is done in so long a time."""
+        end = self.deadline.within(seconds)
+        self._listen_while(lambda: not end.passed)
 
     def _listen_while(self, condition: Callable[[], bool]) -> None:
         """Hears whoever is done, while the condition lasts, somebody works and time is left."""
@@ -172,7 +251,7 @@ class _Asking:
         decides = verdict.status is not Status.UNKNOWN
         if turn.deadline.passed and not decides:
             self.cut_off.append(turn.stage)
-        self._learn(evidence, verdict, {"method": turn.stage.name} if decides else {})
+        self._learn(evidence, verdict, {"method": verdict.method} if decides else {})
 
     def _learn(
         self,

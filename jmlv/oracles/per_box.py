@@ -26,19 +26,26 @@ def once_per_box(compute: Callable[..., Any]) -> Callable[..., Any]:
 
     Args:
         compute: of a query, whose property it must not read, and hashable settings.
+
+    Returns:
+        The same, with ``is_known``, which tells of the same arguments whether their result is kept.
     """
     kept: dict[tuple[Hashable, ...], tuple[_Box, Any]] = {}
 
+    def last_of(query: Query, settings: tuple[Hashable, ...]) -> tuple[_Box, Any] | None:
+        last = kept.get(settings)  # read at once: other threads may replace it
+        return last if last is not None and last[0].is_of(query) else None
+
     @functools.wraps(compute)
     def remembering(query: Query, *settings: Hashable) -> Any:
-        last = kept.get(settings)  # read at once: other threads may replace it
-        if last is not None and last[0].is_of(query):
+        if (last := last_of(query, settings)) is not None:
             return last[1]
         box = _Box(query.graph64_inside, query.lower.copy(), query.upper.copy())
         result = compute(query, *settings)
         kept[settings] = box, result
         return result
 
+    remembering.is_known = lambda query, *settings: last_of(query, settings) is not None
     return remembering
 
 

@@ -135,8 +135,56 @@ def test_the_default_order():
         "alpha-CROWN",
         "branch and bound by parts",
         "input splitting",
-        "MILP (scip)",
+        "MILP (scip) beside branch and bound",
     ]
+
+
+def test_the_members_of_a_portfolio_work_side_by_side(monkeypatch):
+    """The second one begins after the head start, both to the end; whoever decides ends it."""
+    monkeypatch.setattr(cascade, "HEAD_START", 0.3)
+    endless = Clock("endless", uses_all=True)
+    verdict, seconds = timed(jmlv.oracles.Portfolio((endless, jmlv.Bounds())), 30.0)
+    assert verdict.robust and verdict.method == "CROWN" and seconds < 20
+    assert verdict.stats["asked"] == ("endless", "CROWN")
+    both = Clock("one", uses_all=True), Clock("other", uses_all=True)
+    verdict, seconds = timed(jmlv.oracles.Portfolio(both), 1.0)
+    assert verdict.status is Status.UNKNOWN and 0.9 < seconds < 1.0 + LATE
+    assert both[0].given[0] == pytest.approx(1.0, abs=0.2)
+    assert both[1].given[0] == pytest.approx(0.7, abs=0.2)
+
+
+def test_a_portfolio_keeps_the_better_bound_and_the_weaker_point():
+    members = Known(-0.5, 0.9), Known(-0.2, 0.3), Failing()
+    verdict, _ = timed(jmlv.oracles.Portfolio(members), 20.0)
+    assert verdict.status is Status.UNKNOWN and verdict.lower == -0.2
+    assert "failing failed" in verdict.reason
+    assert verdict.upper == min(float(_query().margin_exact(m.at())) for m in members[:2])
+    assert jmlv.oracles.Portfolio((jmlv.MILP(), jmlv.BranchAndBound())).piecewise_linear
+    assert not jmlv.oracles.Portfolio((jmlv.MILP(), jmlv.Bounds())).piecewise_linear
+    with pytest.raises(ValueError, match="members"):
+        jmlv.oracles.Portfolio(())
+
+
+@dataclasses.dataclass(frozen=True)
+class Known(Oracle):
+    lower: float
+    share: float
+    name = "known"
+
+    def at(self):
+        query = _query()
+        return query.lower + np.float32(self.share) * (query.upper - query.lower)
+
+    def search(self, query, deadline):
+        return Evidence(self.lower, self.at(), "known")
+
+
+@dataclasses.dataclass(frozen=True)
+class Failing(Oracle):
+    name = "failing"
+
+    def search(self, query, deadline):
+        raise RuntimeError("of no use")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from jmlv.bounds import AlphaCROWN, Relaxation
+from jmlv.bounds import CROWN, AlphaCROWN, Relaxation
 from jmlv.clauses import open_clauses
 from jmlv.numerics import PROOF_TOLERANCE
 from jmlv.oracles.branching.parts.part_search import Settings
@@ -14,7 +14,7 @@ from jmlv.oracles.branching.parts.separable import PartRows, problem_of
 from jmlv.oracles.branching.whole_search import WholeSearch
 from jmlv.oracles.milp.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
-from jmlv.oracles.per_box import margin_of
+from jmlv.oracles.per_box import inner_intervals, margin_of
 from jmlv.require import require_fields
 
 
@@ -54,6 +54,8 @@ class BranchAndBound(Oracle):
         clipped: of so many units, at most, the intervals are clipped in every subdomain of the whole
             by what a counterexample there must satisfy (:mod:`jmlv.oracles.branching.clipped`); what
             is proven then is a margin of :data:`jmlv.bounds.clipping.CEILING` at most.
+        hurried: take CROWN's intervals where those by ``relaxation`` are not known yet of this box:
+            on deep networks these take minutes.
 
     >>> import jax.numpy as jnp, jmlv
     >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) @ jnp.array([[1.0, 1.0], [-1.0, 2.0]]))
@@ -74,6 +76,7 @@ class BranchAndBound(Oracle):
     few: int = 100
     solver: MILP = MILP(time_limit=10.0)
     clipped: int = 64
+    hurried: bool = False
 
     def __post_init__(self) -> None:
         require_fields(self)
@@ -96,6 +99,9 @@ class BranchAndBound(Oracle):
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
         deadline = deadline.within(self.time_limit)
+        if self.hurried and not inner_intervals.is_known(query, self.relaxation):
+            at_once = dataclasses.replace(self, relaxation=CROWN(), hurried=False)
+            return at_once.search(query, deadline)
         search = WholeSearch(self, query)
         by_parts = self.parts is not None and search.piecewise_linear
         problem = problem_of(query, self.relaxation, self.parts) if by_parts else None

@@ -137,7 +137,7 @@ def _wanted(task: Task) -> dict[Variable, np.ndarray]:
         interval = task.intervals[variable.index]
         open_ = np.flatnonzero(undecided(task.graph, eqn, interval))
         width = np.asarray(interval.upper - interval.lower).reshape(-1)[open_]
-        found.setdefault(variable, open_[np.argsort(-width, kind="stable")].astype(np.int32))
+        found.setdefault(variable, open_[np.argsort(-width, kind="stable")])
     return found
 
 
