@@ -1,7 +1,7 @@
 """Competition questions that CROWN and a light attack leave open: who decides how many of them, in what time.
 
     python experiments/open_questions.py ../shared/data/vnncomp --families mnistfc oval21 --each 4
-    python experiments/open_questions.py FOLDER --oracles cascade branching --budget 60
+    python experiments/open_questions.py FOLDER --oracles cascade "milp last" branching unclipped
 
 Of every family so many open questions are taken, spread over its list. For each network and oracle one
 question is asked beforehand without being counted, so that seconds are without most of the compilation.
@@ -24,12 +24,24 @@ import jmlv
 from jmlv.cli.report import table
 from jmlv.interop import read_onnx
 from jmlv.interop.vnnlib import parse_vnnlib
-from jmlv.oracles import PGD, Bounds, BranchAndBound, Cascade, Deadline, Oracle, Query, ask
+from jmlv.oracles import (
+    MILP,
+    PGD,
+    Bounds,
+    BranchAndBound,
+    Cascade,
+    Deadline,
+    Oracle,
+    Query,
+    ask,
+)
 
 EARLY = Cascade((Bounds(), PGD(restarts=8, steps=20)))
 ORACLES: dict[str, Oracle] = {
     "cascade": Cascade(),
-    "branching": BranchAndBound(),
+    "milp last": Cascade((*Cascade().stages[:-1], MILP())),
+    "branching": BranchAndBound(hurried=True),
+    "unclipped": BranchAndBound(hurried=True, clipped=0),
 }
 FAMILIES = ("mnistfc", "oval21", "cifar10_resnet", "sri_resnet_a")
 SAYS = {"ROBUST": "unsat", "NOT_ROBUST": "sat", "UNKNOWN": None}

@@ -80,11 +80,27 @@ class Relaxation(BoundMethod):
         """Other bounds that its rows are intersected with, so that they are never looser."""
 
 
+Stages = list[tuple[Relaxation, Relaxed]]
+"""A relaxation and those beside it, each with its intervals and lines."""
+
+
+def relaxed_stages(method: Relaxation, graph: Graph, box: Interval) -> Stages:
+    """The relaxations that :func:`lower_rows` takes the best of, without a derivative.
+
+    Args:
+        method: the first of them.
+        graph: with ReLU and max pool fused.
+        box: arrays of shape (1, height, width, channel).
+    """
+    stages = method, *method.beside
+    fixed = jax.lax.stop_gradient(box)
+    return [(stage, jax.lax.stop_gradient(stage.relax(graph, fixed))) for stage in stages]
+
+
 def lower_rows(
-    method: Relaxation,
+    stages: Stages,
     graph: Graph,
-    lower: Float[Array, "*image"],
-    upper: Float[Array, "*image"],
+    box: Interval,
     coefficients: Float[Array, "row label"],
     offsets: Float[Array, " row"],
 ) -> Float[Array, " row"]:
@@ -92,13 +108,13 @@ def lower_rows(
 
     The values are those of :meth:`Relaxation.rows`; the gradient is that of the last backward pass
     alone, so that nothing else is differentiated or compiled.
+
+    Args:
+        stages: as :func:`relaxed_stages` gives them.
+        graph, box: as there.
+        coefficients, offsets: the rows.
     """
-    graph = fuse_relu_max_pool(graph)
-    box = Interval(lower[None], upper[None])
-    found = []
-    for stage in (method, *method.beside):
-        relaxed = jax.lax.stop_gradient(stage.relax(graph, jax.lax.stop_gradient(box)))
-        found.append(stage.least(graph, box, relaxed, coefficients, offsets))
+    found = [stage.least(graph, box, relaxed, coefficients, offsets) for stage, relaxed in stages]
     return reduce(jnp.maximum, found)
 
 

@@ -11,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jmlv.bounds import CROWN, BoundMethod, Relaxation
-from jmlv.bounds.crown import lower_rows
+from jmlv.bounds import CROWN, BoundMethod, Interval, Relaxation
+from jmlv.bounds.backward import linear_bound
+from jmlv.bounds.clipping import CEILING, ForViolators, clipped_by
+from jmlv.bounds.crown import Stages, lower_rows, relaxed_stages
+from jmlv.bounds.functionals import Whole, whole
 from jmlv.graph import Graph
+from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.margin_form import MarginForm, few_sizes
 from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision
 from jmlv.oracles.falsify import Weakest
@@ -40,9 +44,13 @@ class InputSplitting(Oracle):
     lowest bounds are halved first. How many are needed grows exponentially with the inputs that
     matter, so this is for tables and for a few pixels.
 
+    With ``clips`` what cannot hold a counterexample is cut off a box before it is halved: there each
+    row of some clause, and so the linear function below it, is at most at a ceiling. What is proven
+    then is a margin of :data:`jmlv.bounds.clipping.CEILING` at most.
+
     Source: the input splitting of Wang et al., *Formal Security Analysis of Neural Networks using
     Symbolic Intervals* (ReluVal), USENIX Security 2018. New here: the gain of a cut is read off the
-    bound's own gradient with respect to the box.
+    bound's own gradient with respect to the box, and boxes are clipped by whole Boolean combinations.
 
     Attributes:
         method: the bound. A relaxation is kept as it is while its last backward pass is
@@ -52,6 +60,8 @@ class InputSplitting(Oracle):
         largest: boxes with more moving inputs than this are given up at once.
         batch: boxes bounded at a time.
         boxes: open at a time, at most.
+        clips: whether boxes are clipped, by the rows of a :class:`jmlv.bounds.crown.Relaxation`. It
+            saves boxes on small random networks and none on ACAS Xu, and costs compilation.
         time_limit: seconds for one query, or None for the caller's budget alone.
 
     >>> import jax, jax.numpy as jnp, jmlv
@@ -69,6 +79,7 @@ class InputSplitting(Oracle):
     largest: int = 32
     batch: int = 64
     boxes: int = 50_000
+    clips: bool = False
     time_limit: float | None = None
 
     def __post_init__(self) -> None:
@@ -120,6 +131,8 @@ class _Search:
         ends = (as_float64(end).reshape(-1)[moving][None] for end in (query.lower, query.upper))
         self.open = _Boxes(np.full(1, -np.inf), *ends, np.zeros(1, int))
         self.closed = self.stuck = np.inf
+        self.clips = options.clips and isinstance(options.method, Relaxation)
+        self.whole = -np.inf
         self.bounded = self.retired = 0
         self.weakest = Weakest(query)
 
@@ -135,7 +148,7 @@ class _Search:
             self.open = _Boxes(*map(np.concatenate, zip(self.open.at(rest), halves)))
 
     def evidence(self) -> Evidence:
-        lower = float(min(self.closed, self.stuck, *self.open.bound, np.inf))
+        lower = float(max(self.whole, min(self.closed, self.stuck, *self.open.bound, np.inf)))
         open_ = len(self.open.bound) + self.retired
         stats = {"boxes": self.bounded, "open": open_}
         if not open_:
@@ -166,15 +179,21 @@ class _Search:
                 as_float64(self.query.lower),
                 self.moving,
             )
-            how = self.options.method, self.options.axis
+            how = self.options.method, self.options.axis, self.clips
             found = _examine(*how, *arguments, *(self._wide(v[padded]) for v in boxes[1:3]))
-            bound, axis, weakest = (np.asarray(array)[:size] for array in found)
+            bound, axis, weakest, ends = jax.tree.map(lambda v: np.asarray(v)[:size], found)
+            first, ceiling = not self.bounded, CEILING if self.clips else np.inf
+            if not first:  # what is left of boxes that were clipped
+                bound = np.asarray(ForViolators(bound, ceiling).everywhere())
         self.bounded += size
         self.weakest.descend(weakest[np.argsort(boxes.bound, kind="stable")])
         bound = np.where(np.isfinite(bound), np.maximum(boxes.bound, bound), boxes.bound)
+        self.whole = float(bound[0]) if first else self.whole
+        low, high, nothing = _left(*(end[:, : self.count] for end in ends))
+        bound = np.where(nothing, np.maximum(bound, CEILING), bound)
         proven = bound > PROOF_TOLERANCE
         self.closed = min([self.closed, *bound[proven]])
-        return boxes._replace(bound=bound, axis=axis).at(~proven)
+        return _Boxes(bound, low, high, axis).at(~proven)
 
     def _in_region(self, boxes: _Boxes) -> _Boxes:
         """The boxes that a ball meets, where the region is one: of others nothing is asked."""
@@ -190,6 +209,12 @@ class _Search:
     def _wide(self, ends: Float[np.ndarray, "box input"]) -> Float[np.ndarray, "box place"]:
         """Ends with places for more inputs, which do not move: few numbers of inputs are compiled."""
         return np.pad(ends, ((0, 0), (0, len(self.moving) - self.count)))
+
+
+def _left(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ends of boxes in their order, and which boxes are empty: rounding alone crosses by less."""
+    size = np.clip(np.abs(high), 1, 1e30)
+    return np.minimum(low, high), np.maximum(low, high), (low > high + CROSSED * size).any(1)
 
 
 def axis_to_halve(query: Query) -> int:
@@ -218,41 +243,79 @@ def _halved(boxes: _Boxes) -> _Boxes:
     return _Boxes(*map(np.concatenate, zip(*halves)))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _examine(
     method: BoundMethod,
     axis: str,
+    clips: bool,
     graph: Graph,
     form: MarginForm,
     base: Float[Array, "*image"],
     moving: Int[Array, " place"],
     lower: Float[Array, "box place"],
     upper: Float[Array, "box place"],
-) -> tuple[Float[Array, " box"], Int[Array, " box"], Float[Array, "box *image"]]:
-    """For each box a bound on the margin, the axis to halve (-1: none), and a weak corner.
+) -> tuple[Float[Array, " box"], Int[Array, " box"], Float[Array, "box *image"], Interval]:
+    """For each box a bound on the margin, the axis of the longest gain when what is left of it is halved
+    (-1: none), a weak corner, and the ends of what is left of it.
 
     A place whose number is beyond the image stands for no input.
     """
+    fused = fuse_relu_max_pool(graph)
 
     def image(values: Float[Array, " place"]) -> Float[Array, "*image"]:
         return base.reshape(-1).at[moving].set(values, mode="drop").reshape(base.shape)
 
-    def margin(low: Array, high: Array) -> Array:
-        arguments = graph, image(low), image(high), form.coefficients, form.offsets
-        if isinstance(method, Relaxation):
-            rows = lower_rows(method, *arguments)
+    def margin(low: Array, high: Array, stages: Stages | None) -> Array:
+        low, high = image(low), image(high)
+        if stages is None:
+            rows = method.rows(graph, low, high, form.coefficients, form.offsets).lower
         else:
-            rows = method.rows(*arguments).lower
+            box = Interval(low[None], high[None])
+            rows = lower_rows(stages, fused, box, form.coefficients, form.offsets)
         return form.least(rows)
 
-    def one(low: Array, high: Array) -> tuple[Array, Array, Array]:
-        bound, (rise, fall) = jax.value_and_grad(margin, (0, 1))(low, high)
-        middle, width = (low + high) / 2, high - low
+    def one(low: Array, high: Array) -> tuple[Array, Array, Array, Interval]:
+        stages, box = None, Interval(image(low)[None], image(high)[None])
+        if isinstance(method, Relaxation):
+            stages = relaxed_stages(method, fused, box)
+        bound, (rise, fall) = jax.value_and_grad(margin, (0, 1))(low, high, stages)
+        left = Interval(low, high)
+        if clips:
+            ends = _clipped(stages, fused, form, box)
+            ends = (end.at[moving].get(mode="fill", fill_value=0) for end in ends)
+            left = Interval(*(jnp.where(low < high, end, low) for end in ends))
+        middle, width = (left.lower + left.upper) / 2, left.upper - left.lower
         gain = WIDTH_COUNTS * jnp.abs(bound) * width
         gain = width if axis == "widest" else gain + (rise - fall) * width
-        halves = (low < middle) & (middle < high)
+        halves = (left.lower < middle) & (middle < left.upper)
         gain = jnp.where(halves, jnp.nan_to_num(gain), -jnp.inf)
         chosen = jnp.where(halves.any(), jnp.argmax(gain), -1)
-        return bound, chosen, image(jnp.where(rise > -fall, low, high))
+        return bound, chosen, image(jnp.where(rise > -fall, low, high)), left
 
     return jax.vmap(one)(lower, upper)
+
+
+def _clipped(stages: Stages, graph: Graph, form: MarginForm, box: Interval) -> Interval:
+    """Ends of what violators of a margin in a box lie between, flat; crossed where there are none.
+
+    A node that is the k-th smallest of its children is low only where k of these are, and an entry
+    lies within k of their intervals only above the k-th smallest lower end: ends are combined as
+    values are.
+    """
+    rows = Whole(form.coefficients[:, None, :].astype(graph.dtype))
+    below, constants, _ = linear_bound(graph, rows, stages[0][1][1])
+    slopes = whole(below, graph.input).rows.reshape(len(constants), -1)
+    flat = Interval(*(end.reshape(-1) for end in box))
+
+    def of_row(slopes: Array, constant: Array) -> Interval:
+        lower, upper = clipped_by(slopes, constant - CEILING, flat)
+        nothing = (lower > upper + CROSSED * jnp.maximum(1, jnp.abs(upper))).any()
+        lower, upper = jnp.minimum(lower, upper), jnp.maximum(lower, upper)
+        return Interval(jnp.where(nothing, jnp.inf, lower), jnp.where(nothing, -jnp.inf, upper))
+
+    lower, upper = jax.vmap(of_row)(slopes, constants + form.offsets)
+    return Interval(form.combine(lower.T), -form.combine(-upper.T))
+
+
+CROSSED = 1e-9
+"""Ends that cross by more, relative to them above 1, leave nothing between: rounding crosses by less."""

@@ -15,7 +15,7 @@ from jmlv.oracles.falsify import Weakest
 from jmlv.verdict import Status
 
 IMAGE, LABELS = (3, 1, 1), 4
-QUICK = InputSplitting(batch=16)
+QUICK = InputSplitting(batch=16, clips=True)
 ACTIVATIONS = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "gelu": jax.nn.gelu}
 
 
@@ -89,8 +89,28 @@ def _too_high(examine):
     return bounds
 
 
+def _cut_too_far(left):
+    def more(low, high):
+        low, high, nothing = left(low, high)
+        return low, high - 0.2 * np.where(np.isfinite(high), high - low, 0), nothing
+
+    return more
+
+
+class _Everywhere:
+    """Takes bounds that hold for violators only for bounds on the margin."""
+
+    def __init__(self, bound, ceiling):
+        self.bound = bound
+
+    def everywhere(self):
+        return self.bound
+
+
 FAULTS = {
     "a gap between halves": ("_halved", _with_gap),
+    "clipped too far": ("_left", _cut_too_far),
+    "bounds for violators taken for margins": ("ForViolators", lambda _: _Everywhere),
     "bounds too high": ("_examine", _too_high),
 }
 
@@ -108,6 +128,18 @@ def test_a_fault_is_caught(fault, monkeypatch):
         found = dataclasses.replace(QUICK, boxes=64).search(query, Deadline(30))
         caught += found.lower > _least(query) + 1e-9
     assert (caught > 0) == (fault != "none")
+
+
+def test_clipping_saves_boxes_and_changes_no_answer():
+    counts = {True: 0, False: 0}
+    for seed in range(12):
+        query, status = _query("relu", seed), set()
+        for clips in counts:
+            found = dataclasses.replace(QUICK, batch=2, clips=clips).search(query, Deadline(30))
+            status.add(jmlv.oracles.judge(query, found, "splitting").status)
+            counts[clips] += found.stats["boxes"]
+        assert len(status) == 1 and Status.UNKNOWN not in status
+    assert counts[True] < 0.8 * counts[False], counts
 
 
 def test_a_box_that_cannot_be_halved_stays_open():
