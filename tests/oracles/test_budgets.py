@@ -159,7 +159,7 @@ def test_a_portfolio_keeps_the_better_bound_and_the_weaker_point():
     assert verdict.status is Status.UNKNOWN and verdict.lower == -0.2
     assert "failing failed" in verdict.reason
     assert verdict.upper == min(float(_query().margin_exact(m.at())) for m in members[:2])
-    assert jmlv.oracles.Portfolio((jmlv.MILP(), jmlv.BranchAndBound())).piecewise_linear
+    assert jmlv.oracles.Portfolio((jmlv.MILP(), jmlv.MILP("cp-sat"))).piecewise_linear
     assert not jmlv.oracles.Portfolio((jmlv.MILP(), jmlv.Bounds())).piecewise_linear
     with pytest.raises(ValueError, match="members"):
         jmlv.oracles.Portfolio(())
