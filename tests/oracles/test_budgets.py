@@ -149,8 +149,8 @@ def test_the_members_of_a_portfolio_work_side_by_side(monkeypatch):
     both = Clock("one", uses_all=True), Clock("other", uses_all=True)
     verdict, seconds = timed(jmlv.oracles.Portfolio(both), 1.0)
     assert verdict.status is Status.UNKNOWN and 0.9 < seconds < 1.0 + LATE
-    assert both[0].given[0] == pytest.approx(1.0, abs=0.2)
-    assert both[1].given[0] == pytest.approx(0.7, abs=0.2)
+    assert both[1].given[0] <= both[0].given[0] - 0.3 + 0.05
+    assert both[1].given[0] > 0.1, "all that is left, of which tracing has had its part"
 
 
 def test_a_portfolio_keeps_the_better_bound_and_the_weaker_point():
