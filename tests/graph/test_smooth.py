@@ -70,6 +70,8 @@ READ = {
     "the other half": (lambda x: x * 0.5 * jax.lax.erfc(x / np.sqrt(2)), GELU),
     "quick GELU": (lambda x: x * jax.nn.sigmoid(1.702 * x), SILU),
     "SiLU by tanh": (lambda x: x - x * (jnp.tanh(-x / 2) + 1) / 2, SILU),
+    "sigmoid written out": (lambda x: 1 / (1 + jnp.exp(-x)), SIGMOID),
+    "SiLU written out": (lambda x: x / (jnp.exp(-1.5 * x) + 1), SILU),
     "log-sigmoid": (jax.nn.log_sigmoid, SOFTPLUS),
     "ELU, turned round": (lambda x: jnp.where(x <= 0, jnp.expm1(x), x), ELU),
     "CELU": (partial(jax.nn.celu, alpha=0.7), ELU),

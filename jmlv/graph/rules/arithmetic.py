@@ -13,10 +13,10 @@ from jax import lax
 from jmlv.graph.builder import Builder
 from jmlv.graph.ir import Literal, Variable
 from jmlv.graph.operations import Refused
-from jmlv.graph.rules.gates import gated, multiple
+from jmlv.graph.rules.gates import gated, multiple, number_of
 from jmlv.graph.rules.normalised import softmax_of
 from jmlv.graph.rules.ramps import gated_ramp
-from jmlv.graph.smooth import CUBE, EXP, LOG, RECIPROCAL, RSQRT, SQRT, SQUARE
+from jmlv.graph.smooth import CUBE, EXP, LOG, RECIPROCAL, RSQRT, SIGMOID, SQRT, SQUARE
 
 
 def add(b: Builder, x: Any, y: Any) -> Any:
@@ -103,10 +103,16 @@ LARGEST_POWER = 64
 
 
 def reciprocal(b: Builder, x: Variable) -> Variable:
-    """``1 / x``; of a square root as one function."""
+    """``1 / x``; of a square root, and of ``1 + exp(-z)`` (sigmoid), as one function."""
     eqn = b.definitions.get(x)
-    root = eqn is not None and eqn.primitive is SQRT
-    return b.emit(RSQRT, eqn.invars[0]) if root else b.emit(RECIPROCAL, x)
+    if eqn is not None and eqn.primitive is SQRT:
+        return b.emit(RSQRT, eqn.invars[0])
+    if eqn is not None and eqn.primitive is lax.add_p:
+        for term, one in (eqn.invars, eqn.invars[::-1]):
+            power = b.definitions.get(term)
+            if power is not None and power.primitive is EXP and number_of(b, one) == 1:
+                return b.emit(SIGMOID, neg(b, power.invars[0]))
+    return b.emit(RECIPROCAL, x)
 
 
 def divide(b: Builder, x: Any, y: Any) -> Any:
