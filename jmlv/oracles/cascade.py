@@ -38,6 +38,9 @@ AT_ONCE = 2
 GRACE = 0.3
 """Seconds after its deadline in which a stage may hand over what it has."""
 
+TO_THE_END = 0.98
+"""Of the time that is left, for members of a portfolio: what they know at the end must still be heard."""
+
 HEAD_START = 5.0
 """Seconds that a member of a portfolio is alone before the next one begins beside it: what it decides
 in so short a time costs nothing more."""
@@ -182,7 +185,7 @@ class _Asking:
         able = [member for member in members if self._may_ask(member)]
         for member in able:
             if not self._over:
-                self._begin(member, 1.0)
+                self._begin(member, TO_THE_END)
                 self._listen_for(HEAD_START)
         self._listen_while(lambda: True)
         return self._found(able)
