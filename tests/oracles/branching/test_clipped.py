@@ -135,7 +135,10 @@ def test_planes_lie_below_their_units():
     assert real.sum() > 4
 
 
-@pytest.mark.parametrize("norm", [None, 1, 2])
+DEAR = {"marks": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("norm", [pytest.param(None, **DEAR), pytest.param(1, **DEAR), 2])
 def test_the_minorant_lies_below_the_clause_in_the_whole_box(norm):
     """Over a ball the bound is tighter than over its box; the linear function is the same."""
     query, points = _query(0)
@@ -163,7 +166,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [list(FAULTS)[0], *(pytest.param(f, **DEAR) for f in list(FAULTS)[1:])]
+)
 def test_a_wrong_constraint_is_caught(fault, monkeypatch):
     real = clipped._clip
     monkeypatch.setattr(
