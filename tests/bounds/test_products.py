@@ -333,8 +333,8 @@ def found_for(name, methods=METHODS):
         )
 
 
-CASES = [("normalised", True), *(pytest.param(n, True, marks=pytest.mark.slow) for n in NETWORKS)]
-CASES[1:1] = [("mixed", False), ("attention", False)]
+CASES = [(name, False) for name in NETWORKS]
+CASES += [pytest.param(name, True, marks=pytest.mark.slow) for name in NETWORKS]
 
 
 @pytest.mark.parametrize("name, with_alpha", CASES)

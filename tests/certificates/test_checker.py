@@ -203,7 +203,8 @@ def _holds(f, arrays):
 
 
 def test_every_field_damaged(proofs):
-    f, certificate = max(proofs, key=lambda p: len(p[1].arrays["leaf.mixture"]))
+    cut = [proof for proof in proofs if len(proof[1].arrays["leaf.mixture"]) > 3]
+    f, certificate = min(cut, key=lambda proof: len(proof[1].arrays["leaf.mixture"]))
     for name, array in certificate.arrays.items():
         others = {
             "gone": None,

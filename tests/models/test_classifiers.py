@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from zoo import mostly_slow
 
 import jmlv
 from jmlv import checkpoints
@@ -294,9 +295,7 @@ def test_every_operation_has_a_sound_rule(name):
     assert jmlv.check(drawn(name), np.zeros(CONFIGS[name].input_shape)) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["squeezed", "query2label", pytest.param("mlliw", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", mostly_slow(["squeezed", "query2label", "mlliw"], "squeezed"))
 def test_products_in_classifiers_are_verified(name):
     """A proof at a tiny radius, and no bound that points of a larger box contradict."""
     shape = CONFIGS[name].input_shape

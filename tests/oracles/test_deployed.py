@@ -214,7 +214,7 @@ def test_what_is_robust_by_far_stays_so_and_says_of_which_network():
 def test_functions_without_a_stated_accuracy_are_refused():
     f = lambda x: jnp.tanh(x.reshape(-1, 3))  # noqa: E731
     box = jmlv.Box.between(np.zeros(3, np.float32), np.ones(3, np.float32))
-    with pytest.raises(jmlv.UnsupportedOperation, match="tanh has no stated accuracy"):
+    with pytest.raises(jmlv.UnsupportedOperation, match="tanh has no rule for its accuracy"):
         jmlv.verify(f, box, jmlv.InTopK(0, 1), deployed=FLOAT32)
     with pytest.raises(ValueError, match="products"):
         jmlv.Float32("half")

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from problems import problem_of
+from zoo import mostly_slow
 
 import jmlv
 from jmlv.neighborhoods.problem import Problem
@@ -76,7 +77,7 @@ def test_the_polish_grows_what_it_can_prove(problem):
     assert problem.verify(problem.best, Bounds(RELAXATION)).robust
 
 
-@pytest.mark.parametrize("unproven", (1, 3, 10))
+@pytest.mark.parametrize("unproven", mostly_slow((1, 3, 10), 3))
 def test_of_several_steps_the_last_that_is_proven_is_kept(problem, monkeypatch, unproven):
     mine = dataclasses.replace(problem, kept=None, trace=[])
     assert mine.offer(np.full(4, 0.002)).robust
