@@ -41,8 +41,8 @@ def bounds_and_values(methods, graph, low, high, coefficients, offsets, t):
 IN_FLOAT64 = ("conv", "pool", "residual", "odds_and_ends")
 
 
-DEAR = {"clipped", "padded_pools"}
-"""Nets whose operations others and :mod:`test_maximum` have too."""
+DEAR = {"clipped", "padded_pools", "linen", "nnx", "batch_groups", "conv", "residual"}
+"""Nets whose operations others, :mod:`test_maximum`, or this module in float64 have too."""
 
 
 @pytest.mark.parametrize(

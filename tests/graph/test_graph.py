@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
-from zoo import NETS, SHAPE, Weights, conv
+from zoo import NETS, SHAPE, Weights, conv, mostly_slow
 
 import jmlv
 from jmlv.graph import Literal, Variable
@@ -20,7 +20,10 @@ from jmlv.numerics import certificate_precision
 X = np.random.default_rng(0).random((4, *SHAPE)).astype("float32")
 
 
-@pytest.mark.parametrize("name", NETS)
+USUAL = ("dense", "dilated", "batch_groups", "pool", "odds_and_ends", "rearranged", "nnx")
+
+
+@pytest.mark.parametrize("name", mostly_slow(NETS, *USUAL))
 def test_graph_computes_the_network(name):
     f = NETS[name](Weights(1))
     graph = jmlv.trace(f, SHAPE)
@@ -35,7 +38,7 @@ def test_graph_computes_the_network(name):
         )
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, *USUAL))
 def test_pulling_back_an_affine_equation_is_exact(name):
     """rows . y = sum of pulled rows . x + offset, at a random input of every affine equation."""
     graph = jmlv.trace(NETS[name](Weights(1)), SHAPE)

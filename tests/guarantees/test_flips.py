@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_networks import LABELS, Tiny, predicted
+from zoo import mostly_slow
 
 import jmlv
 from jmlv.bounds import CROWN
@@ -54,7 +55,7 @@ def check_line(seed, rule):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", mostly_slow(range(10), 0, 3, 6, 9))
 def test_brute_force_agrees(seed, rule):
     check_line(seed, rule)
 

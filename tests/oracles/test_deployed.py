@@ -52,7 +52,7 @@ def _layers(rng, sizes, spread):
     return found
 
 
-@pytest.mark.parametrize("spread", [0, 3, 6])
+@pytest.mark.parametrize("spread", zoo.mostly_slow([0, 3, 6], 0, 6))
 def test_no_order_of_summation_exceeds_the_bound(spread):
     rng = np.random.default_rng(spread)
     layers = _layers(rng, (12, 20, 10, 4), spread)
@@ -68,7 +68,7 @@ def test_no_order_of_summation_exceeds_the_bound(spread):
     assert np.max(off) > errors.max() * 1e-4  # nor is it so large that it says nothing
 
 
-@pytest.mark.parametrize("name", ["conv", "residual", "average_pools"])
+@pytest.mark.parametrize("name", zoo.mostly_slow(["conv", "residual", "average_pools"], "residual"))
 def test_every_operation_has_an_error(name):
     """Float32 as compiled, over a box, is within the bound of float64."""
     f = getattr(zoo, f"net_{name}")(zoo.Weights(0))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from zoo import mostly_slow
 
 import jmlv
 from jmlv.neighborhoods.optimum import upper_bound
@@ -57,7 +58,7 @@ def _linear(slopes, threshold):
     return f, x, jmlv.Layers.around(mask)
 
 
-@pytest.mark.parametrize("few", [0, upper_bound.FEW])
+@pytest.mark.parametrize("few", mostly_slow([0, upper_bound.FEW], 0))
 def test_bound_encloses_a_known_optimum(few, monkeypatch):
     """A fractional knapsack: the optimum spends the threshold where slopes are small."""
     monkeypatch.setattr(upper_bound, "FEW", few)
