@@ -176,7 +176,8 @@ class Worker:
     def _start(self, network: Path) -> None:
         self.end()
         self.pipe, other = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=_serve, args=(other,))
+        ends_with_us = {"daemon": True}
+        self.process = CONTEXT.Process(target=_serve, args=(other,), **ends_with_us)
         self.process.start()
         other.close()
         self.network = network
