@@ -97,9 +97,7 @@ class Verdict:
         from jmlv.report import require_page, verdict_page
 
         require_page(path)
-        scores = None if f is None or self.witness is None else _scores(f, region, self.witness)
-        page = verdict_page(self, property=property, region=region, scores=scores, names=names)
-        page.write(path)
+        verdict_page(self, f, property=property, region=region, names=names).write(path)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Verdict) and self._key() == other._key()
@@ -114,12 +112,3 @@ class Verdict:
     def __repr__(self) -> str:
         margin = f"worst margin in [{self.lower:.4g}, {self.upper:.4g}]"
         return f"Verdict({self.status.name}, {margin}, by {self.method or '?'}: {self.reason})"
-
-
-def _scores(f: Any, region: Any, witness: np.ndarray) -> np.ndarray:
-    """(point, label): in the middle of the region, where it is known, and at the witness."""
-    from jmlv.graph import as_function
-    from jmlv.report.verdict import middle
-
-    points = [witness] if region is None else [middle(region), witness]
-    return np.asarray(as_function(f)(np.stack(points).astype(witness.dtype)))

@@ -12,8 +12,8 @@ HIDDEN = LABELS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Tiny:
-    """A random network with one hidden layer, and an input around which pixels move."""
+class Drawn:
+    """A random network with one hidden layer."""
 
     seed: int
 
@@ -28,6 +28,15 @@ class Tiny:
     def graph(self):
         a, b, c, d = self.weights
         return jmlv.trace(lambda x: jax.nn.relu(x.reshape(1, 2) @ a + b) @ c + d, (1, 2, 1))
+
+    def scores(self, points):
+        """Of points (point, 2), in float64."""
+        a, b, c, d = (w.astype(float) for w in self.weights)
+        return np.maximum(points.astype(float) @ a + b, 0) @ c + d
+
+
+class Tiny(Drawn):
+    """And an input around which pixels move."""
 
     @property
     def x(self):
@@ -45,11 +54,6 @@ class Tiny:
     @property
     def square(self):
         return jmlv.Box.around(self.x, self.radius)
-
-    def scores(self, points):
-        """Of points (point, 2), in float64."""
-        a, b, c, d = (w.astype(float) for w in self.weights)
-        return np.maximum(points.astype(float) @ a + b, 0) @ c + d
 
     def pieces(self):
         """Points on :attr:`line`: where anything may change, and one in between.

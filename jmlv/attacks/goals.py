@@ -78,56 +78,55 @@ class FlipAll(Goal):
 
 
 @dataclasses.dataclass(frozen=True)
-class Flip(Goal):
+class _LabelsGoal(Goal):
+    """The role of a goal for some labels: a number, several, or one or several for each image."""
+
+    labels: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", _frozen(self.labels))
+
+    def attacked(self, present: Bool[np.ndarray, "image label"]) -> Bool[np.ndarray, "image label"]:
+        """Which labels are meant."""
+        return _chosen(self.labels, present.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flip(_LabelsGoal):
     """The given labels change their values; the others are free.
 
     >>> Flip((0, 2)).aim(np.array([[True, False, False]])).wanted.tolist()
     [[False, True, True]]
     """
 
-    labels: Any
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", _frozen(self.labels))
-
     def aim(self, present: Bool[np.ndarray, "image label"]) -> Aim:
-        attacked = _chosen(self.labels, present.shape)
+        attacked = self.attacked(present)
         return Aim(~present, attacked, np.zeros_like(present))
 
 
 @dataclasses.dataclass(frozen=True)
-class Hide(Goal):
+class Hide(_LabelsGoal):
     """The given labels are no longer predicted, while all others keep their value.
 
     >>> Hide(0).aim(np.array([[True, True, False]])).wanted.tolist()
     [[False, True, False]]
     """
 
-    labels: Any
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", _frozen(self.labels))
-
     def aim(self, present: Bool[np.ndarray, "image label"]) -> Aim:
-        attacked = _chosen(self.labels, present.shape)
+        attacked = self.attacked(present)
         return Aim(present & ~attacked, attacked, ~attacked)
 
 
 @dataclasses.dataclass(frozen=True)
-class Show(Goal):
+class Show(_LabelsGoal):
     """The given labels are predicted, while all others keep their value.
 
     >>> Show(2).aim(np.array([[True, False, False]])).wanted.tolist()
     [[True, False, True]]
     """
 
-    labels: Any
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", _frozen(self.labels))
-
     def aim(self, present: Bool[np.ndarray, "image label"]) -> Aim:
-        attacked = _chosen(self.labels, present.shape)
+        attacked = self.attacked(present)
         return Aim(present | attacked, attacked, ~attacked)
 
 

@@ -33,8 +33,9 @@ from jmlv.oracles import (
     ask,
 )
 from jmlv.oracles.aside import run_until
-from jmlv.oracles.cascade import AT_THE_END, BY_PARTS
+from jmlv.oracles.cascade import BY_PARTS
 from jmlv.oracles.deadline import TimeUp
+from jmlv.oracles.portfolio import AT_THE_END
 from jmlv.properties import Property
 from jmlv.regions import Box
 from jmlv.verdict import Status, Verdict

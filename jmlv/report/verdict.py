@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jmlv.graph import Classifier, as_function
 from jmlv.label_names import label_text
 from jmlv.properties import Property
 from jmlv.regions import Region, box_of
@@ -25,18 +26,18 @@ SENTENCES = {
 
 def verdict_page(
     verdict: Verdict,
+    f: Classifier | None = None,
     *,
     property: Property | None = None,
     region: Region | None = None,
-    scores: Float[np.ndarray, "point label"] | None = None,
     names: Sequence[str] = (),
 ) -> Page:
     """What was asked, what is proven or refuted, and the witness as a picture if it is an image.
 
     Args:
         verdict: what :func:`jmlv.verify` returned.
+        f: the network, for its scores at the witness and in the middle of the region.
         property, region: what was asked, where it is known.
-        scores: the network's, in the middle of the region (unless it is not known) and at the witness.
         names: the labels' names.
     """
     held = "what was asked holds" if property is None else kept(property, names)
@@ -50,6 +51,7 @@ def verdict_page(
     )
     parts = [_answer(verdict, property, region)]
     if verdict.witness is not None:
+        scores = None if f is None else _scores(f, region, verdict.witness)
         parts.append(_witness(verdict, region, scores, names))
     return Page(f"{verdict.status.name}: {held}", told, tuple(parts))
 
@@ -94,6 +96,14 @@ def _between(verdict: Verdict) -> str:
         f"{verdict.lower:.4g} is proven as a lower bound" if low else "no lower bound is proven"
     )
     return f"{proven}, {f'{verdict.upper:.4g} was reached' if high else 'no point is known'}"
+
+
+def _scores(
+    f: Classifier, region: Region | None, witness: np.ndarray
+) -> Float[np.ndarray, "point label"]:
+    """In the middle of the region, where it is known, and at the witness."""
+    points = [witness] if region is None else [middle(region), witness]
+    return np.asarray(as_function(f)(np.stack(points).astype(witness.dtype)))
 
 
 def _witness(verdict: Verdict, region: Region | None, scores: Any, names: Sequence[str]) -> Markup:

@@ -13,7 +13,7 @@ import pytest
 from interrupts import interrupted_after
 
 import jmlv
-from jmlv.oracles import Deadline, Evidence, Oracle, cascade
+from jmlv.oracles import Deadline, Evidence, Oracle, asking
 from jmlv.oracles.aside import GRACE, TimeUp, run_until
 from jmlv.verdict import Status
 
@@ -141,7 +141,7 @@ def test_the_default_order():
 
 def test_the_members_of_a_portfolio_work_side_by_side(monkeypatch):
     """The second one begins after the head start, both to the end; whoever decides ends it."""
-    monkeypatch.setattr(cascade, "HEAD_START", 0.3)
+    monkeypatch.setattr(asking, "HEAD_START", 0.3)
     endless = Clock("endless", uses_all=True)
     verdict, seconds = timed(jmlv.oracles.Portfolio((endless, jmlv.Bounds())), 30.0)
     assert verdict.robust and verdict.method == "CROWN" and seconds < 20
@@ -283,7 +283,7 @@ def test_stages_at_work_at_a_time_are_few(monkeypatch):
             at_work.remove(self.number)
             return Evidence()
 
-    monkeypatch.setattr(cascade, "GRACE", 0.05)
+    monkeypatch.setattr(asking, "GRACE", 0.05)
     timed(jmlv.Cascade(tuple(map(Busy, range(6)))), 0.6)
     time.sleep(1.0)
-    assert max(most) == cascade.AT_ONCE and len(most) < 6
+    assert max(most) == asking.AT_ONCE and len(most) < 6
