@@ -13,6 +13,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lateness import LATE
 from tiny_networks import HIDDEN, LABELS, Drawn
 
 import jmlv
@@ -26,8 +27,6 @@ from jmlv.oracles import MILP, PGD, Bounds, Deadline, Evidence, Oracle, Query, S
 from jmlv.verdict import Status, Verdict
 
 ALWAYS, NEVER, BOTH, UNKNOWN = LabelStatus
-LATE = 1.6
-"""Seconds over a budget that count as an overrun here, where other work keeps the machine busy."""
 QUICK = Plan((PGD(restarts=4, steps=12), CROWN()), oracle=None)
 
 

@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from interrupts import interrupted_after
+from lateness import LATE
 
 import jmlv
 from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.progress import Bar, Progress
 from jmlv.verdict import Status
-
-LATE = 1.6
-"""Seconds over a budget that count as an overrun here, where other work keeps the machine busy."""
 
 SHAPE = (6, 6, 1)
 LAYERS = jmlv.Layers.around(np.eye(36, dtype=bool)[0].reshape(6, 6))

@@ -11,17 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from interrupts import interrupted_after
+from lateness import LATE
 
 import jmlv
 from jmlv.oracles import Deadline, Evidence, Oracle, asking
-from jmlv.oracles.aside import GRACE, TimeUp, run_until
+from jmlv.oracles.aside import TimeUp, run_until
 from jmlv.verdict import Status
 
 X = np.array([[[0.8]], [[0.3]]], np.float32)
 BOX = jmlv.Box.around(X, 0.1)
 PROPERTY = jmlv.InTopK(0, k=1)
-LATE = 1.0 + GRACE
-"""Seconds over a budget that count as an overrun here, where other work keeps the machine busy."""
 
 
 def difference(x):
@@ -87,24 +86,26 @@ def test_work_has_the_settings_of_its_caller():
 
 @pytest.mark.parametrize("budget", [0.01, 0.3, 1.0])
 def test_a_stage_that_looks_at_no_clock_is_left_behind(budget):
-    for oracle in (Deaf(3.0), jmlv.Cascade((Deaf(3.0), Deaf(3.0)))):
+    for oracle in (Deaf(9.0), jmlv.Cascade((Deaf(9.0), Deaf(9.0)))):
         verdict, seconds = timed(oracle, budget)
         assert seconds < budget + LATE
         assert verdict.status is Status.UNKNOWN
         assert "the time was up" in verdict.reason
 
 
-def test_a_deaf_stage_does_not_starve_the_next():
-    verdict, seconds = timed(jmlv.Cascade((Deaf(4.0), jmlv.Bounds())), 3.0)
-    assert verdict.robust and verdict.method == "CROWN" and seconds < 3.0
+def test_a_deaf_stage_does_not_starve_the_next(monkeypatch):
+    monkeypatch.setattr(asking, "SHARE", 0.05)
+    verdict, seconds = timed(jmlv.Cascade((Deaf(15.0), jmlv.Bounds())), 12.0)
+    assert verdict.robust and verdict.method == "CROWN" and seconds < 12.0
     assert verdict.stats["asked"] == ("deaf", "CROWN")
 
 
-def test_a_stage_in_the_background_is_heard():
+def test_a_stage_in_the_background_is_heard(monkeypatch):
     """It proves after its share is over, while the next one would go on to the end."""
+    monkeypatch.setattr(asking, "SHARE", 0.05)
     endless = Clock("endless", uses_all=True)
-    verdict, seconds = timed(jmlv.Cascade((Deaf(2.6), endless)), 4.0)
-    assert verdict.robust and verdict.method == "deaf" and 2.5 < seconds < 3.8
+    verdict, seconds = timed(jmlv.Cascade((Deaf(1.6), endless)), 12.0)
+    assert verdict.robust and verdict.method == "deaf" and 1.5 < seconds < 10.0
     assert len(endless.given) == 1
 
 
@@ -112,10 +113,10 @@ def test_every_stage_has_a_share_and_the_last_the_rest():
     quick, first, second = Clock("quick"), Clock("first", uses_all=True), Clock("second")
     last = Clock("last", uses_all=True)
     verdict, seconds = timed(jmlv.Cascade((quick, first, second, last)), 2.0)
-    assert quick.given[0] == pytest.approx(1.0, abs=0.2)
-    assert first.given[0] == pytest.approx(1.0, abs=0.3)
-    assert second.given[0] == pytest.approx(0.5, abs=0.3)
-    assert last.given[0] == pytest.approx(1.0, abs=0.4)
+    # Halves of what is left; a busy machine takes something of every one.
+    assert 0.3 < first.given[0] <= quick.given[0] <= 1.0
+    assert 0.1 < second.given[0] <= 0.5
+    assert 1.2 * second.given[0] < last.given[0] <= 1.0
     assert verdict.reason.startswith("quick is done; first is done; second is done")
     assert 1.8 < seconds < 2.0 + LATE
 
@@ -124,7 +125,7 @@ def test_a_stage_that_was_cut_off_has_another_turn():
     first, last = Clock("first", uses_all=True), Clock("last")
     timed(jmlv.Cascade((first, last)), 1.6)
     assert len(last.given) == 1 and len(first.given) >= 2
-    assert first.given[1] == pytest.approx(0.8, abs=0.3), "all that is left"
+    assert 0.1 < first.given[1] <= 0.8, "all that is left"
 
 
 def test_the_default_order():
@@ -270,6 +271,7 @@ def test_the_process_ends_under_what_is_left_behind():
 
 def test_stages_at_work_at_a_time_are_few(monkeypatch):
     at_work, most = [], []
+    asked_enough = threading.Event()
 
     @dataclasses.dataclass(frozen=True)
     class Busy(Oracle):
@@ -279,11 +281,11 @@ def test_stages_at_work_at_a_time_are_few(monkeypatch):
         def search(self, query, deadline):
             at_work.append(self.number)
             most.append(len(at_work))
-            time.sleep(0.8)
-            at_work.remove(self.number)
+            asked_enough.wait(60)
             return Evidence()
 
     monkeypatch.setattr(asking, "GRACE", 0.05)
-    timed(jmlv.Cascade(tuple(map(Busy, range(6)))), 0.6)
-    time.sleep(1.0)
-    assert max(most) == asking.AT_ONCE and len(most) < 6
+    monkeypatch.setattr(asking, "SHARE", 0.05)
+    timed(jmlv.Cascade(tuple(map(Busy, range(6)))), 2.0)
+    asked_enough.set()
+    assert most == [1, asking.AT_ONCE], "the third waits for room, and time is up"
