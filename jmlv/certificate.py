@@ -42,13 +42,18 @@ class Certificate:
         text = json.dumps({"format": FORMAT, **self.head}, sort_keys=True).encode()
         return {"claim": np.frombuffer(text, np.uint8), **self.arrays}
 
-    def check(self, exact: bool = False) -> Report:
+    def check(self, exact: bool = False, known: dict | None = None) -> Report:
         """Replays the proof, in outward-rounded float64 or in exact integers.
+
+        Args:
+            exact: which of the two.
+            known: an empty dictionary that the checks of several certificates about one box share:
+                its neurons are then bounded once.
 
         Raises:
             jmlv_check.Refused: names the first step that does not hold.
         """
-        return check(self.contents(), self.network, exact)
+        return check(self.contents(), self.network, exact, known=known)
 
     def save(self, path: str | Path, network: str | Path | None = None) -> None:
         """Writes a compressed archive of plain arrays.

@@ -39,6 +39,7 @@ def check(
     network: Network,
     exact: bool = False,
     progress: Callable[[int], None] = lambda leaves: None,
+    known: dict | None = None,
 ) -> Report:
     """Checks a certificate against a network.
 
@@ -47,6 +48,8 @@ def check(
         network: what it is said to be about.
         exact: replay in exact integers in place of outward-rounded float64.
         progress: called with the number of leaves that are done.
+        known: a dictionary to share between certificates about one box, whose neurons are then
+            bounded once; keep your hands off what is in it.
 
     Raises:
         Refused: the certificate is damaged, is about another network, or a step does not hold.
@@ -58,7 +61,7 @@ def check(
         _require(claim in ("robust", "not robust"), f"claim: {claim!r} is not one")
         _require(sha256 == network.sha256(), "network: the certificate is about another one")
         tier = _tier(arrays, network) if exact else Floats()
-        question = Question(network, tier, dict(arrays), tree)
+        question = Question(network, tier, dict(arrays), tree, known)
         words = f"({tier.name}) {describe(tree, question, arrays)}"
         with np.errstate(all="ignore"):
             if claim == "robust":

@@ -9,6 +9,7 @@ all 0) has a positive lower bound on the region, so that not all of these rows c
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -42,10 +43,15 @@ class Question:
         arrays: of the certificate: ``lower``, ``upper`` (the box, flat), ``rows`` (row, score) and
             ``offsets`` (row,).
         tree: the property: a row's number, or ``[k, child, ..]`` for the k-th smallest child.
+        known: the last box that was bounded, by all that it depends on: a question's bounds are
+            found there, and left there for the next.
     """
 
-    def __init__(self, network: Network, tier: Any, arrays: dict, tree: Any) -> None:
+    def __init__(
+        self, network: Network, tier: Any, arrays: dict, tree: Any, known: dict | None = None
+    ) -> None:
         self.network, self.tier, self.arrays, self.tree = network, tier, arrays, tree
+        self._known = {} if known is None else known
         self.lower, self.upper = (_numbers(tier, arrays, name) for name in ("lower", "upper"))
         self.rows, self.offsets = (_numbers(tier, arrays, name) for name in ("rows", "offsets"))
         labels = network.size(len(network.nodes))
@@ -56,14 +62,16 @@ class Question:
         _require(
             sorted(leaves(tree)) == list(range(len(self.rows))), "property: a leaf for each row"
         )
-        self._boxes: dict[tuple, Region | None] = {}
+        self._about = network.sha256(), tier, _digest(arrays)
 
     def region(self, path: Path) -> Region | None:
         """The part of the box that a path leads to; None if no input is left."""
-        if path.cuts not in self._boxes:
-            self._boxes.clear()
-            self._boxes[path.cuts] = self._box(path.cuts)
-        whole = self._boxes[path.cuts]
+        key = (*self._about, path.cuts)
+        whole = self._known.get(key, ...)
+        if whole is ...:
+            whole = self._box(path.cuts)
+            self._known.clear()
+            self._known[key] = whole
         return whole.within(path.splits) if whole is not None and path.splits else whole
 
     def _box(self, cuts: tuple) -> Region | None:
@@ -256,6 +264,15 @@ def _row(question: Question, row: Any) -> int:
         isinstance(row, int) and 0 <= row < len(question.rows), f"clauses: there is no row {row}"
     )
     return row
+
+
+def _digest(arrays: dict) -> str:
+    """The hash of all arrays that the bounds of inner neurons depend on."""
+    digest = hashlib.sha256()
+    for name in sorted(n for n in arrays if n in ("lower", "upper") or n.startswith("inner.")):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def _leaf_entry(arrays: dict, name: str, leaf: int) -> int:

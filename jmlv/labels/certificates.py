@@ -27,18 +27,21 @@ def certified_labels(query: Query, labels: LabelSet, deadline: Deadline) -> Labe
     except (UnsupportedOperation, TimeUp) as problem:
         because = partial(_without, reason=f"no certificate: {problem}")
         return dataclasses.replace(labels, answers=tuple(map(because, labels.answers)))
+    known: dict = {}
     answers = tuple(
-        _certified(query, answer, labels.k, network, deadline) for answer in labels.answers
+        _certified(query, answer, labels.k, network, deadline, known) for answer in labels.answers
     )
     return dataclasses.replace(labels, answers=answers)
 
 
 def _certified(
-    query: Query, answer: LabelAnswer, k: int, network: Network, deadline: Deadline
+    query: Query, answer: LabelAnswer, k: int, network: Network, deadline: Deadline, known: dict
 ) -> LabelAnswer:
     sides = {"always": InTopK(answer.label, k), "never": NotInTopK(answer.label, k)}
     found = {
-        side: certified(query.about(property), getattr(answer, side), deadline, network=network)
+        side: certified(
+            query.about(property), getattr(answer, side), deadline, None, network, known
+        )
         for side, property in sides.items()
     }
     return dataclasses.replace(answer, **found)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from jmlv.bounds import CROWN, BoundMethod
 from jmlv.graph import Classifier
 from jmlv.neighborhoods.arguments import Weights, image_of, layer_query, weights_of
+from jmlv.neighborhoods.certified_part import with_certificate
 from jmlv.neighborhoods.evaluation import Direct
 from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.neighborhoods.optimum.upper_bound import ATTACK, bound_sizes
@@ -17,7 +18,6 @@ from jmlv.neighborhoods.run import Case, Run
 from jmlv.neighborhoods.strategies.layer_search import LayerSearch
 from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.oracles import PGD, Deadline, Oracle
-from jmlv.oracles.certify import certified
 from jmlv.progress import NoProgress, Progress
 from jmlv.properties import Property
 from jmlv.regions import Layers
@@ -61,8 +61,9 @@ def grow(
         optimality: seconds, beside the budget, for an upper bound on the size of any robust
             neighbourhood (:func:`jmlv.size_upper_bound`); None leaves that out.
         certify: seconds, beside the budget, for a certificate that :mod:`jmlv_check` can replay:
-            ``grown.verdict.certificate`` (where there is none, ``stats["certificate"]`` says why);
-            None looks for none.
+            ``grown.certificate``, of the whole neighbourhood, else of a part with epsilons up to 30 %
+            smaller: ``grown.certificate_epsilon`` says which (where the whole has none,
+            ``grown.verdict.stats["certificate"]`` says why). None looks for none.
         progress: shows queries and the best size.
 
     Returns:
@@ -92,8 +93,7 @@ def grow(
     with progress.bar(run.strategy.name) as bar:
         grown = run(Case(x, layers, property, values, query), Direct(), bar, deadline)
     if certify is not None:
-        own = query().over(grown.region)
-        grown = dataclasses.replace(grown, verdict=certified(own, grown.verdict, Deadline(certify)))
+        grown = with_certificate(query(), grown, Deadline(certify))
     if optimality is None:
         return grown
     with progress.bar("upper bound") as bar:

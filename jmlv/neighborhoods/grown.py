@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jmlv.certificate import Certificate
 from jmlv.errors import DamagedFile
 from jmlv.graph import Classifier
 from jmlv.neighborhoods.archive import read_archive, write_archive
@@ -46,6 +47,9 @@ class GrownNeighborhood:
         upper_bound: a proven bound on the size of any robust neighbourhood, if it was asked for.
         network: the network's :func:`jmlv.graph.fingerprint.fingerprint`.
         label_names: the labels' names, where they are known.
+        certificate: where one was asked for and found, what :mod:`jmlv_check` can replay.
+        certificate_epsilon: (layer,) which neighbourhood that is about: with these epsilons, or a
+            little smaller ones.
     """
 
     x: np.ndarray
@@ -64,11 +68,16 @@ class GrownNeighborhood:
     upper_bound: SizeUpperBound | None = None
     network: str = ""
     label_names: tuple[str, ...] = ()
+    certificate: Certificate | None = dataclasses.field(default=None, compare=False)
+    certificate_epsilon: Float[np.ndarray, " layer"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("x", "epsilon", "weights", "free"):
             value = np.asarray(getattr(self, name))
             object.__setattr__(self, name, own_copy(value, value.dtype))
+        if self.certificate_epsilon is not None:
+            own = own_copy(self.certificate_epsilon, self.epsilon.dtype)
+            object.__setattr__(self, "certificate_epsilon", own)
 
     @property
     def gap(self) -> float | None:
@@ -136,7 +145,7 @@ class GrownNeighborhood:
     def save(self, path: str | Path) -> None:
         """Writes everything to one compressed file of plain arrays and JSON (no pickles), ``.npz``.
 
-        A verdict's certificate has a file of its own (:meth:`jmlv.Certificate.save`).
+        The certificate has a file of its own (:meth:`jmlv.Certificate.save`).
 
         Raises:
             TypeError: the property is of a kind of your own.
@@ -155,6 +164,8 @@ class GrownNeighborhood:
         arrays |= {"layer": self.layers.index}
         if self.verdict.witness is not None:
             arrays |= {"witness": self.verdict.witness}
+        if self.certificate_epsilon is not None:
+            arrays |= {"certificate_epsilon": self.certificate_epsilon}
         if upper is not None:
             arrays |= {f"upper_{name}": getattr(upper, name) for name in _UPPER_ARRAYS}
             arrays |= {"upper_layer": upper.layers.index}
@@ -267,6 +278,7 @@ def _grown(arrays: Mapping[str, np.ndarray], head: Mapping[str, Any]) -> GrownNe
         verdict=_verdict(head["verdict"], arrays.get("witness")),
         statuses=tuple(map(LayerStatus, head["statuses"])),
         upper_bound=upper,
+        certificate_epsilon=arrays.get("certificate_epsilon"),
     )
 
 
@@ -288,7 +300,8 @@ def _frozen(value: Any) -> Any:
 
 
 def _same_fields(a: Any, b: Any) -> bool:
-    return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+    fields = [f.name for f in dataclasses.fields(a) if f.compare]
+    return all(_same(getattr(a, name), getattr(b, name)) for name in fields)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -22,6 +22,7 @@ def certified(
     deadline: Deadline,
     certifier: Certifier | None = None,
     network: Network | None = None,
+    known: dict | None = None,
 ) -> Verdict:
     """The verdict with a certificate that the checker has accepted, or with the reason for none.
 
@@ -34,6 +35,7 @@ def certified(
         deadline: when to stop looking.
         certifier: how to look.
         network: of the query, where it has been exported already (:func:`exported_from`).
+        known: what checks of certificates about one box share (:meth:`Certificate.check`).
     """
     if verdict.status is Status.UNKNOWN:
         return verdict
@@ -41,7 +43,9 @@ def certified(
         return _without(verdict, "no certificate: one is about a box, and the region is a ball")
     certifier = Certifier() if certifier is None else certifier
     try:
-        found = run_until(deadline, lambda own: _checked(query, verdict, own, certifier, network))
+        found = run_until(
+            deadline, lambda own: _checked(query, verdict, own, certifier, network, known)
+        )
         if found is not None:
             return dataclasses.replace(verdict, certificate=found)
         reason = "no certificate was found"
@@ -64,6 +68,7 @@ def _checked(
     deadline: Deadline,
     certifier: Certifier,
     network: Network | None,
+    known: dict | None,
 ) -> Certificate | None:
     network = exported_from(query) if network is None else network
     if verdict.status is Status.ROBUST:
@@ -72,5 +77,5 @@ def _checked(
         arrays = {**question_arrays(query), "witness": as_float64(verdict.witness).ravel()}
         found = Certificate(network, arrays, head_of(query, network, "not robust"))
     if found is not None:
-        found.check()
+        found.check(known=known)
     return found

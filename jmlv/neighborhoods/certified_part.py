@@ -1,0 +1,58 @@
+"""Certificates of grown neighbourhoods: of the whole, or of the largest part that has one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from jmlv.errors import UnsupportedOperation
+from jmlv.neighborhoods.grown import GrownNeighborhood
+from jmlv.oracles import Deadline, Query, TimeUp
+from jmlv.oracles.aside import run_until
+from jmlv.oracles.certify import certified, exported_from
+from jmlv.regions import LayeredNeighborhood
+from jmlv.verdict import Status, Verdict
+
+SHARES = (1.0, 0.99, 0.95, 0.85, 0.7)
+"""Of all epsilons, tried in this order: each has half of the time that is left."""
+
+
+def with_certificate(
+    query: Query, grown: GrownNeighborhood, deadline: Deadline
+) -> GrownNeighborhood:
+    """The same neighbourhood with a certificate of it, else of the largest part that has one in time.
+
+    What is proven of the neighbourhood holds in every part, but a proof by a solver, or one that is
+    tuned to the last digit, may have no counterpart that can be replayed; a slightly smaller
+    neighbourhood has. The verdict carries the certificate only where it is of the whole.
+
+    Args:
+        query: of the network and the property; its box is not read.
+        grown: what was grown.
+        deadline: when to stop looking.
+    """
+    if grown.verdict.status is not Status.ROBUST:
+        return grown
+    try:
+        network = run_until(deadline, lambda _: exported_from(query))
+    except (UnsupportedOperation, TimeUp) as problem:
+        return dataclasses.replace(grown, verdict=_told(grown.verdict, problem))
+    whole = grown.verdict
+    for share in SHARES:
+        epsilon = np.where(grown.free, grown.epsilon, grown.epsilon * np.float32(share))
+        own = query.over(LayeredNeighborhood(grown.x, grown.layers, epsilon))
+        found = certified(own, grown.verdict, deadline.share(0.5), network=network)
+        whole = found if share == 1 else whole
+        if found.certificate is not None:
+            return dataclasses.replace(
+                grown, verdict=whole, certificate=found.certificate, certificate_epsilon=epsilon
+            )
+        if deadline.passed:
+            break
+    return dataclasses.replace(grown, verdict=whole)
+
+
+def _told(verdict: Verdict, problem: Exception) -> Verdict:
+    stats = {**verdict.stats, "certificate": f"no certificate: {problem}"}
+    return dataclasses.replace(verdict, stats=stats)
