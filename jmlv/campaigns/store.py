@@ -41,7 +41,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jmlv.campaigns.answer import Answer
-from jmlv.campaigns.canonical import digest
+from jmlv.canonical import digest
 from jmlv.errors import DamagedFile
 from jmlv.lines import whole_lines
 

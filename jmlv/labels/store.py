@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from jmlv.canonical import digest
 from jmlv.errors import DamagedFile
 from jmlv.graph.fingerprint import fingerprint
 from jmlv.lines import whole_lines
 from jmlv.oracles import Query
 
-FORMAT = 4
+FORMAT = 5
 """Goes up when a query's answer can no longer be taken for that of the same query before."""
 
 
@@ -26,21 +24,20 @@ def query_key(query: Query, *settings: Any) -> str:
 
     Args:
         query: the network's fingerprint and the box go in; its property does not.
-        settings: whatever else matters; each goes in as its ``repr``.
+        settings: whatever else matters.
+
+    Raises:
+        TypeError: a setting is nothing that another process would find too.
+        UnsupportedOperation: the network is none that has a name (:mod:`jmlv.graph.fingerprint`).
     """
-    digest = hashlib.sha256(f"jmlv labels {FORMAT}\n{fingerprint(query.network)}\n".encode())
-    for setting in settings:
-        digest.update(f"{setting!r}\n".encode())
-    ball = ()
+    ball = None
     if query.ball is not None:
         exact = query.ball.exact()
-        digest.update(f"ball l{exact.norm}\n".encode())
-        ball = exact.x, exact.radius, exact.weights
-    for array in (query.lower, query.upper, *(query.inner or ()), *ball):
-        array = np.ascontiguousarray(array)
-        digest.update(f"{array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        ball = exact.norm, exact.x, exact.radius, exact.weights
+    box = query.lower, query.upper, query.inner
+    return digest(
+        ("jmlv labels", FORMAT, fingerprint(query.network), settings, box, ball), "labels"
+    )
 
 
 class Store:

@@ -160,6 +160,11 @@ class _Sampler:
             "f": np.array(fingerprint_as_run(self.f, x.shape)),
         }
 
+    @property
+    def scores(self) -> Float[np.ndarray, " label"]:
+        """Those of the input without noise."""
+        return scores_at(self.network, self.weights, self.x)
+
 
 def _run(
     sampler: _Sampler,
@@ -229,6 +234,19 @@ def label_count(network: Any, weights: PyTree, x: Float[Array, "..."]) -> int:
 _scores = jax.jit(scores_of, static_argnames="network")
 
 
+def scores_at(network: Any, weights: PyTree, x: Array) -> Float[np.ndarray, " label"]:
+    """Scores of one input: kept beside a network's name, in case two networks share one."""
+    return np.asarray(_scores(network, weights, x[None]), np.float64)[0]
+
+
+def same_scores(one: Any, other: Any) -> bool:
+    """Whether scores may be of one network, on any machine."""
+    one, other = np.asarray(one), np.asarray(other)
+    return one.shape == other.shape and np.allclose(
+        one, other, rtol=1e-2, atol=1e-3, equal_nan=True
+    )
+
+
 def over_devices() -> jax.sharding.NamedSharding:
     """The first axis, that of noisy inputs, in equal parts on all devices."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("sample",))
@@ -278,6 +296,7 @@ def _save(path: Path | None, sampler: _Sampler, tally: _Tally, every: float) -> 
             counts=tally.counts,
             first=tally.first,
             done=tally.done,
+            scores=sampler.scores,
             **sampler.identity,
         )
     os.replace(part, path)
@@ -290,6 +309,8 @@ def _read(path: Path, sampler: _Sampler, fresh: _Tally, n: int) -> _Tally:
     content = _load(path)
     expected = sampler.identity | {"first": np.int64(fresh.first)}
     other = [name for name in expected if not np.array_equal(content[name], expected[name])]
+    if "f" not in other and not same_scores(content["scores"], sampler.scores):
+        other.append("f")
     if content["done"] > n:
         other.append("n")
     if other:
@@ -301,7 +322,7 @@ def _read(path: Path, sampler: _Sampler, fresh: _Tally, n: int) -> _Tally:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    names = ("counts", "first", "done", "sigma", "k_prime", "key", "x", "f")
+    names = ("counts", "first", "done", "sigma", "k_prime", "key", "x", "f", "scores")
     try:
         with np.load(path) as content:
             return {name: content[name] for name in names}

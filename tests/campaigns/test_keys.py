@@ -1,16 +1,19 @@
 """A question's key: the same in every process, and another whenever an answer may be another."""
 
 import dataclasses
+import functools
 import pickle
 
+import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
 import jmlv
 from jmlv.campaigns import CallQuestion, GrowQuestion, Held, Network, VerifyQuestion
-from jmlv.campaigns.canonical import digest
 from jmlv.campaigns.questions import question as question_module
+from jmlv.canonical import digest
 
 X = np.array([[[0.8], [0.3]]], np.float32)
 
@@ -82,10 +85,31 @@ class Options:
         (jmlv.equal, jmlv.decaying),
         (b"a", "a"),
         (None, "None"),
+        (0.0, -0.0),
+        (np.zeros(1, ml_dtypes.float8_e5m2), np.zeros(1, ml_dtypes.float8_e4m3fn)),
+        (np.array([1], ">i2"), np.array([1], "<i2")),
+        (np.arange(2000), np.r_[:1000, 1001, 1000, 1002:2000]),
+        (jax.random.key(0), jax.random.key_data(jax.random.key(0))),
     ],
 )
 def test_values_that_differ_have_digests_that_differ(one, two):
     assert digest(one) != digest(two)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Options(1).__eq__,
+        functools.wraps(jmlv.equal)(lambda layers: 1),
+        np.array([Options()]),
+        np.ma.masked_array([1.0], [True]),
+        {1, 2},
+        object(),
+    ],
+)
+def test_what_a_digest_does_not_see_whole_is_refused(value):
+    with pytest.raises(TypeError, match="settings: got"):
+        digest(value, "settings")
 
 
 def test_values_without_a_name_are_refused():

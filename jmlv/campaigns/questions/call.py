@@ -20,7 +20,7 @@ class CallQuestion(Question):
 
     Attributes:
         function: dotted module, a colon, the function's name.
-        arguments: keyword arguments, as far as :func:`jmlv.campaigns.canonical.digest` can name them.
+        arguments: keyword arguments, as far as :func:`jmlv.canonical.digest` can name them.
         version: of the function.
 
     >>> question = CallQuestion("math:sqrt", {"x": 2.0})

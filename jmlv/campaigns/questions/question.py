@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jmlv.campaigns.answer import Answer
-from jmlv.campaigns.canonical import digest
 from jmlv.campaigns.sources import Network
+from jmlv.canonical import digest
 from jmlv.graph import Classifier
 from jmlv.numerics import own_copy
 from jmlv.records import version
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when an answer can no longer be taken for that of the same question before."""
 
 Tags = Mapping[str, Any]

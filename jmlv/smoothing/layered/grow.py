@@ -7,6 +7,7 @@ from typing import Literal
 
 from jaxtyping import Array, Float, Key
 
+from jmlv.canonical import digest
 from jmlv.graph import Classifier
 from jmlv.neighborhoods import Weights
 from jmlv.oracles import Deadline
@@ -105,7 +106,7 @@ def grow_smoothed(
         raise TypeError(f"search: expected NoiseSearch(), got {type(search).__name__}.")
     store = Store(None, {})
     if resume is not None:
-        identity = task.identity() | {"search": repr(search), "looks": looks}
+        identity = task.identity() | {"search": digest(search, "search"), "looks": looks}
         store = Store(Path(resume), identity)
     with progress.bar("smoothed neighbourhood", int((search.effort + looks) * n)) as bar:
         state = store.read()

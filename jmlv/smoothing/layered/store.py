@@ -14,6 +14,7 @@ import numpy as np
 
 from jmlv.errors import DamagedFile
 from jmlv.smoothing.layered.search import Ascent
+from jmlv.smoothing.sampling import same_scores
 
 SAVE_EVERY = 5.0
 """Seconds between two writes that nothing forces."""
@@ -83,7 +84,10 @@ class Store:
             raise DamagedFile(
                 f"resume: {str(self._file)!r} holds no search ({error}). Delete it to start afresh."
             ) from error
-        other = [n for n, value in self.identity.items() if identity.get(n) != value]
+        known = {n: value for n, value in self.identity.items() if n != "scores"}
+        other = [n for n, value in known.items() if identity.get(n) != value]
+        if not other and not same_scores(identity["scores"], self.identity["scores"]):
+            other.append("f")
         if other:
             raise ValueError(
                 f"resume: {str(self.folder)!r} belongs to a call with another {', '.join(other)}. "

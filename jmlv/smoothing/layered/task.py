@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jmlv.canonical import digest
 from jmlv.graph import Classifier
 from jmlv.graph.fingerprint import fingerprint_as_run
 from jmlv.graph.split import split_network
@@ -34,7 +34,7 @@ from jmlv.smoothing.probability import (
     clopper_pearson_lower,
     clopper_pearson_upper,
 )
-from jmlv.smoothing.sampling import label_count, sample_counts
+from jmlv.smoothing.sampling import label_count, sample_counts, scores_at
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -171,11 +171,9 @@ class Task:
 
     def identity(self) -> Mapping[str, Any]:
         """What a stored search must share with the call that goes on from it, ready for JSON."""
-        x = np.ascontiguousarray(self.x)
-        index = np.ascontiguousarray(self.layers.places, np.int64)
         return {
-            "x": hashlib.sha256(f"{x.shape}".encode() + x.tobytes()).hexdigest(),
-            "layers": hashlib.sha256(f"{index.shape}".encode() + index.tobytes()).hexdigest(),
+            "x": digest(self.x),
+            "layers": digest(np.asarray(self.layers.places, np.int64)),
             "labels": np.flatnonzero(self.hot).tolist(),
             "k": self.k,
             "k_prime": self.k_prime,
@@ -185,5 +183,6 @@ class Task:
             "alpha": self.alpha,
             "n": self.n,
             "key": np.asarray(jax.random.key_data(self.key)).tolist(),
-            "f": fingerprint_as_run(self.f, x.shape),
+            "f": fingerprint_as_run(self.f, self.x.shape),
+            "scores": scores_at(*self.network, self.x).tolist(),
         }
