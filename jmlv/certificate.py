@@ -10,8 +10,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from jmlv_check.arithmetic import Floats
 from jmlv_check.certificate import FORMAT, Report, check
-from jmlv_check.network import Network, read_arrays
+from jmlv_check.linear import bounded
+from jmlv_check.network import Maximum, Network, read_arrays
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,6 +68,22 @@ class Certificate:
         if network is not None:
             self.network.save(network)
 
+    def about(self, network: Network) -> Certificate:
+        """The same proof, of the same function as another network writes it, such as an ONNX file's
+        (``jmlv_check.load("network.onnx")``): nodes and units are found again by what they compute.
+
+        Nothing rests on that: :meth:`check` replays the proof on the other network.
+
+        Raises:
+            ValueError: its maxima compute something else.
+        """
+        found = _Renumbered.between(self.network, network)
+        head = {**self.head, "network": network.sha256()}
+        if "clauses" in head:
+            head["clauses"] = [{**c, "proof": found.proof(c["proof"])} for c in head["clauses"]]
+        arrays = dict(found.array(name, array) for name, array in self.arrays.items())
+        return Certificate(network, arrays, head)
+
     @classmethod
     def load(cls, path: str | Path, network: Network) -> Certificate:
         """Reads a certificate about a network; nothing of it is checked yet.
@@ -81,3 +99,71 @@ class Certificate:
     def __repr__(self) -> str:
         count = len(self.arrays.get("leaf.mixture", ()))
         return f"Certificate({self.claim}, {count} leaves, network {self.head['network'][:12]})"
+
+
+_POINTS = 4
+"""At so many points units are told apart by their inputs."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Renumbered:
+    """The maxima of one network among those of another.
+
+    Attributes:
+        numbers: by number of a maximum, that of the other's.
+        units: by number of a maximum, where the other has each of its units.
+    """
+
+    numbers: Mapping[int, int]
+    units: Mapping[int, np.ndarray]
+
+    @staticmethod
+    def between(one: Network, other: Network) -> _Renumbered:
+        if one.inputs != other.inputs:
+            raise ValueError(f"network: it has {other.inputs} inputs, not {one.inputs}.")
+        rng = np.random.default_rng(0)
+        points = rng.uniform(-1, 2, (_POINTS, one.inputs))
+        ours, theirs = _read_by_maxima(one, points), _read_by_maxima(other, points)
+        shapes = [[values.shape for values in own.values()] for own in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise ValueError("network: its maxima are others than the certificate's network has.")
+        numbers, units = dict(zip(ours, theirs)), {}
+        for number, values in ours.items():
+            found, direction = theirs[numbers[number]], rng.normal(size=values.shape[1])
+            order, place = (np.argsort(v @ direction, kind="stable") for v in (values, found))
+            if not np.allclose(values[order], found[place], 1e-5, 1e-6):
+                raise ValueError(f"network: its maximum {numbers[number]} computes something else.")
+            units[number] = np.empty_like(order)
+            units[number][order] = place
+        return _Renumbered(numbers, units)
+
+    def proof(self, tree: Mapping) -> dict:
+        """A tree with its cuts at the other's units."""
+        found = dict(tree)
+        if "node" in tree:
+            number = int(tree["node"])
+            found["node"], found["unit"] = (
+                self.numbers[number], int(self.units[number][int(tree["unit"])]),
+            )  # fmt: skip
+        return found | {side: self.proof(tree[side]) for side in ("low", "high") if side in tree}
+
+    def array(self, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+        """Lower weights of a maximum under the other's name and in its order; others as they are."""
+        prefix, _, number = name.rpartition(".")
+        if not (name.startswith(("leaf.", "inner.")) and number.isdigit()):
+            return name, array
+        moved = np.empty_like(array)
+        moved[self.units[int(number)]] = array
+        return f"{prefix}.{self.numbers[int(number)]}", moved
+
+
+def _read_by_maxima(network: Network, points: np.ndarray) -> dict[int, np.ndarray]:
+    """What each unit of each maximum reads at some points, (unit, element * point)."""
+    tier, found = Floats(), {}
+    for point in points:
+        intervals = bounded(network, tier, point, point, {}).intervals
+        for number, node in enumerate(network.nodes, 1):
+            if isinstance(node, Maximum):
+                read = np.where(node.window >= 0, intervals[node.parent][0][node.window], 0)
+                found.setdefault(number, []).append(read)
+    return {number: np.concatenate(values, 1) for number, values in found.items()}

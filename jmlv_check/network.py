@@ -93,11 +93,15 @@ class Network:
 
 
 def load(path: str | Path) -> Network:
-    """Reads a network and checks that it is one.
+    """Reads a network, an archive or an ONNX file, and checks that it is one.
 
     Raises:
         Refused: the file is damaged, or its nodes do not fit together.
     """
+    if Path(path).suffix == ".onnx":
+        from jmlv_check.onnx_file import load_onnx
+
+        return load_onnx(path)
     return of_arrays(read_arrays(path))
 
 

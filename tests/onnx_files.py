@@ -36,6 +36,19 @@ def save(path, nodes, shape, constants, opset, outputs=("y",), source=1):
     return path
 
 
+def of_node(kind, shape, operands, attributes, opset, path):
+    """A file of one node; its operands are the input, constants, or left out."""
+    import onnx
+
+    names, constants = [], {}
+    for number, operand in enumerate(operands):
+        if isinstance(operand, np.ndarray):
+            constants[f"c{number}"] = operand
+        names.append(f"c{number}" if isinstance(operand, np.ndarray) else operand or "")
+    nodes = [onnx.helper.make_node(kind, names, ["y"], name="node", **attributes)]
+    return save(path, nodes, shape, constants, opset)
+
+
 def session(path):
     """Runs the file in onnxruntime, or skips the test."""
     runtime = pytest.importorskip("onnxruntime", reason="the package onnxruntime is not installed")

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx_files import F32, I64, X, ints, save, seeded, session
+from onnx_files import F32, I64, X, ints, of_node, seeded, session
 
 from jmlv.interop import read_onnx
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
-
-
-def of_node(kind, shape, operands, attributes, opset, path):
-    """A file of one node; its operands are the input, constants, or left out."""
-    names, constants = [], {}
-    for number, operand in enumerate(operands):
-        if isinstance(operand, np.ndarray):
-            constants[f"c{number}"] = operand
-        names.append(f"c{number}" if isinstance(operand, np.ndarray) else operand or "")
-    nodes = [onnx.helper.make_node(kind, names, ["y"], name="node", **attributes)]
-    return save(path, nodes, shape, constants, opset)
 
 
 IMAGE, ROW, SEQUENCE = (1, 4, 6, 5), (1, 6), (1, 4, 7)
