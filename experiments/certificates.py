@@ -4,7 +4,7 @@
         [--radius 0.01] [--budget 60] [--out results/certificates]
 
 Labels: every image's labels are settled over a box of the radius, and each proof or pair of witnesses is
-certified in what is left of the budget. Neighbourhoods: around one digit of an image, the other's label
+certified; each half has the budget. Neighbourhoods: around one digit of an image, the other's label
 kept; half of the budget grows, the whole of it looks for a certificate. Every certificate is saved, read
 again and replayed by jmlv_check, in outward-rounded float64 and in exact integers; those of one image share
 the bounds of its box, which the first pays for. Times of checks are processor time. One JSON line each, in a
@@ -28,6 +28,8 @@ import jmlv
 from jmlv.campaigns import CallQuestion
 from jmlv.certificate import Certificate
 from jmlv.cli.report import table
+from jmlv.labels.certificates import certified_labels as certified_labels_of
+from jmlv.oracles import Deadline, Query
 from jmlv.verdict import Status
 
 LABELS = 10
@@ -60,7 +62,9 @@ def certified_labels(network: str, image: int, radius: float, budget: float) -> 
     f, x = published.network(network), published.images().images[image]
     start = time.monotonic()
     box = jmlv.Box.around(x, np.float32(radius))
-    labels = jmlv.classify_labels(f, box, 2, budget=budget, certify=True)
+    labels = jmlv.classify_labels(f, box, 2, budget=budget)
+    query = Query.of(f, box, jmlv.InTopK(0, 2))
+    labels = certified_labels_of(query, labels, Deadline(budget))
     found, missing, known, proven = [], collections.Counter(), ({}, {}), 0
     for answer in labels.answers:
         for verdict in (answer.always, answer.never):
