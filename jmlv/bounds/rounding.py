@@ -10,6 +10,10 @@ of Numerical Algorithms*, 2002, section 3.1, whose bound holds for every order. 
 that are cut to fewer bits first (TF32, bfloat16) add ``(2 p + p^2) |W| (|x| + e)`` with the unit
 round-off ``p`` of the cut. Maxima, negations and moves round nothing and stretch nothing.
 
+Constants that the network computes from others (batch norm's ``scale / sqrt(variance + epsilon)``) are off
+themselves, by a share of each entry that the graph knows (:mod:`jmlv.graph.folded`) and that is added to that
+of every operation; those that it is given, or that were computed before it was traced, are what they are.
+
 Two roundings more than an operation needs are allowed to each, for what compilers do to elementwise
 operations (division by a constant as a product with its inverse, two factors merged). Not covered:
 convolutions by Winograd's or Fourier's transforms, and functions whose implementations state no
@@ -43,7 +47,9 @@ TINY = 2.0**-126
 LARGEST = 2.0**127
 """Sums that may exceed this may overflow: their error is infinite."""
 
-_CUTS = {"float32": 0.0, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
+_CUTS = {"float32": 0.0, "tf32": 2.0**-10, "bfloat16": 2.0**-8}
+"""TF32 has eleven significant bits: 2^-11 where operands are rounded to the nearest. Kernels that hand the bits
+of float32 to tensor cores as they are have the rest cut off, which is twice as much."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +57,11 @@ class Float32:
     """A network deployed in float32, whatever the order of its sums.
 
     Attributes:
-        products: to what operands of matrix products and convolutions are rounded before:
+        products: to what operands of matrix products and convolutions are rounded, or cut off, before:
             ``"float32"`` (not at all), ``"tf32"`` (recent GPUs' default) or ``"bfloat16"`` (TPUs').
 
     >>> Float32().unit, Float32("tf32").cut
-    (5.960464477539063e-08, 0.00048828125)
+    (5.960464477539063e-08, 0.0009765625)
     """
 
     products: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -99,6 +105,7 @@ def rounding_errors(graph: Graph, box: Interval, deployed: Float32) -> Float[Arr
     ...     print(f"{float(error[0, 0]):.3g}")
     1.43e-06
     """
+    _require_known_constants(graph, deployed)
     values: dict[Variable, Any] = graph.constants() | {graph.input: box}
     errors: dict[Variable, Array] = {graph.input: jnp.full_like(box.lower, TINY)}
     for eqn in graph.eqns:
@@ -106,6 +113,17 @@ def rounding_errors(graph: Graph, box: Interval, deployed: Float32) -> Float[Arr
         errors[eqn.outvar] = _through(graph, eqn, sizes, errors, deployed)
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
     return errors[graph.output]
+
+
+def _require_known_constants(graph: Graph, deployed: Float32) -> None:
+    """Raises UnsupportedOperation where constants that a network computes may be others elsewhere."""
+    folded = graph.structure.folded
+    if not folded.share < 0.5 or (folded.products and deployed.cut > 0):
+        raise UnsupportedOperation(
+            f"deployed: f computes a constant from others, by {folded.by}, and {deployed} may compute "
+            "another one. Compute it beforehand and give f its value, or leave out deployed=.., for "
+            "the real-valued network."
+        )
 
 
 def _through(
@@ -136,6 +154,8 @@ def _through(
     share = _gamma(_terms(eqn) + EXTRA, deployed.unit)
     if eqn.primitive in (lax.dot_general_p, lax.conv_general_dilated_p):
         share += 2 * deployed.cut + deployed.cut**2
+    folded = graph.structure.folded.share
+    share = (1 + share) * (1 + folded / (1 - folded)) - 1
     flushed = _terms(eqn) * TINY * (1 + jnp.max(jnp.stack([r.max() for r in reached.values()])))
     error = spread + share * whole + flushed
     return jnp.where(whole < LARGEST, error, jnp.inf)

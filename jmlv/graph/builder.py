@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jmlv.graph.folded import Ledger
 from jmlv.graph.ir import Atom, Equation, Graph, Literal, Structure, Variable, prefix, rename
 
 
@@ -20,6 +21,7 @@ class Builder:
     Attributes:
         dtype: of all its numbers, ``"float32"`` or ``"float64"``; what comes in the other is
             converted. A network that has any float64 in it is built in float64, so none is rounded.
+        folded: how far constants may be off that were computed from others.
     """
 
     dtype: str = "float32"
@@ -28,6 +30,7 @@ class Builder:
     definitions: dict[Variable, Equation] = dataclasses.field(default_factory=dict)
     known: dict[tuple[Any, ...], Variable] = dataclasses.field(default_factory=dict)
     count: int = 0
+    folded: Ledger = dataclasses.field(default_factory=Ledger)
 
     def variable(self, shape: tuple[int, ...], dtype: Any) -> Variable:
         """A fresh variable; never handed out twice, so inlined calls cannot share one."""
@@ -80,7 +83,9 @@ class Builder:
 
     def finish(self, source: Variable, target: Variable) -> Graph:
         """The graph from input to output, without dead code and with variables renumbered."""
-        structure = Structure((source,), tuple(self.constants), tuple(self.equations), (target,))
+        structure = Structure(
+            (source,), tuple(self.constants), tuple(self.equations), (target,), self.folded.found
+        )
         graph = prefix(Graph(structure, tuple(self.constants.values())), target)
         return Graph(rename(graph.structure), graph.consts)
 

@@ -97,6 +97,22 @@ class Equation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Folded:
+    """How far constants that were computed from others may be from another machine's.
+
+    Attributes:
+        share: of each entry, in float32, in any order of summation; infinite where nothing is known.
+        products: whether there are products among what they were computed by, whose operands might be
+            cut to fewer bits (:mod:`jmlv.graph.folded`).
+        by: the operation that the error comes from.
+    """
+
+    share: float
+    products: bool = False
+    by: str = dataclasses.field(default="", compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class Structure:
     """Everything of a graph but the values of its constants: hashable, so a jit's static key."""
 
@@ -104,6 +120,7 @@ class Structure:
     constvars: tuple[Variable, ...]
     eqns: tuple[Equation, ...]
     outvars: tuple[Variable, ...]
+    folded: Folded = Folded(float("inf"), by="an unknown source")
 
     @cached_property
     def _hash(self) -> int:
@@ -235,7 +252,11 @@ def prefix(graph: Graph, outvar: Variable) -> Graph:
             needed.update(v for v in eqn.invars if isinstance(v, Variable))
     pairs = [(v, c) for v, c in zip(graph.constvars, graph.consts) if v in needed]
     structure = Structure(
-        graph.invars, tuple(v for v, _ in pairs), tuple(reversed(kept)), (outvar,)
+        graph.invars,
+        tuple(v for v, _ in pairs),
+        tuple(reversed(kept)),
+        (outvar,),
+        graph.structure.folded,
     )
     return Graph(structure, tuple(c for _, c in pairs), graph.inside)
 
@@ -280,6 +301,7 @@ def _map_variables(structure: Structure, new: Callable[[Atom], Atom]) -> Structu
             for e in structure.eqns
         ),
         tuple(map(new, structure.outvars)),
+        structure.folded,
     )
 
 

@@ -70,8 +70,8 @@ def _apply(builder: Builder, eqn: Any, operands: list) -> list:
         return interpret(builder, jaxpr, consts, operands)
     name = eqn.primitive.name
     if not any(isinstance(v, Variable) for v in operands):
-        outputs = evaluate(eqn.primitive, operands, eqn.params)
-        return list(outputs) if eqn.primitive.multiple_results else [outputs]
+        return _folded(builder, eqn, operands)
+    builder.folded.meet(name, operands)
     problem = unread(name, eqn.params)
     if problem is not None:
         return _recorded(builder, Refused(problem), {}, eqn, operands)
@@ -84,6 +84,19 @@ def _apply(builder: Builder, eqn: Any, operands: list) -> list:
     if name == "cond" and not isinstance(operands[0], (Variable, jax.core.Tracer)):
         return _branch(builder, *operands, **eqn.params)
     return _recorded(builder, eqn.primitive, eqn.params, eqn, operands)
+
+
+def _folded(builder: Builder, eqn: Any, operands: list) -> list:
+    """The values of an operation between constants, products in full precision where that is free."""
+    name, params = eqn.primitive.name, eqn.params
+    if name in ("dot_general", "conv_general_dilated") and unread(name, params) is None:
+        params = {**params, "precision": _HIGHEST}
+    found = evaluate(eqn.primitive, operands, params)
+    values = list(found) if eqn.primitive.multiple_results else [found]
+    builder.folded.note(
+        lambda *others: evaluate(eqn.primitive, others, params), name, operands, params, values
+    )
+    return values
 
 
 def _recorded(builder: Builder, primitive: Any, params: dict, eqn: Any, operands: list) -> list:
@@ -142,6 +155,7 @@ def _entry(b: Builder, sequence: Any, step: int) -> Any:
 
 
 def _stacked(b: Builder, values: Sequence[Any]) -> Any:
+    b.folded.meet("scan", values)
     if any(isinstance(v, Variable) for v in values):
         return layout.stack(b, *values, axis=0)
     return evaluate_stack(values)
@@ -192,8 +206,10 @@ def dot(b: Builder, x: Any, y: Any, **params: Any) -> Variable:
 
 def _highest(params: dict[str, Any]) -> dict[str, Any]:
     """Full matmul precision, whatever the network asked for; results in the operands' own type."""
-    precision = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
-    return {**params, "precision": precision, "preferred_element_type": None}
+    return {**params, "precision": _HIGHEST, "preferred_element_type": None}
+
+
+_HIGHEST = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
 
 
 def identity(b: Builder, x: Any, **_: Any) -> Any:

@@ -116,9 +116,11 @@ def _continuous(b: Builder, s: _Split) -> Variable | None:
         return relu(b, s.x)
     if s.above == s.x and isinstance(s.below, Variable):
         slope = _factor(b, s.below, s.x)
+        b.folded.read(slope, "leaky ReLU")
         return _elu(b, s) if slope is None else leaky_relu(b, s.x, slope)
     if s.below == s.x and isinstance(s.above, Variable):
         slope = _factor(b, s.above, s.x)
+        b.folded.read(slope, "leaky ReLU")
         return None if slope is None else neg(b, leaky_relu(b, neg(b, s.x), slope))
     return None
 
