@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.functionals import flat_sum
 from jmlv.bounds.method import Interval
@@ -67,12 +67,24 @@ def softmax_interval(eqn: Equation, interval: Interval) -> Interval:
     return Interval(low, high)
 
 
+def softmax_undefined(eqn: Equation, interval: Interval) -> Bool[Array, "*shape"]:
+    """Which entries are in a group for which softmax as it is written may have no value; NaN is none."""
+    axes, within = tuple(eqn.params["axes"]), eqn.params.get("within")
+    least, most = interval.lower.max(axes, keepdims=True), interval.upper.max(axes, keepdims=True)
+    undefined = (jnp.isnan(interval.lower) | jnp.isnan(interval.upper)).any(axes, keepdims=True)
+    if within is not None:
+        undefined = undefined | ~(least >= -within) | ~(most <= within)
+    return jnp.broadcast_to(undefined, interval.lower.shape)
+
+
 def softmax_lines(eqn: Equation, interval: Interval) -> SoftmaxLines:
     """The planes around softmax over a box."""
     axes = eqn.params["axes"]
+    undefined = softmax_undefined(eqn, interval)
+    interval = Interval(*(jnp.where(undefined, jnp.nan, side) for side in interval))
     flat = Interval(*(_grouped(side, axes) for side in interval))
     rounded = _size(flat)
-    unknown = jnp.isnan(flat.lower + flat.upper).any(-1, keepdims=True)
+    unknown = _grouped(undefined, axes)
     known = jnp.isfinite(rounded)
     least = jnp.where(known, -_log_of_others(flat.upper, flat.lower) - rounded, -jnp.inf)
     most = jnp.where(known, -_log_of_others(flat.lower, flat.upper) + rounded, 0)

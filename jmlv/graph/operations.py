@@ -49,12 +49,17 @@ take_p = Take()
 
 
 class Softmax:
-    """``exp(x_k) / sum_j exp(x_j)`` along some axes."""
+    """``exp(x_k) / sum_j exp(x_j)`` along some axes.
+
+    With a number ``within`` it is computed as it is written, without a maximum taken off, and counts
+    as defined where no entry exceeds that number and one of them is at least minus that: elsewhere
+    exponentials could overflow, or all of them vanish.
+    """
 
     name = "softmax"
 
     @staticmethod
-    def bind(x, *, axes):
+    def bind(x, *, axes, within=None):
         return jax.nn.softmax(x, axes)
 
 

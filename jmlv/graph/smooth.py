@@ -43,6 +43,7 @@ class Smooth:
         minimum: where it is smallest and how small; it decreases before and increases after. None
             if it has none: it then increases, or decreases, throughout each piece of its domain.
         above: it is a function of what is larger than this alone.
+        below: it is a function of what is smaller than this alone.
         pole: a number at which it is not defined, and which no interval may hold.
         least: what none of its values is below; None where that is its minimum, or where it has none.
         inside: a number at which it is defined.
@@ -58,6 +59,7 @@ class Smooth:
     bends: tuple[int, ...]
     minimum: tuple[float, float] | None = None
     above: float = -np.inf
+    below: float = np.inf
     pole: float | None = None
     least: float | None = None
     inside: float = 0.0
@@ -65,7 +67,7 @@ class Smooth:
     @property
     def guarded(self) -> bool:
         """Whether there are numbers that it is not a function of."""
-        return self.above > -np.inf or self.pole is not None
+        return self.above > -np.inf or self.below < np.inf or self.pole is not None
 
     def defined(self, lower: Float[Array, "*n"], upper: Float[Array, "*n"]) -> Bool[Array, "*n"]:
         """Whether it is defined on the whole of an interval, entry by entry; never for NaN.
@@ -76,6 +78,8 @@ class Smooth:
         known = lower <= upper
         if self.above > -np.inf:
             known = known & (lower > self.above)
+        if self.below < np.inf:
+            known = known & (upper < self.below)
         if self.pole is not None:
             known = known & ((lower > self.pole) | (upper < self.pole))
         return known
@@ -275,6 +279,17 @@ RSQRT = Smooth("rsqrt", _rsqrt, (), (1,), above=0.0, least=0.0, inside=1.0)
 #: ``x^3``.
 CUBE = Smooth("cube", _increasing(lambda x: x * x * x, lambda x: 3 * x * x), (0.0,), (-1, 1))
 
+#: ``x``, as ``where(isfinite(x), x, c)`` computes it: no bound may rest on ``x`` where it could
+#: overflow. Far below the largest number of float32, so that no rounding matters.
+FINITE = Smooth(
+    "isfinite",
+    lambda x: Jet(x, jnp.ones_like(x), jnp.ones_like(x)),
+    (),
+    (1,),
+    above=-(2.0**125),
+    below=2.0**125,
+)
+
 #: All of them.
 SMOOTH = (
     SIGMOID,
@@ -293,4 +308,5 @@ SMOOTH = (
     RECIPROCAL,
     RSQRT,
     CUBE,
+    FINITE,
 )

@@ -399,6 +399,45 @@ def test_a_denominator_that_may_be_zero_has_no_bound():
         assert "reciprocal of what may be anything from -0.1 to 0.7" in found.reason
 
 
+def near_a_corner(sign):
+    """A sum that falls from 4.8 to 0 over the box of radius 0.1, and to below 0 at one corner only."""
+    return lambda x: (x.reshape(x.shape[0], 24) - 0.5) @ sign + 2.3
+
+
+def shifted(x, c):
+    """Softmax as it is written out, of three values that a term common to all was added to."""
+    p = jnp.exp(x + c[:, None])
+    return p / p.sum(-1, keepdims=True)
+
+
+def guarded(x):
+    return jnp.stack([jnp.where(jnp.isfinite(x), x, -1.0) + 0.5, 0 * x], -1)
+
+
+LOGITS = jnp.array([1.0, 0.0, 0.0])
+NO_VALUES = {
+    "a shift that is no number": (lambda s: shifted(LOGITS, jnp.log(s)), "log of"),
+    "a shift that overflows": (lambda s: shifted(LOGITS, 37.5 * (2.4 - s)), "softmax of"),
+    "exponentials that all vanish": (lambda s: shifted(LOGITS, 46 * (s - 2.3)), "softmax of"),
+    "an exponential that overflows": (lambda s: guarded(jnp.exp(37.5 * (2.4 - s))), "isfinite of"),
+}
+
+
+@pytest.mark.parametrize("name", NO_VALUES)
+def test_what_rewriting_takes_away_must_have_a_value(name):
+    """Points at random never meet the corner where there is none, or the guarded branch."""
+    f, reason = NO_VALUES[name]
+    sign = np.random.default_rng(0).choice([-1.0, 1.0], 24).astype("float32")
+    net = lambda x: f(near_a_corner(sign)(x))  # noqa: E731
+    x = jnp.full((24, 1, 1), 0.5)
+    corner = net(x[None] - 0.1 * sign.reshape(1, 24, 1, 1))
+    assert not corner[0, 0] > corner[0, 1]
+    found = jmlv.verify(net, jmlv.Box.around(x, 0.1), jmlv.InTopK(0, 1), jmlv.Bounds())
+    assert not found.robust and reason in found.reason
+    near = jmlv.verify(net, jmlv.Box.around(x, 1e-4), jmlv.InTopK(0, 1), jmlv.Bounds())
+    assert near.robust
+
+
 def test_the_milp_refuses():
     with pytest.raises(UnsupportedOperation, match="mul of two computed values, reciprocal"):
         jmlv.verify(ratio, box(0.01), jmlv.InTopK(0, 1), jmlv.MILP())

@@ -264,3 +264,41 @@ def test_copies_of_a_padding_value_that_is_computed_are_not_independent():
     pad = lambda x: jax.lax.pad(jnp.zeros((1, 2)), x.reshape(()), ((0, 0, 0), (1, 1, 0)))  # noqa: E731
     graph = jmlv.trace(pad, (1, 1, 1))
     assert graph.output not in independent(graph)
+
+
+def divided_by_its_sum(shift):
+    """``exp(x - shift)`` over its sum along the last axis, of 3 x 4 values."""
+
+    def f(x):
+        x = x.reshape(-1, 3, 4)
+        p = jnp.exp(x - shift(x))
+        return (p / p.sum(2, keepdims=True)).reshape(-1, 12)
+
+    return f
+
+
+OWN_MAXIMUM = {
+    "alone": divided_by_its_sum(lambda x: x.max(2, keepdims=True)),
+    "by JAX, two axes": lambda x: jax.nn.softmax(x, (1, 2)).reshape(-1, 12),
+    "mapped": lambda x: jax.vmap(lambda y: jax.nn.softmax(y.T, 0))(x[..., 0]).reshape(-1, 12),
+    "attention": lambda x: jax.nn.dot_product_attention(*[x.reshape(-1, 3, 2, 2)] * 3).reshape(
+        -1, 12
+    ),
+}
+OTHER_SHIFTS = {
+    "none": lambda x: 0,
+    "along another axis": lambda x: x.max(1, keepdims=True),
+    "along more axes": lambda x: x.max((1, 2), keepdims=True),
+    "of some entries": lambda x: x[..., :3].max(2, keepdims=True),
+    "of other rows": lambda x: x[:, ::-1].max(2, keepdims=True),
+    "in another order": lambda x: x.max(2, keepdims=True)[:, ::-1],
+    "added": lambda x: -x.max(2, keepdims=True),
+    "the minimum": lambda x: x.min(2, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("name", OWN_MAXIMUM | OTHER_SHIFTS)
+def test_softmax_is_safe_where_its_own_maximum_is_taken_off(name):
+    f = OWN_MAXIMUM.get(name) or divided_by_its_sum(OTHER_SHIFTS[name])
+    (found,) = (e for e in jmlv.trace(f, (3, 4, 1)).eqns if e.primitive.name == "softmax")
+    assert ("within" in found.params) == (name in OTHER_SHIFTS)

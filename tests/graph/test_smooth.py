@@ -19,6 +19,7 @@ from jmlv.graph.smooth import (
     CUBE,
     ELU,
     EXP,
+    FINITE,
     GELU,
     GELU_TANH,
     GELU_TANH_64,
@@ -142,6 +143,7 @@ def test_what_only_resembles_them_is_not_taken_for_them(name):
 
 PLAIN = {
     EXP: np.exp,
+    FINITE: lambda x: x,
     LOG: np.log,
     SQRT: np.sqrt,
     RECIPROCAL: lambda x: 1 / x,

@@ -37,22 +37,6 @@ def origin(b: Builder, value: Variable) -> Origin:
     return Origin(value, numbers)
 
 
-def is_same_along(b: Builder, value: Any, axes: Sequence[int]) -> bool:
-    """Whether a computed value is known to be the same all along some axes."""
-    if not isinstance(value, Variable):
-        return False
-    source, numbers = origin(b, value)
-    if np.array_equal(numbers, np.broadcast_to(_first(numbers, axes), numbers.shape)):
-        return True
-    eqn = b.definitions.get(source)
-    moved = numbers.shape == source.shape and numbers.size == source.size
-    if eqn is None or eqn.primitive is not lax.neg_p or not moved:
-        return False
-    return np.array_equal(numbers.ravel(), np.arange(source.size)) and is_same_along(
-        b, eqn.invars[0], axes
-    )
-
-
 def is_spread(value: Origin, axes: Sequence[int], shape: tuple[int, ...]) -> bool:
     """Whether a value is what remained of an array of this shape without these axes, along them."""
     rest = tuple(1 if i in axes else n for i, n in enumerate(shape))
@@ -73,5 +57,13 @@ def unmoved(b: Builder, value: Variable) -> Variable:
     return source if in_order else value
 
 
-def _first(numbers: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    return numbers[tuple(slice(0, 1) if i in axes else slice(None) for i in range(numbers.ndim))]
+def same_along(numbers: Int[np.ndarray, "..."], axes: Sequence[int]) -> Int[np.ndarray, "..."]:
+    """The first entries along some axes in place of all others."""
+    first = tuple(slice(0, 1) if a in axes else slice(None) for a in range(numbers.ndim))
+    return np.broadcast_to(numbers[first], numbers.shape)
+
+
+def entries_along(numbers: Int[np.ndarray, "..."], axes: Sequence[int]) -> Int[np.ndarray, "g n"]:
+    """A row of the entries along some axes for each place on the others, in order."""
+    last = np.moveaxis(numbers, axes, range(-len(axes), 0)) if axes else numbers[..., None]
+    return last.reshape(-1, int(np.prod([numbers.shape[a] for a in axes], dtype=int)))

@@ -6,7 +6,9 @@ step by step. In real numbers they are
     softmax(x)_k = exp(x_k) / sum_j exp(x_j) = exp(x_k - c) / sum_j exp(x_j - c)    for any c,
     mean(x^2) - mean(x)^2 = mean((x - mean(x))^2).
 
-The right-hand side of the second rounds less than the left.
+The first holds in floating point too for ``c = max_j x_j``, and only that ``c`` is taken away: another
+may have no value, or let exponentials overflow. The right-hand side of the second rounds less than the
+left.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from jax import lax
 
 from jmlv.graph.builder import Builder
@@ -22,7 +25,7 @@ from jmlv.graph.ir import Literal, Variable
 from jmlv.graph.operations import softmax_p
 from jmlv.graph.rules.gates import multiple
 from jmlv.graph.rules.layout import reshape
-from jmlv.graph.rules.moves import is_same_along, is_spread, origin, unmoved
+from jmlv.graph.rules.moves import entries_along, is_spread, origin, same_along, unmoved
 from jmlv.graph.smooth import EXP, SQUARE
 
 
@@ -38,23 +41,53 @@ def softmax_of(b: Builder, x: Any, y: Any) -> Variable | None:
     axes = tuple(int(a) for a in total.params["axes"])
     if not axes or not is_spread(below, axes, x.shape):
         return None
-    return b.emit(softmax_p, _unshifted(b, top.invars[0], axes), axes=axes)
+    z = top.invars[0]
+    safe = _less_its_maximum(b, z, axes)
+    if safe is not None:
+        return b.emit(softmax_p, safe, axes=axes)
+    count = math.prod(z.shape[a] for a in axes)
+    return b.emit(softmax_p, z, axes=axes, within=_largest_exponent(b.dtype, count))
 
 
-def _unshifted(b: Builder, z: Variable, axes: tuple[int, ...]) -> Variable:
-    """``z`` without a computed term that is the same along the axes: softmax does not see it."""
+def _largest_exponent(dtype: str, count: int) -> float:
+    """Of so many exponentials of at most this the sum is finite, and of minus this none vanishes."""
+    info = np.finfo(dtype)
+    return min(math.log(info.max) - math.log(count), -math.log(info.tiny)) - 1
+
+
+def _less_its_maximum(b: Builder, z: Variable, axes: tuple[int, ...]) -> Variable | None:
+    """The ``x`` of ``z = x - max(x)``, the maximum over the axes; None if ``z`` is not that."""
     eqn = b.definitions.get(z)
     if eqn is None or eqn.primitive is not lax.add_p:
-        return z
-    for term, other in (eqn.invars, eqn.invars[::-1]):
-        if (
-            isinstance(other, Variable)
-            and other.shape == z.shape
-            and other not in b.constants
-            and is_same_along(b, term, axes)
-        ):
-            return other
-    return z
+        return None
+    for x, term in (eqn.invars, eqn.invars[::-1]):
+        turned = b.definitions.get(term)
+        if turned is not None and turned.primitive is lax.neg_p and x.shape == z.shape:
+            if _is_maximum_of(b, turned.invars[0], x, axes):
+                return x
+    return None
+
+
+def _is_maximum_of(b: Builder, value: Variable, x: Variable, axes: tuple[int, ...]) -> bool:
+    """Whether a value is the maximum of ``x`` over the axes, for every entry of ``x`` that it is over.
+
+    It may have been taken of what ``x`` was before its axes were moved, as ``vmap`` does.
+    """
+    below = origin(b, value)
+    pool = b.definitions.get(below.source)
+    same = np.array_equal(below.numbers, same_along(below.numbers, axes))
+    if pool is None or pool.primitive is not lax.reduce_window_max_p or not same:
+        return False
+    shape, window = pool.invars[0].shape, pool.params["window_dimensions"]
+    reduced = tuple(a for a, (n, size) in enumerate(zip(shape, window)) if size == n)
+    left = tuple(1 if a in reduced else n for a, n in enumerate(shape))
+    if any(size not in (1, n) for n, size in zip(shape, window)) or pool.outvar.shape != left:
+        return False
+    whole, part = origin(b, pool.invars[0]), origin(b, x)
+    numbers = np.broadcast_to(below.numbers, x.shape)
+    read = entries_along(whole.numbers, reduced)[entries_along(numbers, axes)[:, 0]]
+    wanted = entries_along(part.numbers, axes)
+    return whole.source == part.source and np.array_equal(np.sort(read), np.sort(wanted))
 
 
 def variance(b: Builder, x: Any, y: Any) -> Variable | None:

@@ -26,7 +26,7 @@ from jmlv.graph.rules.arithmetic import (
 from jmlv.graph.rules.gates import multiple
 from jmlv.graph.rules.maxima import leaky_relu, maximum, minimum, relu
 from jmlv.graph.rules.normalised import variance
-from jmlv.graph.smooth import ELU
+from jmlv.graph.smooth import ELU, FINITE
 
 
 def select(b: Builder, which: Any, *cases: Any) -> Any:
@@ -34,14 +34,15 @@ def select(b: Builder, which: Any, *cases: Any) -> Any:
 
     Known are ``where(x > c, x, c)`` and its kind (maximum and minimum), ``where(x > 0, x, k x)``
     (leaky ReLU), and ``where(x > 0, x, a expm1(x))`` (ELU), however they are turned round; and
-    ``where(isfinite(x), x, c)``, by which JAX's logsumexp guards itself.
+    ``where(isfinite(x), x, c)``, by which JAX's logsumexp guards itself: it is ``x``, and has no
+    bound where ``x`` could overflow.
     """
     if not isinstance(which, Variable):
         return _masked(b, which, cases)
     if all(case is cases[0] for case in cases):
         return cases[0]
     if _guards_itself(b, which, cases):
-        return cases[1]
+        return b.emit(FINITE, cases[1])
     split = _split(b, which, cases)
     found = None if split is None else _continuous(b, split)
     if found is not None:
@@ -72,7 +73,7 @@ def _masked(b: Builder, which: Any, cases: Sequence[Any]) -> Any:
 
 
 def _guards_itself(b: Builder, which: Variable, cases: Sequence[Any]) -> bool:
-    """Whether it is ``where(isfinite(x), x, c)``: real numbers are finite."""
+    """Whether it is ``where(isfinite(x), x, c)``."""
     test = b.definitions.get(which)
     guard = test is not None and test.primitive is lax.is_finite_p and len(cases) == 2
     return guard and test.invars[0] == cases[1]
