@@ -10,6 +10,7 @@ from jaxtyping import Bool
 
 from jmlv.label_names import label_text
 from jmlv.numerics import GREY_LEVEL
+from jmlv.shown import at_least
 from jmlv.words import kept
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _draw_sizes(axes: Axes, sizes: np.ndarray, names: Sequence[str]):
     for (i, j), size in np.ndenumerate(sizes):
         if not np.isnan(size):
             box = dict(facecolor="white", edgecolor="none", alpha=0.7, pad=1.5)
-            axes.text(j, i, f"{size:.2f}", ha="center", va="center", bbox=box)
+            axes.text(j, i, at_least(size, 3), ha="center", va="center", bbox=box)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.set(title="certified size", xlabel="its label is kept", ylabel="it is changed")
@@ -234,7 +235,7 @@ def draw_epsilon(axes: Axes, result: GrownNeighborhood | SmoothedNeighborhood):
 
 
 def _size(result: GrownNeighborhood | SmoothedNeighborhood) -> str:
-    return f"size {result.size:.2f}" if result.size > 0 else "nothing certified"
+    return f"size {at_least(result.size, 3)}" if result.size > 0 else "nothing certified"
 
 
 def _epsilon_scale() -> SymLogNorm:

@@ -519,7 +519,7 @@ class Ball:
         if not is_concrete(self.radius):
             return f"Ball(shape={self.shape}, l{self.norm})"
         weighted = "" if self.weights is None else ", weighted"
-        return f"Ball(shape={self.shape}, l{self.norm} radius {float(self.radius):.4g}{weighted})"
+        return f"Ball(shape={self.shape}, l{self.norm} radius {float(self.radius)!r}{weighted})"
 
 
 _INSIDE, _CERTAINLY = 1e-6, 1e-9

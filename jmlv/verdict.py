@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jmlv.certificate import Certificate
+from jmlv.shown import at_least, at_most
 
 REAL_VALUED = "the real-valued network"
 """What a verdict is about where nothing else was asked for."""
@@ -110,5 +111,5 @@ class Verdict:
         return self.status, self.lower, self.upper, witness
 
     def __repr__(self) -> str:
-        margin = f"worst margin in [{self.lower:.4g}, {self.upper:.4g}]"
+        margin = f"worst margin in [{at_least(self.lower)}, {at_most(self.upper)}]"
         return f"Verdict({self.status.name}, {margin}, by {self.method or '?'}: {self.reason})"

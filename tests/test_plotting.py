@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jmlv
+from jmlv.shown import at_least
 from jmlv.verdict import Status, Verdict
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -100,7 +101,7 @@ def test_size_zero_says_so(grown):
     assert "nothing certified" in plotting.heatmap(nothing).get_suptitle()
     figure = plotting.heatmaps({"a": grown, "b": nothing})
     assert [axes.get_title().split("\n")[1] for axes in figure.axes[:2]] == [
-        f"size {grown.size:.2f}",
+        f"size {at_least(grown.size, 3)}",
         "nothing certified",
     ]
     assert "label 1 stays in the top 2" in figure.get_suptitle()

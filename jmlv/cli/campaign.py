@@ -24,6 +24,7 @@ from jmlv.cli.campaign_plan import read_campaign
 from jmlv.cli.options import ANSWERED, FAILED, INTERRUPTED, add_report, refuse
 from jmlv.cli.report import table
 from jmlv.progress import NoProgress, TqdmProgress
+from jmlv.shown import column
 
 LOCAL = "local"
 ASKING = "workers", "ray", "cores", "memory", "gpus", "together", "share", "attempts", "quiet"
@@ -161,7 +162,9 @@ def _folder_table(store: Store, by: list[str]) -> str:
         return table(grouped.names, grouped.rows)
     names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in HIDDEN]
     names = [n for n in names if not any(isinstance(row.get(n), (list, dict)) for row in rows)]
-    return table(names, [tuple(_cell(row.get(name)) for name in names) for row in rows])
+    return table(
+        names, [tuple(_cell(column(name, row.get(name))) for name in names) for row in rows]
+    )
 
 
 def _cell(value: Any) -> Any:

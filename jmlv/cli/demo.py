@@ -22,6 +22,7 @@ from jmlv.neighborhoods import (
 )
 from jmlv.progress import TqdmProgress
 from jmlv.regions import Layers
+from jmlv.shown import at_least
 
 DEFENCES = ("none", "l0", "linf")
 STRATEGIES = (
@@ -97,7 +98,7 @@ def _row(defence: str, chosen: Example, result: GrownNeighborhood) -> tuple:
         chosen.name,
         label_text(chosen.target_label, chosen.label_names),
         result.strategy,
-        result.size,
+        at_least(result.size),
         result.certified_by,
         sum(result.queries.values()),
         result.seconds,

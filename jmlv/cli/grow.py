@@ -38,6 +38,7 @@ from jmlv.neighborhoods import (
 from jmlv.progress import TqdmProgress
 from jmlv.properties import Property
 from jmlv.regions import Layers
+from jmlv.shown import at_least
 from jmlv.words import kept as kept_in_words
 
 STRATEGIES = {
@@ -117,7 +118,12 @@ def _write(path: Path, result: GrownNeighborhood, case: Case) -> None:
     write_grown(path, result)
     write_heatmap(path, result, case.target, case.object_labels)
     statuses = [status.value for status in result.statuses]
-    columns = range(len(statuses)), map(float, result.epsilon), map(float, result.weights), statuses
+    columns = (
+        range(len(statuses)),
+        map(at_least, result.epsilon),
+        map(float, result.weights),
+        statuses,
+    )
     print(table(("layer", "epsilon", "weight", "status"), list(zip(*columns))))
     asked = f"{case.property}: {kept_in_words(case.property, case.label_names)}"
     print(f"\n{asked}\n{result}\n{result.verdict}\nwritten to {path}.json, .npz and .png")

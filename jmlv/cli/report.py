@@ -13,13 +13,16 @@ from jmlv.graph import Classifier
 from jmlv.graph.fingerprint import fingerprint
 from jmlv.neighborhoods import GrownNeighborhood
 from jmlv.records import version, write_json
+from jmlv.shown import Shown
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Rows under a header, columns aligned, numbers to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells)]
-    numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
+    numeric = [
+        all(isinstance(row[i], (int, float, Shown)) for row in rows) for i in range(len(header))
+    ]
     lines = [header, ["-" * width for width in widths], *cells]
     return "\n".join(_line(line, widths, numeric) for line in lines)
 

@@ -30,6 +30,7 @@ from jmlv.progress import TqdmProgress
 from jmlv.properties import InTopK, Property
 from jmlv.records import property_record, verdict_record, version, write_json
 from jmlv.regions import Box, Region
+from jmlv.shown import at_least, at_most
 from jmlv.verdict import Verdict
 
 ORACLES = {
@@ -199,7 +200,8 @@ def _asked(question: Question) -> str:
 def _row(question: Question, verdict: Verdict) -> tuple:
     what, seconds = _asked(question), verdict.stats["seconds"]
     status, method = verdict.status.name, verdict.method
-    return question.name, what, status, verdict.lower, verdict.upper, method, seconds
+    ends = at_least(verdict.lower), at_most(verdict.upper)
+    return question.name, what, status, *ends, method, seconds
 
 
 def _report(folder: Path, question: Question, verdict: Verdict, graph: Graph) -> None:

@@ -14,6 +14,7 @@ from jmlv.oracles.aside import run_until
 from jmlv.properties import Property
 from jmlv.regions import IMAGES, Ball, Box, Domain, domain_ends, require_input
 from jmlv.require import require_kind
+from jmlv.shown import at_least, at_most
 from jmlv.verdict import Status
 
 NORMS = (np.inf, 2, 1)
@@ -53,7 +54,7 @@ class Radius:
         return self.lower == self.upper and self.witness is None
 
     def __repr__(self) -> str:
-        return f"Radius({self.lower:.4g}..{self.upper:.4g}, l{self.norm}; {self.seconds:.3g} s)"
+        return f"Radius({at_least(self.lower)}..{at_most(self.upper)}, l{self.norm}; {self.seconds:.3g} s)"
 
 
 def robust_radius(

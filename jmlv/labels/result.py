@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jmlv.oracles import SoundnessError
+from jmlv.shown import at_least, at_most
 from jmlv.verdict import Status, Verdict
 
 
@@ -85,7 +86,7 @@ class LabelAnswer:
         (low, high), (least, most) = self.proven, self.reached
         return (
             f"LabelAnswer({self.label}: {self.status.value} by {self.stage}, margin proven in "
-            f"[{low:.4g}, {high:.4g}], reached in [{least:.4g}, {most:.4g}])"
+            f"[{at_least(low)}, {at_most(high)}], reached in [{at_most(least)}, {at_least(most)}])"
         )
 
 

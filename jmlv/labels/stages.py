@@ -20,6 +20,7 @@ from jmlv.oracles.answers import found_in_time
 from jmlv.oracles.aside import run_until
 from jmlv.oracles.falsify import descend
 from jmlv.properties import leaves
+from jmlv.shown import at_least
 
 ROWS = 512
 """Pairs of labels that are bounded at a time."""
@@ -53,7 +54,7 @@ def bound_pairs(board: Board, method: BoundMethod, limit: Deadline) -> None:
             least = _combined(side, forms, lower)
             for question in side:
                 value = float(least[question.label])
-                reason = f"{method.name} proves a margin of at least {value:.4g}"
+                reason = f"{method.name} proves a margin of at least {at_least(value)}"
                 board.tell(question, Evidence(lower=value, reason=reason), method.name)
     close(board)
 

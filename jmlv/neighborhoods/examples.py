@@ -17,6 +17,7 @@ from jmlv.oracles import PGD, Deadline, Query
 from jmlv.oracles.verify import ask
 from jmlv.regions import LayeredNeighborhood
 from jmlv.report.example import Example, Ways
+from jmlv.shown import at_most
 from jmlv.verdict import Status, Verdict
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _worst(query: Query, result: GrownNeighborhood, deadline: Deadline) -> Examp
     if not known:
         return Example("The image itself", "No weaker input was found in time.", result.x)
     margin, point = min(known, key=lambda pair: pair[0])
-    told = f"{_WEAKEST} Its margin is {margin:.3g}."
+    told = f"{_WEAKEST} Its margin is {at_most(margin)}."
     return Example("The worst image found inside", told, point)
 
 

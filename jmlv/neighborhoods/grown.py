@@ -23,6 +23,7 @@ from jmlv.oracles import Deadline
 from jmlv.properties import Property
 from jmlv.records import plain, property_of, property_record, verdict_record, version
 from jmlv.regions import LayeredNeighborhood, Layers
+from jmlv.shown import at_least
 from jmlv.verdict import Status, Verdict
 
 
@@ -252,7 +253,7 @@ class GrownNeighborhood:
 
     def __repr__(self) -> str:
         return (
-            f"GrownNeighborhood(size={self.size:.4g}, {self.claim}, "
+            f"GrownNeighborhood(size={at_least(self.size)}, {self.claim}, "
             f"{sum(self.queries.values())} queries, {self.seconds:.1f} s)"
         )
 

@@ -17,6 +17,7 @@ from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
 from jmlv.oracles.per_box import inner_intervals, least_margin
 from jmlv.regions import Box
 from jmlv.require import require_fields
+from jmlv.shown import at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Bounds(Oracle):
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
         lower = self._lower(query)
-        reason = f"{self.name} proves a margin of at least {lower:.4g}"
+        reason = f"{self.name} proves a margin of at least {at_least(lower)}"
         if not np.isfinite(lower):
             reason = f"{self.name} has no bound: {self._undefined(query) or 'numbers overflow'}"
         return Evidence(lower=lower, reason=reason)

@@ -16,6 +16,7 @@ from jmlv.numerics import search_precision
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
 from jmlv.regions import Ball
 from jmlv.require import require_fields
+from jmlv.shown import at_most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class PGD(Oracle):
                 best, best_margin = points[0], float(margins[0])
             if best_margin <= 0:
                 break
-        reason = f"{done * self.restarts} starts of PGD reach margin {best_margin:.4g}"
+        reason = f"{done * self.restarts} starts of PGD reach margin {at_most(best_margin)}"
         return Evidence(point=best, reason=reason, stats={"starts": done * self.restarts})
 
 

@@ -34,6 +34,7 @@ from jmlv.oracles.deadline import Deadline
 from jmlv.properties import Property
 from jmlv.regions import Ball, Region, box_of
 from jmlv.require import require_kind
+from jmlv.shown import at_least, at_most
 from jmlv.verdict import Status, Verdict
 
 
@@ -354,10 +355,12 @@ def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
         )
     lower, exact = min(lower, exact), np.inf if np.isnan(exact) else exact
     if broken:
-        reason = f"a witness reaches margin {exact:.4g} (float64), {deployed:.4g} (float32)"
+        reason = (
+            f"a witness reaches margin {at_most(exact)} (float64), {at_most(deployed)} (float32)"
+        )
         return Verdict(Status.NOT_ROBUST, lower, exact, witness, reason, stats)
     if proven:
-        reason = evidence.reason or f"the margin is at least {lower:.4g} everywhere"
+        reason = evidence.reason or f"the margin is at least {at_least(lower)} everywhere"
         return Verdict(Status.ROBUST, lower, exact, witness, reason, stats)
     reason = _why_unknown(evidence, lower, exact, deployed)
     return Verdict(Status.UNKNOWN, lower, exact, witness, reason, stats)
@@ -375,5 +378,5 @@ def _why_unknown(evidence: Evidence, lower: float, exact: float, deployed: float
     if min(exact, deployed) <= 0:
         return f"float64 ({exact:.3g}) and float32 ({deployed:.3g}) disagree on the witness"
     if evidence.lower > PROOF_TOLERANCE and np.isfinite(evidence.lower):
-        return f"a lower bound of {evidence.lower:.4g} is lost in what float64 rounds by"
-    return evidence.reason or f"the best proven lower bound is {lower:.4g}"
+        return f"a lower bound of {at_least(evidence.lower)} is lost in what float64 rounds by"
+    return evidence.reason or f"the best proven lower bound is {at_least(lower)}"

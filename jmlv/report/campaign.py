@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jmlv.report.html import Markup, Page, facts, section, table
+from jmlv.shown import column
 
 Row = Mapping[str, Any]
 
@@ -55,7 +56,9 @@ def _table(rows: Sequence[Row], caption: str) -> Markup:
     names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in HIDDEN]
     names = [n for n in names if not any(isinstance(row.get(n), (list, dict)) for row in rows)]
     names = [n for n in names if any(row.get(n) is not None for row in rows)]
-    return table(caption, names, [[_short(row.get(name)) for name in names] for row in rows])
+    return table(
+        caption, names, [[_short(column(name, row.get(name))) for name in names] for row in rows]
+    )
 
 
 def _short(value: Any) -> Any:

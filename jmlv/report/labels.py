@@ -11,6 +11,7 @@ from jaxtyping import Float
 from jmlv.label_names import label_text, labels_text
 from jmlv.report.html import Markup, Page, element, facts, section, table
 from jmlv.report.svg import interval, picture
+from jmlv.shown import at_least, at_most
 
 if TYPE_CHECKING:
     from jmlv.labels.result import LabelSet
@@ -67,9 +68,9 @@ def _table(result: LabelSet, names: Sequence[str]) -> Markup:
 
 def _row(answer: Any, names: Sequence[str], least: float, most: float) -> tuple:
     (low, high), reached = answer.proven, answer.reached
-    told = f"from {low:.4g} to {high:.4g}"
+    told = f"from {at_least(low)} to {at_most(high)}"
     drawn = interval(low, high, least, most, told)
-    seen = "–" if np.isnan(reached[0]) else f"{reached[0]:.4g} to {reached[1]:.4g}"
+    seen = "–" if np.isnan(reached[0]) else f"{at_most(reached[0])} to {at_least(reached[1])}"
     status = element("strong", answer.status.value)
     name = label_text(answer.label, names)
     return name, status, told, drawn, seen, answer.stage, float(answer.seconds)

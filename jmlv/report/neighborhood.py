@@ -13,6 +13,7 @@ from jmlv.report.example import Example, Ways
 from jmlv.report.html import Markup, Page, counted, element, facts, folded, script, section, table
 from jmlv.report.png import base64_of, eight_bit, stride
 from jmlv.report.svg import picture, profile, steps
+from jmlv.shown import at_least, at_most
 from jmlv.words import kept
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def claim(result: GrownNeighborhood | SmoothedNeighborhood, held: str) -> str:
         return f"{scope}: {held} {result.claim}. This is a statement of high probability, no proof."
     return (
         f"{scope}: {held}. This is proven by {result.certified_by} of {verdict.about}, with a "
-        f"margin of at least {verdict.lower:.4g}."
+        f"margin of at least {at_least(verdict.lower)}."
     )
 
 
@@ -118,7 +119,7 @@ def _looked_at(
         "image": base64_of(_shown(layers, result.x, step)),
         "stops": ways.stops,
         "shares": ways.shares,
-        "epsilon": [float(f"{e:.4g}") for e in result.epsilon],
+        "epsilon": [float(at_least(e)) for e in result.epsilon],
         "examples": [_record(layers, step, labels, example) for example in examples],
     }
     sliders = element(
@@ -230,7 +231,7 @@ def _profile(result: Any) -> Markup:
     told = "Certified epsilon by layer, linear up to 1/255 and logarithmic from there on"
     told += "; hatched: layers that the network never reads." if len(never) else "."
     header = ["layer", "pixels", "epsilon", "weight"]
-    columns = [range(len(counts)), map(int, counts), map(float, result.epsilon), map(float, result.weights)]  # fmt: skip
+    columns = [range(len(counts)), map(int, counts), map(at_least, result.epsilon), map(float, result.weights)]  # fmt: skip
     if hasattr(result, "statuses"):
         header.append("status")
         columns.append(status.value for status in result.statuses)
@@ -244,8 +245,8 @@ def _found(result: Any) -> Markup:
     verdict = getattr(result, "verdict", None)
     bound = getattr(result, "upper_bound", None)
     about = [
-        ("Size (weights times epsilon)", result.size if result.size > 0 else "0: nothing but the image"),
-        ("Without layers that are never read", result.size_without_free),
+        ("Size (weights times epsilon)", at_least(result.size) if result.size > 0 else "0: nothing but the image"),
+        ("Without layers that are never read", at_least(result.size_without_free)),
         ("Certified by", result.claim),
         *(() if verdict is None else _margins(verdict)),
         ("Found by", result.strategy),
@@ -263,9 +264,9 @@ def _found(result: Any) -> Markup:
 
 
 def _margins(verdict: Any) -> list[tuple[str, Any]]:
-    reached = f"{verdict.upper:.4g}" if np.isfinite(verdict.upper) else None
+    reached = at_most(verdict.upper) if np.isfinite(verdict.upper) else None
     return [
-        ("Margin, proven", f"at least {verdict.lower:.4g}" if verdict.robust else None),
+        ("Margin, proven", f"at least {at_least(verdict.lower)}" if verdict.robust else None),
         ("Smallest margin that the search came by", reached),
         ("Why", verdict.reason or None),
         ("Proven of", verdict.about if verdict.robust else None),
@@ -276,5 +277,5 @@ def _gap(result: Any) -> str | None:
     bound = getattr(result, "upper_bound", None)
     if bound is None:
         return "not asked (grow(..., optimality=seconds) would)"
-    times = f"{result.gap:.3g} times this one" if np.isfinite(result.gap) else "this one is 0"
-    return f"{bound.value:.4g} ({times})"
+    times = f"{at_most(result.gap)} times this one" if np.isfinite(result.gap) else "this one is 0"
+    return f"{at_most(bound.value)} ({times})"

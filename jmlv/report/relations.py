@@ -10,6 +10,7 @@ import numpy as np
 from jmlv.label_names import label_text
 from jmlv.report.html import Markup, Page, element, folded, section, table, text
 from jmlv.report.svg import picture, profile
+from jmlv.shown import at_least
 
 if TYPE_CHECKING:
     from jmlv.neighborhoods.relations import RelationMatrix
@@ -40,7 +41,7 @@ def _told(result: RelationMatrix, objects: Sequence[str]) -> str:
         return "What was asked holds for no pair of objects at the image itself."
     i, j = np.unravel_index(np.nanargmin(result.sizes), result.sizes.shape)
     return (
-        f"Of all pairs, the smallest certified size is {result.sizes[i, j]:.3g}: for the label of "
+        f"Of all pairs, the smallest certified size is {at_least(result.sizes[i, j])}: for the label of "
         f"{objects[j]} while {objects[i]} is changed. A small size says that more was not proven, "
         "not that the label is lost beyond it."
     )
@@ -61,7 +62,7 @@ def _cell(size: float, most: float) -> Markup | None:
     if np.isnan(size):
         return None
     share = 100 * size / most if most > 0 else 0.0
-    told = f"{size:.3g}" if size > 0 else "0: nothing certified"
+    told = at_least(size) if size > 0 else "0: nothing certified"
     fill = element("span", "", class_="fill", style=f"width: {share:.0f}%")
     return Markup(f"{text(told)}{element('span', fill, class_='track')}")
 
@@ -74,7 +75,7 @@ def _pairs(result: RelationMatrix, objects: Sequence[str]) -> Markup:
         name = f"{objects[i]} is changed, the label of {objects[j]} is kept"
         epsilon = np.asarray(grown.epsilon)
         free = np.asarray(getattr(grown, "free", np.zeros(len(epsilon), bool)))
-        told = f"{name}: size {grown.size:.3g}, certified by {grown.certified_by}."
+        told = f"{name}: size {at_least(grown.size)}, certified by {grown.certified_by}."
         figure = element("figure", profile(epsilon, free, told), element("figcaption", told))
         drawn.append(folded(name, figure))
     return section("Where: epsilon by distance, for every pair", *drawn)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from jmlv.numerics import GREY_LEVEL
 from jmlv.report.html import Markup, element
 from jmlv.report.png import data_uri, eight_bit, stride
+from jmlv.shown import at_least
 
 WIDTH, HEIGHT, LEFT, BELOW, ABOVE = 640, 220, 70, 40, 10
 """Of a diagram, and its margins."""
@@ -118,7 +119,9 @@ def profile(
         bars.append(
             element(
                 "rect",
-                element("title", f"layer {layer}: {value:.4g}{', never read' if never else ''}"),
+                element(
+                    "title", f"layer {layer}: {at_least(value)}{', never read' if never else ''}"
+                ),
                 x=round(LEFT + layer * each, 2),
                 y=round(HEIGHT - BELOW - tall, 2),
                 width=round(each * 0.86, 2),

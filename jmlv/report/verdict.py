@@ -12,8 +12,9 @@ from jmlv.graph import Classifier, as_function
 from jmlv.label_names import label_text
 from jmlv.properties import Property
 from jmlv.regions import Region, box_of
-from jmlv.report.html import Markup, Page, element, facts, folded, section, table, text
+from jmlv.report.html import Markup, Page, element, facts, folded, section, table
 from jmlv.report.svg import is_image, picture
+from jmlv.shown import at_least, at_most
 from jmlv.verdict import Status, Verdict
 from jmlv.words import kept
 
@@ -45,8 +46,8 @@ def verdict_page(
         held=held,
         method=verdict.method or "An oracle",
         about=verdict.about,
-        lower=text(float(verdict.lower)),
-        upper=text(float(verdict.upper)),
+        lower=at_least(verdict.lower),
+        upper=at_most(verdict.upper),
         between=_between(verdict),
     )
     parts = [_answer(verdict, property, region)]
@@ -93,9 +94,11 @@ def _between(verdict: Verdict) -> str:
     """
     low, high = np.isfinite(verdict.lower), np.isfinite(verdict.upper)
     proven = (
-        f"{verdict.lower:.4g} is proven as a lower bound" if low else "no lower bound is proven"
+        f"{at_least(verdict.lower)} is proven as a lower bound"
+        if low
+        else "no lower bound is proven"
     )
-    return f"{proven}, {f'{verdict.upper:.4g} was reached' if high else 'no point is known'}"
+    return f"{proven}, {f'{at_most(verdict.upper)} was reached' if high else 'no point is known'}"
 
 
 def _scores(

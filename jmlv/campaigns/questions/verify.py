@@ -22,6 +22,7 @@ from jmlv.oracles import Bounds, Cascade, Evidence, Oracle, Query, judge, verify
 from jmlv.properties import Property
 from jmlv.records import verdict_record
 from jmlv.regions import Box, Region
+from jmlv.shown import at_least
 from jmlv.verdict import Status, Verdict
 
 
@@ -80,7 +81,7 @@ class VerifyQuestion(Question):
             lower = np.asarray(bound(queries[0].graph64, box, self.property, method).lower)
         share = (time.perf_counter() - start) / len(queries)
         for number, (query, least) in enumerate(zip(queries, map(float, lower))):
-            reason = f"{method.name} proves a margin of at least {least:.4g}"
+            reason = f"{method.name} proves a margin of at least {at_least(least)}"
             verdict = judge(query, Evidence(least, reason=reason), method.name)
             yield number, answer_of(verdict, share)
 

@@ -24,6 +24,7 @@ from jmlv.oracles.aside import run_until
 from jmlv.progress import Bar, NoProgress, Progress
 from jmlv.properties import Property
 from jmlv.regions import Layers
+from jmlv.shown import at_most
 
 ATTACK = PGD(restarts=4, steps=20)
 """Looks for counterexamples unless another attack is asked for."""
@@ -67,7 +68,7 @@ class SizeUpperBound:
 
     def __repr__(self) -> str:
         how = f"{len(self.cuts)} cuts, {self.boxes} boxes"
-        return f"SizeUpperBound({self.value:.4g}, {how}, {self.seconds:.1f} s)"
+        return f"SizeUpperBound({at_most(self.value)}, {how}, {self.seconds:.1f} s)"
 
 
 def size_upper_bound(

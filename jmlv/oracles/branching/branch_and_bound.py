@@ -16,6 +16,7 @@ from jmlv.oracles.milp.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
 from jmlv.oracles.per_box import inner_intervals, margin_of
 from jmlv.require import require_fields
+from jmlv.shown import at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ class BranchAndBound(Oracle):
         known = margin_of(query.property.form(query.label_count), rows)
         if known > PROOF_TOLERANCE or not np.isfinite(rows).all():
             return Evidence(
-                known, search.weakest.point, f"bounds of single rows: at least {known:.4g}"
+                known, search.weakest.point, f"bounds of single rows: at least {at_least(known)}"
             )
         proven = frozenset(np.flatnonzero(rows > PROOF_TOLERANCE).tolist())
         clauses = open_clauses(query.property.tree(query.label_count), proven)

@@ -23,6 +23,7 @@ from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision
 from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.oracle import Deadline, Evidence, Oracle, Query
 from jmlv.require import require_fields
+from jmlv.shown import at_least
 
 WIDTH_COUNTS = 0.05
 """The share of what is missing that halving an input of width 1 counts for, whatever the gradient
@@ -152,9 +153,9 @@ class _Search:
         open_ = len(self.open.bound) + self.retired
         stats = {"boxes": self.bounded, "open": open_}
         if not open_:
-            reason = f"{self.bounded} boxes are proven: the margin is at least {lower:.4g}"
+            reason = f"{self.bounded} boxes are proven: the margin is at least {at_least(lower)}"
         else:
-            left = f"{open_} boxes open, at least {lower:.4g}"
+            left = f"{open_} boxes open, at least {at_least(lower)}"
             reason = f"{self.options.name}: it ended with {left}"
         return Evidence(lower, self.weakest.point, reason, stats)
 

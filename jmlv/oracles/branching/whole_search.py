@@ -36,6 +36,7 @@ from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.milp.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Query
 from jmlv.oracles.per_box import inner_intervals
+from jmlv.shown import at_least
 
 
 class Options(Protocol):
@@ -307,11 +308,15 @@ class WholeSearch:
         stats = {"subdomains": self.bounded, "open": left, "clauses": len(self.masks)}
         stats["handed_over"] = self.handed_over
         if not self.heap and np.isinf(self.stuck):
-            reason = f"{self.bounded} subdomains are proven: the margin is at least {lower:.4g}"
+            reason = (
+                f"{self.bounded} subdomains are proven: the margin is at least {at_least(lower)}"
+            )
         else:
             why = "the budget ended" if deadline.passed else "it came to its limits"
             why = "a counterexample was found" if self.weakest.margin <= 0 else why
-            reason = f"branch and bound: {why} with {left} subdomains open, at least {lower:.4g}"
+            reason = (
+                f"branch and bound: {why} with {left} subdomains open, at least {at_least(lower)}"
+            )
         return Evidence(max(lower, self.known), self.weakest.point, reason, stats)
 
 

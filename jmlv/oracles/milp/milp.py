@@ -30,6 +30,7 @@ from jmlv.oracles.per_box import inner_intervals, least_within
 from jmlv.properties import Property
 from jmlv.regions import Region
 from jmlv.require import require_fields
+from jmlv.shown import at_least
 
 CLEARANCE = 1e-4
 """An input that a solver says is this far below zero replays, in float32 too."""
@@ -331,7 +332,7 @@ def _point(query: Query, encoding: Encoding, outcome: Outcome) -> np.ndarray | N
 
 
 def _open(outcome: Outcome, lower: float) -> str:
-    return f"{outcome.reason}; the margin is proven to be at least {lower:.4g}"
+    return f"{outcome.reason}; the margin is proven to be at least {at_least(lower)}"
 
 
 def _stats(encoding: Encoding, solver: str, outcome: Outcome | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jmlv.regions import LayeredNeighborhood, Layers
+from jmlv.shown import at_least
 from jmlv.smoothing.noise import LayeredNoise
 from jmlv.smoothing.prediction import predict
 
@@ -156,7 +157,7 @@ class SmoothedNeighborhood:
         """A line for every layer, for a table in text under :attr:`HEADER`."""
         columns = self.layers.counts(), self.sigma, self.epsilon, self.layer_radii
         return [
-            (d, int(pixels), float(sigma), float(epsilon), float(radius))
+            (d, int(pixels), float(sigma), at_least(epsilon), at_least(radius))
             for d, (pixels, sigma, epsilon, radius) in enumerate(zip(*columns))
         ]
 
@@ -186,11 +187,11 @@ class SmoothedNeighborhood:
         taken = ", ".join(f"{count} {name}" for name, count in self.samples.items())
         looks = "; ".join(f"{o.kind}: {o.value:.4g} of {o.n} samples" for o in self.looks)
         return (
-            f"size {self.size:.4g}, {self.claim}\n"
+            f"size {at_least(self.size)}, {self.claim}\n"
             f"{self.keep} of labels {list(self.labels)} stay in its top {self.k}; base classifier: "
             f"top {self.k_prime}\n"
             f"noise: sigma {self.sigma.min():.3g} to {self.sigma.max():.3g}, radius "
-            f"{self.radius:.3g} standard deviations, chosen for '{self.objective}'\n"
+            f"{at_least(self.radius)} standard deviations, chosen for '{self.objective}'\n"
             f"looks: {looks or 'none'}\nsamples: {taken}; {self.seconds:.1f} s; {self.reason}"
         )
 
@@ -221,4 +222,6 @@ class SmoothedNeighborhood:
         }
 
     def __repr__(self) -> str:
-        return f"SmoothedNeighborhood(size={self.size:.4g}, {self.claim}, {self.seconds:.1f} s)"
+        return (
+            f"SmoothedNeighborhood(size={at_least(self.size)}, {self.claim}, {self.seconds:.1f} s)"
+        )
