@@ -85,7 +85,9 @@ class Verdict:
             names: the labels' names.
 
         Raises:
-            ValueError: the path does not end in ``.html``.
+            ValueError: the path does not end in ``.html``, or the verdict cannot be one on that network,
+                property and region: its witness lies outside, or has another margin, or what is proven
+                does not hold in the middle.
 
         >>> import tempfile, jmlv
         >>> f = lambda x: x.reshape(-1, 2)

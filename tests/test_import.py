@@ -45,3 +45,43 @@ def test_every_part_is_there():
 def test_other_names_are_missing():
     with pytest.raises(AttributeError, match="No jmlv attribute nowhere"):
         jmlv.nowhere  # noqa: B018
+
+
+FLOORS = (
+    {"graph"},
+    {"bounds"},
+    {"oracles"},
+    {"neighborhoods", "labels", "smoothing", "attacks", "training", "guarantees"},
+    {"campaigns"},
+    {"cli"},
+)
+"""From the lowest; what is on none of them is a value, or beside them."""
+
+BESIDE = {"models": -1, "data": -1, "report": -1, "plotting": 3, "interop": 0, "checkpoints": 0}
+"""The highest floor that these import."""
+
+
+def floor_of(part):
+    return next((n for n, floor in enumerate(FLOORS) if part in floor), -1)
+
+
+def imported(path):
+    """Parts of jmlv that a file imports when it is imported itself."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "jmlv":
+            part = node.module.partition(".")[2].partition(".")[0]
+            yield from [part] if part else [alias.name for alias in node.names]
+
+
+def test_imports_go_down_only():
+    wrong = []
+    for path in sorted(FOLDER.rglob("*.py")):
+        part = path.relative_to(FOLDER).parts[0].removesuffix(".py")
+        highest = BESIDE.get(part, floor_of(part))
+        wrong += [
+            f"{path.relative_to(FOLDER)}: {p}" for p in imported(path) if floor_of(p) > highest
+        ]
+        if part not in BESIDE and highest <= 3:
+            beside = set(imported(path)) & {"report", "plotting"}
+            wrong += [f"{path.relative_to(FOLDER)}: {p}" for p in beside]
+    assert not wrong

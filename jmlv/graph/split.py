@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from jaxtyping import Array, Float, PyTree
 
+from jmlv.functions import merged, nnx_parts, require_callable
 from jmlv.graph.ir import Graph
 
 
@@ -36,29 +36,3 @@ def split_network(f: Any) -> tuple[Any, PyTree]:
     except TypeError:
         return lambda x: f(x), None
     return f, None
-
-
-def require_callable(f: Any) -> None:
-    """Raises TypeError for what is no network at all."""
-    if not callable(f):
-        raise TypeError(f"module: expected a Flax module or a callable f(x), got {f!r}.")
-
-
-def nnx_parts(module: Any) -> tuple[Any, PyTree] | None:
-    """Definition and state of an NNX module as it is at inference; None for anything else.
-
-    The module is left alone. Whoever has one has imported Flax; nobody else needs to.
-    """
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is None or not isinstance(module, nnx.Module):
-        return None
-    evaluation = nnx.clone(module)
-    evaluation.eval()
-    return nnx.split(evaluation)
-
-
-def merged(definition: Any, state: PyTree) -> Any:
-    """The NNX module of two parts."""
-    from flax import nnx  # dear to import, and there already
-
-    return nnx.merge(definition, state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Union
 
@@ -11,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jmlv.errors import UnsupportedOperation
+from jmlv.functions import as_function
 from jmlv.graph.builder import Builder
 from jmlv.graph.faithful import require_same_function
 from jmlv.graph.ir import Graph, Literal, Variable
 from jmlv.graph.normalise import interpret
 from jmlv.graph.operations import describe, is_maximum, is_supported
-from jmlv.graph.split import merged, nnx_parts, require_callable
 
 HALF = (
     " A cast to lower precision rounds, which no rule covers: build the network with dtype=float32, "
@@ -24,31 +23,6 @@ HALF = (
 )
 
 Classifier = Union[Callable[[Any], Any], Graph]
-
-
-def as_function(module: Any, variables: Any = None) -> Callable[[Any], Any]:
-    """A Flax module as the pure function ``f(x) -> scores`` that it computes at inference.
-
-    Args:
-        module: an ``nnx.Module`` (its evaluation mode is used, the module itself is left alone), a
-            Linen module together with its ``variables``, or any callable, returned as it is.
-        variables: the variables of a Linen module, ``{"params": ...}``.
-
-    >>> import jax, jmlv
-    >>> from flax import linen as nn
-    >>> dense = nn.Dense(3)
-    >>> f = jmlv.as_function(dense, dense.init(jax.random.key(0), jax.numpy.ones((1, 2))))
-    >>> f(jax.numpy.ones((5, 2))).shape
-    (5, 3)
-    """
-    parts = nnx_parts(module)
-    if parts is not None:
-        return lambda x: merged(*parts)(x)
-    linen = sys.modules.get("flax.linen")
-    if linen is not None and isinstance(module, linen.Module) and variables is not None:
-        return lambda x: module.apply(variables, x)
-    require_callable(module)
-    return module
 
 
 def trace(

@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from jmlv.errors import SoundnessError
+from jmlv.example import Example, Ways
 from jmlv.graph import Classifier, Graph
 from jmlv.graph.fingerprint import fingerprint
 from jmlv.numerics import GREY_LEVEL, search_precision
 from jmlv.oracles import PGD, Deadline, Query
 from jmlv.oracles.verify import ask
 from jmlv.regions import LayeredNeighborhood
-from jmlv.report.example import Example, Ways
 from jmlv.shown import at_most
 from jmlv.verdict import Status, Verdict
 

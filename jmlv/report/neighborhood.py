@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool
 
+from jmlv.example import Example, Ways
 from jmlv.label_names import label_text
-from jmlv.report.example import Example, Ways
 from jmlv.report.html import Markup, Page, counted, element, facts, folded, script, section, table
 from jmlv.report.png import base64_of, eight_bit, stride
 from jmlv.report.svg import picture, profile, steps

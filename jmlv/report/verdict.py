@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from jmlv.graph import Classifier, as_function
+from jmlv.functions import as_function
 from jmlv.label_names import label_text
 from jmlv.properties import Property
 from jmlv.regions import Region, box_of
@@ -27,7 +27,7 @@ SENTENCES = {
 
 def verdict_page(
     verdict: Verdict,
-    f: Classifier | None = None,
+    f: Callable[[Any], Any] | None = None,
     *,
     property: Property | None = None,
     region: Region | None = None,
@@ -40,7 +40,12 @@ def verdict_page(
         f: the network, for its scores at the witness and in the middle of the region.
         property, region: what was asked, where it is known.
         names: the labels' names.
+
+    Raises:
+        ValueError: the verdict cannot be one on that network, property and region.
     """
+    scores = None if f is None else _Scores.of(f, region, verdict.witness)
+    require_fits(verdict, scores, property, region)
     held = "what was asked holds" if property is None else kept(property, names)
     told = SENTENCES[verdict.status].format(
         held=held,
@@ -52,7 +57,6 @@ def verdict_page(
     )
     parts = [_answer(verdict, property, region)]
     if verdict.witness is not None:
-        scores = None if f is None else _scores(f, region, verdict.witness)
         parts.append(_witness(verdict, region, scores, names))
     return Page(f"{verdict.status.name}: {held}", told, tuple(parts))
 
@@ -101,15 +105,76 @@ def _between(verdict: Verdict) -> str:
     return f"{proven}, {f'{at_most(verdict.upper)} was reached' if high else 'no point is known'}"
 
 
-def _scores(
-    f: Classifier, region: Region | None, witness: np.ndarray
-) -> Float[np.ndarray, "point label"]:
-    """In the middle of the region, where it is known, and at the witness."""
-    points = [witness] if region is None else [middle(region), witness]
-    return np.asarray(as_function(f)(np.stack(points).astype(witness.dtype)))
+class _Scores(NamedTuple):
+    """In the middle of the region and at the witness, where these are known."""
+
+    middle: Float[np.ndarray, " label"] | None
+    witness: Float[np.ndarray, " label"] | None
+
+    @staticmethod
+    def of(f: Callable[[Any], Any], region: Region | None, witness: np.ndarray | None) -> _Scores:
+        function = as_function(f)
+        kind = np.float32 if witness is None else witness.dtype
+        points = None if region is None else middle(region), witness
+        return _Scores(*(_at(function, point, kind) for point in points))
 
 
-def _witness(verdict: Verdict, region: Region | None, scores: Any, names: Sequence[str]) -> Markup:
+def _at(function: Callable[[Any], Any], point: Any, kind: Any) -> np.ndarray | None:
+    return None if point is None else np.asarray(function(np.asarray(point, kind)[None]))[0]
+
+
+SLACK = 5e-4
+"""Of the largest score, by how much two runs of a network may differ: products may be TF32."""
+
+
+def require_fits(
+    verdict: Verdict, scores: _Scores | None, property: Property | None, region: Region | None
+) -> None:
+    """Raises ValueError where a verdict is about something else than is said, as far as can be seen.
+
+    The witness lies in the region, and reaches ``verdict.upper`` there; what is proven holds in the
+    middle of the region.
+    """
+    if region is not None and verdict.witness is not None and not _near(region, verdict.witness):
+        raise _another("region", "its witness lies outside of the region")
+    if property is None or scores is None:
+        return
+    if scores.witness is not None:
+        found, slack = _margin(property, scores.witness)
+        if abs(found - verdict.upper) > slack:
+            raise _another("property", f"at its witness the margin is {found:.4g}, not {verdict.upper:.4g}")  # fmt: skip
+    if scores.middle is not None and region.contains(middle(region)):
+        found, slack = _margin(property, scores.middle)
+        if found < verdict.lower - slack or (verdict.robust and found <= -slack):
+            raise _another("property", f"in the middle of the region the margin is {found:.4g}")
+
+
+def _another(name: str, why: str) -> ValueError:
+    return ValueError(
+        f"{name}: the verdict answers another question, as {why}. Pass the network, the property and "
+        "the region that it was asked about."
+    )
+
+
+def _margin(property: Property, scores: np.ndarray) -> tuple[float, float]:
+    size = float(np.max(np.abs(scores), initial=1e-6))
+    weights = np.abs(property.rows(len(scores))[0]).sum(1).max(initial=1.0)
+    return float(property.margin(scores)), SLACK * size * float(weights)
+
+
+def _near(region: Region, point: np.ndarray) -> bool:
+    """Whether a point is in the box around a region, up to the rounding of its ends."""
+    box = box_of(region)
+    lower, upper = np.asarray(box.lower, float), np.asarray(box.upper, float)
+    if lower.shape != point.shape:
+        return False
+    slack = 1e-6 * (1 + np.maximum(np.abs(lower), np.abs(upper)))
+    return bool(np.all((point >= lower - slack) & (point <= upper + slack)))
+
+
+def _witness(
+    verdict: Verdict, region: Region | None, scores: _Scores | None, names: Sequence[str]
+) -> Markup:
     breaks = verdict.status is Status.NOT_ROBUST
     heading = "The witness that breaks it" if breaks else "The weakest input that was found"
     parts = []
@@ -126,10 +191,11 @@ def _witness(verdict: Verdict, region: Region | None, scores: Any, names: Sequen
     elif witness.size <= 64:
         parts.append(element("p", f"Its entries: {', '.join(f'{v:.4g}' for v in witness.ravel())}"))
     if scores is not None:
-        where = ("in the middle", "at this input")[-len(scores) :]
+        known = {"in the middle": scores.middle, "at this input": scores.witness}
+        known = {name: row for name, row in known.items() if row is not None}
         rows = [
             (label_text(label, names), *map(float, row))
-            for label, row in enumerate(np.asarray(scores).T)
+            for label, row in enumerate(zip(*known.values()))
         ]
-        parts.append(table("Scores", ("label", *where), rows))
+        parts.append(table("Scores", ("label", *known), rows))
     return section(heading, *parts)

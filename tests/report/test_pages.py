@@ -159,6 +159,27 @@ def test_verdicts(tmp_path):
         assert told in read(tmp_path / "b.html").text
 
 
+def test_a_verdict_is_not_told_of_another_question(tmp_path):
+    x = np.array([[[0.75], [0.25]]], np.float32)
+    g, box, asked = lambda x: x.reshape(-1, 2), jmlv.Box.around(x, 0.1), jmlv.InTopK(0, 1)
+    proven = jmlv.verify(g, box, asked, jmlv.Bounds())
+    refuted = jmlv.verify(g, jmlv.Box.around(x, 0.4), asked, jmlv.PGD())
+    assert (proven.status, refuted.status) == (Status.ROBUST, Status.NOT_ROBUST)
+    path, wider = tmp_path / "a.html", jmlv.Box.around(x, 0.4)
+    proven.report(path, g, property=asked, region=box)
+    refuted.report(path, g, property=asked, region=wider)
+    for verdict, question, f, match in (
+        (proven, {"property": jmlv.InTopK(1, 1), "region": box}, g, "property: .*margin is -"),
+        (proven, {"property": asked, "region": box}, lambda x: g(1 - x), "property: .*margin is -"),
+        (proven, {"property": asked, "region": jmlv.Box.around(1 - x, 0.1)}, g, "in the middle"),
+        (refuted, {"region": jmlv.Box.around(x[0], 0.4)}, None, "region: .*outside"),
+        (refuted, {"property": asked, "region": box}, g, "region: .*outside"),
+        (refuted, {"property": asked, "region": wider}, lambda x: 2 * g(x), "property: .*witness"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            verdict.report(path, f, **question)
+
+
 def test_label_sets(tmp_path):
     box = jmlv.Box.around(np.full(SHAPE, 0.5, np.float32), 0.01)
     plan = jmlv.labels.Plan(stages=(jmlv.CROWN(),), oracle=None)
