@@ -29,7 +29,7 @@ nightly: $(READY)
 	export HYPOTHESIS_PROFILE=nightly; $(PYTEST) -m "slow or not slow"
 
 # Lines and branches that the tests reach; those of the verdict rules are listed one by one.
-RULES := jmlv/oracles/oracle.py,jmlv/verdict.py,jmlv/oracles/answers.py,jmlv/oracles/verify.py,jmlv/labels/result.py
+RULES := jmlv/oracles/judge.py,jmlv/verdict.py,jmlv/oracles/answers.py,jmlv/oracles/verify.py,jmlv/labels/result.py
 
 coverage: $(READY)
 	$(PIP) --editable '.[dev]'

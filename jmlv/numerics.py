@@ -25,11 +25,6 @@ Ten times the solvers' feasibility tolerance: at 1e-6 two solvers call an infeas
 SOLVER_FEASIBILITY = 1e-6
 """Primal feasibility tolerance asked of every mixed-integer solver."""
 
-NUDGE, PER_NUDGE = 2.0**-24, 2.0**-19
-"""A proof's own rounding is taken as so much of what scores move by when every value on the way is
-nudged by so much of itself: 1,024 roundings of float64. It is nothing unless huge terms cancel, as in
-networks that are built to deceive."""
-
 CONTRADICTION = 1e-4
 """A proven bound this far above a margin that was reached is a defect, not rounding; relative to the
 margin where that exceeds 1. (Proofs by solvers are off by their tolerances at most.)"""

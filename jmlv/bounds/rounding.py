@@ -11,13 +11,18 @@ that are cut to fewer bits first (TF32, bfloat16) add ``(2 p + p^2) |W| (|x| + e
 round-off ``p`` of the cut. Maxima, negations and moves round nothing and stretch nothing.
 
 Constants that the network computes from others (batch norm's ``scale / sqrt(variance + epsilon)``) are off
-themselves, by a share of each entry that the graph knows (:mod:`jmlv.graph.folded`) and that is added to that
-of every operation; those that it is given, or that were computed before it was traced, are what they are.
+themselves where it is deployed, by a share of each entry that the graph knows (:mod:`jmlv.graph.folded`) and
+that is added to that of every operation; those that it is given, or that were computed before it was traced,
+are what they are.
 
 Two roundings more than an operation needs are allowed to each, for what compilers do to elementwise
 operations (division by a constant as a product with its inverse, two factors merged). Not covered:
-convolutions by Winograd's or Fourier's transforms, and functions whose implementations state no
-accuracy (tanh, sigmoid, ..).
+convolutions by Winograd's or Fourier's transforms.
+
+A smooth function is off by its largest slope times ``e`` and by a few units in the last place of its
+value and of its argument, where its accuracy is stated (in float64; in float32 it is not, and
+nothing is said); a product by ``|x| e_y + e_x |y| + e_x e_y`` and its own rounding; a softmax, with all
+its arguments off by ``e`` at most, by a factor of ``exp(2 e)`` at most.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -36,16 +41,48 @@ from jmlv.bounds.method import Interval
 from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.ir import read
-from jmlv.graph.operations import describe, is_affine, is_max_pool, is_maximum, take_p
+from jmlv.graph.operations import (
+    describe,
+    is_affine,
+    is_max_pool,
+    is_maximum,
+    is_product,
+    is_smooth,
+    is_softmax,
+    take_p,
+)
+from jmlv.graph.smooth import Smooth
 
 EXTRA = 2
 """Roundings that are allowed to every operation beyond its own."""
 
-TINY = 2.0**-126
-"""Inputs, weights and results that are smaller than this may be flushed to zero."""
+FUNCTIONS = 16
+"""Units in the last place by which exp, tanh, .. may be off in float64, and their arguments."""
 
-LARGEST = 2.0**127
-"""Sums that may exceed this may overflow: their error is infinite."""
+
+class Arithmetic(NamedTuple):
+    """How a network is evaluated.
+
+    Attributes:
+        name: what messages call it.
+        unit: unit round-off of every operation.
+        cut: that of the operands of products.
+        tiny: inputs, weights and results that are smaller than this may be flushed to zero.
+        largest: sums that may exceed this may overflow: their error is infinite.
+        functions: units in the last place by which smooth functions may be off; None: not stated.
+        refolds: whether constants that are computed from others are computed anew.
+    """
+
+    name: str
+    unit: float
+    cut: float
+    tiny: float
+    largest: float
+    functions: int | None
+    refolds: bool
+
+
+FLOAT64 = Arithmetic("float64", 2.0**-53, 0.0, 2.0**-1022, 2.0**1022, FUNCTIONS, refolds=False)
 
 _CUTS = {"float32": 0.0, "tf32": 2.0**-10, "bfloat16": 2.0**-8}
 """TF32 has eleven significant bits: 2^-11 where operands are rounded to the nearest. Kernels that hand the bits
@@ -60,7 +97,7 @@ class Float32:
         products: to what operands of matrix products and convolutions are rounded, or cut off, before:
             ``"float32"`` (not at all), ``"tf32"`` (recent GPUs' default) or ``"bfloat16"`` (TPUs').
 
-    >>> Float32().unit, Float32("tf32").cut
+    >>> Float32().arithmetic.unit, Float32("tf32").arithmetic.cut
     (5.960464477539063e-08, 0.0009765625)
     """
 
@@ -71,27 +108,43 @@ class Float32:
             raise ValueError(f"products: expected one of {sorted(_CUTS)}, got {self.products!r}.")
 
     @property
-    def unit(self) -> float:
-        """Unit round-off of every operation."""
-        return 2.0**-24
-
-    @property
-    def cut(self) -> float:
-        """Unit round-off of the operands of products."""
-        return _CUTS[self.products]
+    def arithmetic(self) -> Arithmetic:
+        cut = _CUTS[self.products]
+        return Arithmetic(
+            str(self), 2.0**-24, cut, 2.0**-126, 2.0**127, functions=None, refolds=True
+        )
 
     def __str__(self) -> str:
         cut = "" if self.products == "float32" else f" with products of {self.products} operands"
         return f"float32{cut}, any order of summation"
 
 
-def rounding_errors(graph: Graph, box: Interval, deployed: Float32) -> Float[Array, "1 label"]:
-    """How far each score of the deployed network can be from the real-valued one's over a box.
+class Rounded(NamedTuple):
+    """How far each score can be from the real-valued one's over a box, and how large it can be."""
+
+    errors: Float[Array, "1 label"]
+    sizes: Float[Array, "1 label"]
+
+
+def rounding_operations(graph: Graph) -> int:
+    """How many operations round at all: those that move entries, or choose among them, do not."""
+    chooses = (is_maximum(eqn) or is_max_pool(eqn) or eqn.primitive in _EXACT for eqn in graph.eqns)
+    return sum(not exact for exact in chooses)
+
+
+def rounding_errors(
+    graph: Graph,
+    box: Interval,
+    known: Mapping[Variable, Interval],
+    arithmetic: Arithmetic,
+) -> Rounded:
+    """How far the scores of a network as it is evaluated can be from the real-valued ones.
 
     Args:
         graph: in float64, with ReLU and max pool fused.
-        box: the inputs, (1, ..), which the deployed network is given exactly, tiny ones perhaps as 0.
-        deployed: its precision.
+        box: the inputs, (1, ..), which the network is given exactly, tiny ones perhaps as 0.
+        known: intervals of some values over the box, tighter perhaps than interval arithmetic's.
+        arithmetic: how it is evaluated.
 
     Raises:
         UnsupportedOperation: an operation has no stated accuracy.
@@ -101,64 +154,158 @@ def rounding_errors(graph: Graph, box: Interval, deployed: Float32) -> Float[Arr
     >>> graph = jmlv.trace(lambda x: x.reshape(-1, 4) @ jnp.ones((4, 1)), (4, 1, 1))
     >>> with certificate_precision():
     ...     ones = jnp.ones((1, 4, 1, 1))
-    ...     error = rounding_errors(graph.astype("float64"), Interval(ones, ones), Float32())
-    ...     print(f"{float(error[0, 0]):.3g}")
+    ...     point, exact = Interval(ones, ones), graph.astype("float64")
+    ...     found = rounding_errors(exact, point, {}, Float32().arithmetic)
+    ...     print(f"{float(found.errors[0, 0]):.3g}")
     1.43e-06
     """
-    _require_known_constants(graph, deployed)
+    if arithmetic.refolds:
+        _require_known_constants(graph, arithmetic)
+    step = _Step(graph, graph.constants(), arithmetic)
     values: dict[Variable, Any] = graph.constants() | {graph.input: box}
-    errors: dict[Variable, Array] = {graph.input: jnp.full_like(box.lower, TINY)}
+    errors: dict[Variable, Array] = {graph.input: jnp.full_like(box.lower, arithmetic.tiny)}
     for eqn in graph.eqns:
-        sizes = {v: jnp.maximum(*map(jnp.abs, values[v])) for v in graph.inputs_of(eqn)}
-        errors[eqn.outvar] = _through(graph, eqn, sizes, errors, deployed)
-        values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
-    return errors[graph.output]
+        intervals = {v: values[v] for v in graph.inputs_of(eqn)}
+        error = step.through(eqn, intervals, errors)
+        errors[eqn.outvar] = jnp.where(jnp.isnan(error), jnp.inf, error)
+        found = interval_step(eqn, [read(values, v) for v in eqn.invars])
+        values[eqn.outvar] = _within(found, known.get(eqn.outvar))
+    return Rounded(errors[graph.output], _size(values[graph.output]))
 
 
-def _require_known_constants(graph: Graph, deployed: Float32) -> None:
+def _require_known_constants(graph: Graph, arithmetic: Arithmetic) -> None:
     """Raises UnsupportedOperation where constants that a network computes may be others elsewhere."""
     folded = graph.structure.folded
-    if not folded.share < 0.5 or (folded.products and deployed.cut > 0):
+    if not folded.share < 0.5 or (folded.products and arithmetic.cut > 0):
         raise UnsupportedOperation(
-            f"deployed: f computes a constant from others, by {folded.by}, and {deployed} may compute "
-            "another one. Compute it beforehand and give f its value, or leave out deployed=.., for "
-            "the real-valued network."
+            f"deployed: f computes a constant from others, by {folded.by}, and {arithmetic.name} may "
+            "compute another one. Compute it beforehand and give f its value, or leave out deployed=.., "
+            "for the real-valued network."
         )
 
 
-def _through(
-    graph: Graph,
-    eqn: Equation,
-    sizes: Mapping[Variable, Array],
-    errors: Mapping[Variable, Array],
-    deployed: Float32,
-) -> Array:
-    """The error of an equation's output."""
-    if is_maximum(eqn) or is_max_pool(eqn):
-        source = errors[eqn.invars[0]]
-        return source if is_maximum(eqn) else eqn.bind(source)  # the largest in each window
-    if not is_affine(graph, eqn):
-        raise UnsupportedOperation(
-            f"deployed: {describe(graph, eqn)} has no rule for its accuracy in float32, so that "
-            "nothing can be proven of the deployed network. Leave out deployed=.., for the "
-            "real-valued one."
+def _within(found: Interval, known: Interval | None) -> Interval:
+    """Both hold; what is not a number says nothing."""
+    if known is None:
+        return found
+    return Interval(jnp.fmax(found.lower, known.lower), jnp.fmin(found.upper, known.upper))
+
+
+def _size(interval: Interval) -> Array:
+    return jnp.maximum(*map(jnp.abs, interval))
+
+
+class _Step(NamedTuple):
+    """The error of an equation's output, of intervals and errors of its operands."""
+
+    graph: Graph
+    constants: Mapping[Variable, Any]
+    arithmetic: Arithmetic
+
+    def through(
+        self,
+        eqn: Equation,
+        intervals: Mapping[Variable, Interval],
+        errors: Mapping[Variable, Array],
+    ) -> Array:
+        if is_maximum(eqn):
+            return self._maximum(eqn, intervals, errors)
+        if is_max_pool(eqn):
+            return eqn.bind(errors[eqn.invars[0]])  # the largest in each window
+        if is_affine(self.graph, eqn):
+            return self._affine(eqn, intervals, errors)
+        units = self.arithmetic.functions
+        if units is None:
+            raise UnsupportedOperation(
+                f"deployed: {describe(self.graph, eqn)} has no rule for its accuracy in float32, so "
+                "that nothing can be proven of the deployed network. Leave out deployed=.., for the "
+                "real-valued one."
+            )
+        if is_product(self.graph, eqn):
+            return self._product(eqn, intervals, errors)
+        (source,) = self.graph.inputs_of(eqn)
+        share = units * self.arithmetic.unit
+        if is_smooth(eqn):
+            return _smooth(eqn.primitive, intervals[source], errors[source], share)
+        assert is_softmax(eqn), eqn.primitive
+        return _softmax(eqn.params["axes"], intervals[source], errors[source], share)
+
+    def _maximum(
+        self,
+        eqn: Equation,
+        intervals: Mapping[Variable, Interval],
+        errors: Mapping[Variable, Array],
+    ) -> Array:
+        """None where the constant is the larger one throughout, as it is of a ReLU that is off."""
+        source, error = eqn.invars[0], errors[eqn.invars[0]]
+        off = intervals[source].upper + error < read(self.constants, eqn.invars[1])
+        return jnp.where(off, 0.0, error)
+
+    def _affine(
+        self,
+        eqn: Equation,
+        intervals: Mapping[Variable, Interval],
+        errors: Mapping[Variable, Array],
+    ) -> Array:
+        tiny, unit, cut = self.arithmetic.tiny, self.arithmetic.unit, self.arithmetic.cut
+        reached = {v: _size(interval) + errors[v] for v, interval in intervals.items()}
+        moved = eqn.primitive in _EXACT
+        wrong = {v: errors[v] if moved else errors[v] + tiny for v in intervals}
+        spread = _magnitudes(eqn, self.constants, wrong, with_constants=False)
+        whole = _magnitudes(eqn, self.constants, reached, with_constants=True)
+        if moved:
+            return spread
+        share = _gamma(_terms(eqn) + EXTRA, unit)
+        if eqn.primitive in (lax.dot_general_p, lax.conv_general_dilated_p):
+            share += 2 * cut + cut**2
+        if self.arithmetic.refolds:
+            folded = self.graph.structure.folded.share
+            share = (1 + share) * (1 + folded / (1 - folded)) - 1
+        flushed = _terms(eqn) * tiny * (1 + jnp.max(jnp.stack([r.max() for r in reached.values()])))
+        error = spread + share * whole + flushed
+        return jnp.where(whole < self.arithmetic.largest, error, jnp.inf)
+
+    def _product(
+        self,
+        eqn: Equation,
+        intervals: Mapping[Variable, Interval],
+        errors: Mapping[Variable, Array],
+    ) -> Array:
+        (x, y), (ex, ey) = (
+            [of[v] for v in eqn.invars]
+            for of in ({v: _size(i) for v, i in intervals.items()}, errors)
         )
-    constants = graph.constants()
-    reached = {v: size + errors[v] for v, size in sizes.items()}
-    moved = eqn.primitive in _EXACT
-    wrong = errors if moved else {v: errors[v] + TINY for v in sizes}
-    spread = _magnitudes(eqn, constants, wrong, with_constants=False)
-    whole = _magnitudes(eqn, constants, reached, with_constants=True)
-    if moved:
-        return spread
-    share = _gamma(_terms(eqn) + EXTRA, deployed.unit)
-    if eqn.primitive in (lax.dot_general_p, lax.conv_general_dilated_p):
-        share += 2 * deployed.cut + deployed.cut**2
-    folded = graph.structure.folded.share
-    share = (1 + share) * (1 + folded / (1 - folded)) - 1
-    flushed = _terms(eqn) * TINY * (1 + jnp.max(jnp.stack([r.max() for r in reached.values()])))
-    error = spread + share * whole + flushed
-    return jnp.where(whole < LARGEST, error, jnp.inf)
+        whole = eqn.bind(x + ex, y + ey)
+        spread = eqn.bind(x, ey) + eqn.bind(ex, y + ey)
+        share = _gamma(_terms(eqn) + EXTRA, self.arithmetic.unit)
+        error = spread + share * whole + _terms(eqn) * self.arithmetic.tiny
+        return jnp.where(whole < self.arithmetic.largest, error, jnp.inf)
+
+
+def _smooth(f: Smooth, interval: Interval, error: Array, share: float) -> Array:
+    """Between knots the slope is monotone, so that it is largest at an end or at a knot."""
+    lower, upper = interval.lower - error, interval.upper + error
+    ends = [f.jet(lower), f.jet(upper)]
+    steep = jnp.maximum(*(jnp.abs(end.slope) for end in ends))
+    for knot in f.knots:
+        within = (lower < knot) & (knot < upper)
+        steep = jnp.where(
+            within, jnp.maximum(steep, jnp.abs(f.jet(jnp.asarray(knot)).slope)), steep
+        )
+    value = jnp.maximum(*(jnp.abs(end.value) for end in ends))
+    value = value if f.minimum is None else jnp.maximum(value, abs(f.minimum[1]))
+    reach = jnp.maximum(jnp.abs(lower), jnp.abs(upper))
+    found = steep * error + share * (value + steep * reach)
+    return jnp.where(f.defined(lower, upper), found, jnp.inf)
+
+
+def _softmax(axes: tuple[int, ...], interval: Interval, error: Array, share: float) -> Array:
+    """Shares are at most 1; the exponents are rounded where the largest is taken off them."""
+    reach = _size(interval) + error
+    exponent = jnp.max(error + share * reach, axes, keepdims=True)
+    entries = math.prod(interval.lower.shape[axis] for axis in axes)
+    found = jnp.expm1(2 * exponent) + share * entries
+    return jnp.broadcast_to(jnp.minimum(found, 1.0), interval.lower.shape)
 
 
 #: Round nothing: they move entries, or change signs.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from jmlv.errors import UnsupportedOperation
+from jmlv.errors import SoundnessError, UnsupportedOperation
 from jmlv.oracles.aside import run_until
 from jmlv.oracles.deadline import Deadline, TimeUp
-from jmlv.oracles.oracle import Evidence, Oracle, Query, SoundnessError, judge
+from jmlv.oracles.judge import judge
+from jmlv.oracles.oracle import Evidence, Oracle, Query
 from jmlv.verdict import Verdict
 
 _log = logging.getLogger(__name__)

@@ -10,15 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jmlv.bounds.method import Interval
-from jmlv.bounds.rounding import Float32, rounding_errors
-from jmlv.compilation import one_off
+from jmlv.bounds.rounding import Float32
 from jmlv.errors import SoundnessError
-from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.reordered import reordered_scores
-from jmlv.numerics import as_float64, certificate_precision, search_precision
-from jmlv.oracles.oracle import Evidence, Query, judge
-from jmlv.oracles.per_box import once_per_box
+from jmlv.numerics import search_precision
+from jmlv.oracles.judge import judge
+from jmlv.oracles.oracle import Evidence, Query
+from jmlv.oracles.rounding import score_errors
 from jmlv.properties import WithSlack
 from jmlv.verdict import Status, Verdict
 
@@ -107,16 +105,4 @@ def _margins_in_orders(query: Query, point: np.ndarray) -> list[float]:
 def row_errors(query: Query, deployed: Float32) -> Float[np.ndarray, " row"]:
     """How far each row of the property, of the deployed scores, can be from the real-valued one."""
     coefficients, _ = query.property.rows(query.label_count)
-    return np.abs(coefficients) @ _score_errors(query, deployed) * (1 + 1e-9)
-
-
-@once_per_box
-def _score_errors(query: Query, deployed: Float32) -> Float[np.ndarray, " label"]:
-    """How far each deployed score can be from the real-valued one."""
-    with certificate_precision():
-        box = (jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
-        errors = _errors(fuse_relu_max_pool(query.graph64), Interval(*box), deployed)
-    return np.asarray(errors[0], np.float64)
-
-
-_errors = one_off(2)(rounding_errors)
+    return np.abs(coefficients) @ score_errors(query, deployed.arithmetic).errors * (1 + 1e-9)

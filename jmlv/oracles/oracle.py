@@ -1,4 +1,4 @@
-"""What an oracle is asked, what it may answer, and the one place where answers become verdicts."""
+"""What an oracle is asked, and what it may answer."""
 
 from __future__ import annotations
 
@@ -16,26 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64
 
-from jmlv.errors import SoundnessError, UnsupportedOperation
+from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Classifier, Equation, Graph, as_function, trace
-from jmlv.graph.nudged import nudged_scores
 from jmlv.graph.operations import describe, is_piecewise_linear
-from jmlv.numerics import (
-    CONTRADICTION,
-    NUDGE,
-    PER_NUDGE,
-    PROOF_TOLERANCE,
-    as_float64,
-    certificate_precision,
-    inward,
-    outward,
-)
+from jmlv.numerics import as_float64, certificate_precision, inward, outward
 from jmlv.oracles.deadline import Deadline
 from jmlv.properties import Property
 from jmlv.regions import Ball, Region, box_of
 from jmlv.require import require_kind
-from jmlv.shown import at_least, at_most
-from jmlv.verdict import Status, Verdict
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -203,21 +191,20 @@ class Query:
         with jax.enable_x64(self.wide), jax.default_matmul_precision("highest"):
             return float(self.property.margin(self.scores_deployed(x)))
 
-    def rounding(self, x: np.ndarray) -> float:
-        """By how much float64 may round the scores at ``x``: infinite or NaN where they overflow."""
-        with np.errstate(all="ignore"):
-            moved = np.abs(self.scores_exact(x, NUDGE) - self.scores_exact(x))
-            return PER_NUDGE * float(moved.max())
-
     def scores_deployed(self, x: np.ndarray) -> np.ndarray:
         """The scores at ``x`` by the network as deployed, (label,), in its precision."""
         with jax.enable_x64(self.wide), jax.default_matmul_precision("highest"):
             return np.asarray(self.f(jnp.asarray(x, self.dtype)[None])[0])
 
-    def scores_exact(self, x: np.ndarray, nudge: float = 0.0) -> Float64[np.ndarray, " label"]:
-        """The scores at ``x`` in float64, where every value on the way is nudged by that share."""
+    def scores_exact(self, x: np.ndarray) -> Float64[np.ndarray, " label"]:
+        """The scores at ``x`` in float64."""
         with certificate_precision():
-            return np.asarray(nudged_scores(self.graph64, as_float64(x), nudge))
+            return np.asarray(_scores(self.graph64, as_float64(x)))
+
+
+@jax.jit
+def _scores(graph: Graph, x: jax.Array) -> jax.Array:
+    return graph(x[None])[0]
 
 
 def label_count(f: Classifier, region: Region) -> int:
@@ -322,61 +309,3 @@ def require_encodable(oracle: Oracle, query: Query) -> None:
             f"f: {reason}. Ask Bounds(AlphaCROWN()) for a proof, PGD() for a witness, a Cascade, or "
             "InputSplitting() where few inputs move."
         )
-
-
-def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
-    """The verdict rules, all of them: the only function that says ROBUST or NOT_ROBUST.
-
-    A witness is clipped into the region, rounded inward, and replayed in float64 and on the deployed
-    float32 path; both margins must be at most zero. A proof needs a finite lower bound above
-    `PROOF_TOLERANCE` and what float64 rounds by, and no NaN at a point; where no point comes with it,
-    the box's centre is evaluated, so that the worst margin is enclosed.
-
-    Raises:
-        SoundnessError: a proven bound and a point's margin contradict each other.
-    """
-    witness, exact, deployed = _replay(query, evidence.point)
-    lower = evidence.lower if np.isfinite(evidence.lower) else -np.inf
-    broken = exact <= 0 and deployed <= 0  # no NaN is
-    stats = {**evidence.stats, "method": method}
-    if witness is not None:
-        stats["witness_margin_float32"] = np.inf if np.isnan(deployed) else deployed
-    if lower > PROOF_TOLERANCE and witness is None:
-        exact = query.margin_exact(query.centre)
-    slack = CONTRADICTION * max(1.0, abs(exact)) if np.isfinite(exact) else 0.0
-    if lower > min(PROOF_TOLERANCE, exact + slack):
-        rounding = query.rounding(query.centre if witness is None else witness)
-        rounding = np.inf if np.isnan(rounding) else rounding
-        lower, slack = lower - rounding, slack + rounding
-    proven = lower > PROOF_TOLERANCE and not np.isnan(exact)
-    if (proven and exact <= 0) or lower > exact + slack:
-        raise SoundnessError(
-            f"{method}: proved margin >= {evidence.lower}, but a witness reaches {exact}."
-        )
-    lower, exact = min(lower, exact), np.inf if np.isnan(exact) else exact
-    if broken:
-        reason = (
-            f"a witness reaches margin {at_most(exact)} (float64), {at_most(deployed)} (float32)"
-        )
-        return Verdict(Status.NOT_ROBUST, lower, exact, witness, reason, stats)
-    if proven:
-        reason = evidence.reason or f"the margin is at least {at_least(lower)} everywhere"
-        return Verdict(Status.ROBUST, lower, exact, witness, reason, stats)
-    reason = _why_unknown(evidence, lower, exact, deployed)
-    return Verdict(Status.UNKNOWN, lower, exact, witness, reason, stats)
-
-
-def _replay(query: Query, point: Any) -> tuple[np.ndarray | None, float, float]:
-    """The point clipped into the box, and its two margins (``inf`` where there is none)."""
-    if point is None or not np.all(np.isfinite(point)):
-        return None, np.inf, np.inf
-    witness = query.settle(point)
-    return witness, query.margin_exact(witness), query.margin_deployed(witness)
-
-
-def _why_unknown(evidence: Evidence, lower: float, exact: float, deployed: float) -> str:
-    if min(exact, deployed) <= 0:
-        return f"float64 ({exact:.3g}) and float32 ({deployed:.3g}) disagree on the witness"
-    if evidence.lower > PROOF_TOLERANCE and np.isfinite(evidence.lower):
-        return f"a lower bound of {at_least(evidence.lower)} is lost in what float64 rounds by"
-    return evidence.reason or f"the best proven lower bound is {at_least(lower)}"

@@ -3,15 +3,18 @@
 import dataclasses
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jmlv
 from jmlv.bounds import CROWN, Interval
+from jmlv.bounds.rounding import FLOAT64
 from jmlv.graph import Graph, Literal
 from jmlv.numerics import PROOF_TOLERANCE
 from jmlv.oracles import Deadline, Evidence, Oracle, Query, SoundnessError, judge
+from jmlv.oracles.rounding import margin_rounding, score_errors
 from jmlv.verdict import Status, Verdict
 
 
@@ -68,13 +71,76 @@ def _cancelling(x):
 
 def test_a_bound_within_the_rounding_of_float64_proves_nothing():
     asked = query(0.1, _cancelling)
-    rounding = asked.rounding(asked.centre)
+    rounding = margin_rounding(asked, 0.0, 0.0)
     assert 10 * PROOF_TOLERANCE < rounding < 1
     verdict = judge(asked, Evidence(lower=rounding / 2), "test")
     assert verdict.status is Status.UNKNOWN and "what float64 rounds by" in verdict.reason
     assert verdict.lower < 0
-    plain = query(0.1)
-    assert plain.rounding(plain.centre) < 1e-9
+    assert margin_rounding(query(0.1), 0.0, 0.0) < 1e-9
+
+
+def _hidden(x):
+    """``x + 1/2``, behind terms of 2^60 that are nothing in the middle of [-1, 1], and lose ``x``."""
+    large, root = 2.0**60, 2.0**30
+    return ((large * x + x) - root * (root * x)) + 0.5
+
+
+@pytest.mark.parametrize("upper", [1.0, 0.75])
+def test_rounding_is_that_of_the_whole_box(upper):
+    """At x = -1 the true score is -1/2; at the centre of a box around 0 nothing is rounded."""
+    box = jmlv.Box.between(-np.ones(1), np.full(1, upper), None)
+    verdict = jmlv.verify(_hidden, box, jmlv.AboveThreshold(0, 0.0), jmlv.Bounds())
+    assert verdict.status is not Status.ROBUST and verdict.lower <= -0.5
+    lower = jmlv.verify(_hidden, box, jmlv.AboveThreshold(0, 0.6), jmlv.Bounds()).lower
+    assert lower <= -1.1
+
+
+FACTORS = 1.6017253398895264, 1.5667142868041992, 1.8980895280838013, 0.6723989248275757
+
+
+def test_rounding_is_that_of_the_rows():
+    """Two scores that are equal in exact arithmetic, of which a property takes 2^54 times the difference."""
+
+    def f(x):
+        first, second = x, x
+        for factor, other in zip(FACTORS, FACTORS[::-1]):
+            first, second = first @ jnp.full((1, 1), factor), second @ jnp.full((1, 1), other)
+        return jnp.concatenate([first, second], -1)
+
+    asked = jmlv.Linear((2.0**54, -(2.0**54)), -0.25)
+    box = jmlv.Box.between(np.array([0.5]), np.array([1.0]))
+    query = Query.of(f, box, asked)
+    assert margin_rounding(query, 0.0, 0.0) > 1
+    assert jmlv.verify(f, box, asked, jmlv.Bounds()).status is not Status.ROBUST
+
+
+SMOOTH = {
+    "attention": lambda x, w: jax.nn.softmax(x @ w @ x.mT, -1) @ x,
+    "norm": lambda x, w: (
+        (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    ),
+    "gates": lambda x, w: jax.nn.gelu(x @ w) * jax.nn.sigmoid(x) / (1.0 + jnp.exp(-x)),
+    "roots": lambda x, w: jnp.log(1.0 + x * x) + jnp.tanh(x @ w) ** 3,
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_float64_rounds_by_no_more_than_is_said(name):
+    """Seen where it can be: the same rules with float32's unit, and the network in float32 beside float64."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(4, 4)).astype(np.float32)
+
+    def f(x):
+        return SMOOTH[name](x.reshape(-1, 3, 4), w.astype(x.dtype)).sum(1)
+
+    points = (rng.random((12, 1, 1)) + 0.02 * rng.random((40, 12, 1, 1))).astype(np.float32)
+    asked = Query.of(f, jmlv.Box(points.min(0), points.max(0)), jmlv.AboveThreshold(0))
+    coarse = FLOAT64._replace(unit=2.0**-24, tiny=2.0**-126)
+    errors, sizes = score_errors(asked, coarse)
+    exact = np.stack([asked.scores_exact(x) for x in points])
+    off = np.abs(np.asarray(f(jnp.asarray(points)), np.float64) - exact).max(0)
+    assert (off <= errors).all() and (np.abs(exact) <= sizes + errors).all()
+    assert off.max() > 1e-6 * errors.max(), "nor does it say nothing"
 
 
 def test_a_tie_counts_against_the_property():

@@ -10,6 +10,7 @@ import numpy as np
 
 from jmlv.bounds import CROWN, TIGHT, Interval, Relaxation
 from jmlv.bounds.lines import undecided
+from jmlv.errors import SoundnessError
 from jmlv.graph import Classifier, Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.operations import is_affine
@@ -23,7 +24,6 @@ from jmlv.oracles.oracle import (
     Evidence,
     Oracle,
     Query,
-    SoundnessError,
     require_encodable,
 )
 from jmlv.oracles.per_box import inner_intervals, least_within
@@ -64,7 +64,7 @@ class MILP(Oracle):
 
     >>> import jax.numpy as jnp, jmlv
     >>> from jmlv.oracles.milp.milp import MILP
-    >>> from jmlv.oracles.oracle import Deadline, Query, judge
+    >>> from jmlv.oracles import Deadline, Query, judge
     >>> f = lambda x: jnp.abs(x.reshape(x.shape[0], 2) @ jnp.array([[1.0, 1.0], [-1.0, 2.0]]))
     >>> box = jmlv.Box.between(jnp.array([[[0.1], [0.3]]]), jnp.array([[[0.4], [0.5]]]))
     >>> query = Query.of(f, box, jmlv.InTopK(1, k=1))

@@ -23,10 +23,10 @@ import jmlv
 from jmlv.bounds.method import Interval
 from jmlv.graph.ir import Equation, Variable
 from jmlv.numerics import SOLVER_TOLERANCE, certificate_precision
+from jmlv.oracles import Deadline, Evidence, Query, SoundnessError, judge
 from jmlv.oracles.milp import integers, maxima, milp, solvers
 from jmlv.oracles.milp.milp import MILP, weakest_point
 from jmlv.oracles.milp.mixed_integer import MixedIntegerModel
-from jmlv.oracles.oracle import Deadline, Evidence, Query, SoundnessError, judge
 from jmlv.verdict import Status
 
 IMAGE = (4, 4, 1)
