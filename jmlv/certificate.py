@@ -112,10 +112,12 @@ class _Renumbered:
     Attributes:
         numbers: by number of a maximum, that of the other's.
         units: by number of a maximum, where the other has each of its units.
+        entries: by number of a maximum, where the other has each entry that it reads.
     """
 
     numbers: Mapping[int, int]
     units: Mapping[int, np.ndarray]
+    entries: Mapping[int, np.ndarray]
 
     @staticmethod
     def between(one: Network, other: Network) -> _Renumbered:
@@ -135,7 +137,8 @@ class _Renumbered:
                 raise ValueError(f"network: its maximum {numbers[number]} computes something else.")
             units[number] = np.empty_like(order)
             units[number][order] = place
-        return _Renumbered(numbers, units)
+        entries = {n: _entries(one, n, other, numbers[n], units[n]) for n in units}
+        return _Renumbered(numbers, units, entries)
 
     def proof(self, tree: Mapping) -> dict:
         """A tree with its cuts at the other's units."""
@@ -148,13 +151,26 @@ class _Renumbered:
         return found | {side: self.proof(tree[side]) for side in ("low", "high") if side in tree}
 
     def array(self, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-        """Lower weights of a maximum under the other's name and in its order; others as they are."""
-        prefix, _, number = name.rpartition(".")
-        if not (name.startswith(("leaf.", "inner.")) and number.isdigit()):
+        """Weights and entries under the other's numbers and in its order; others as they are."""
+        kind, first, last = [*name.split("."), "", ""][:3]
+        if last != "at" and not last.isdigit():
             return name, array
+        of = self.numbers[int(first)] if kind == "inner" else first
+        if last == "at":
+            return f"{kind}.{of}.at", self.entries[int(first)][array]
         moved = np.empty_like(array)
-        moved[self.units[int(number)]] = array
-        return f"{prefix}.{self.numbers[int(number)]}", moved
+        moved[..., self.units[int(last)], :] = array
+        return f"{kind}.{of}.{self.numbers[int(last)]}", moved
+
+
+def _entries(
+    one: Network, number: int, other: Network, others: int, units: np.ndarray
+) -> np.ndarray:
+    """Where the other network has each entry that a maximum reads; -1 where it reads none."""
+    windows = one.nodes[number - 1].window, other.nodes[others - 1].window[units]
+    found, real = np.full(one.size(one.nodes[number - 1].parent), -1), windows[0] >= 0
+    found[windows[0][real]] = windows[1][real]
+    return found
 
 
 def _read_by_maxima(network: Network, points: np.ndarray) -> dict[int, np.ndarray]:

@@ -27,6 +27,9 @@ import numpy as np
 
 from jmlv_check.network import Affine, Maximum, Network, Part
 
+STEPS = 128
+"""Lower weights are counted in so many parts of 1."""
+
 ROWS = 64
 """How many rows go through a backward pass at a time."""
 
@@ -47,9 +50,22 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Slopes:
-    """Lower weights ``w``, (units, elements), by the number of the maximum, where they are given."""
+    """Lower weights ``w`` in 128ths, bytes (unit, element) or (row, unit, element), by the number of
+    the maximum."""
 
     weights: Mapping[int, np.ndarray]
+
+    def rows(self, chosen: np.ndarray) -> Slopes:
+        return Slopes({number: weights[chosen] for number, weights in self.weights.items()})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inner:
+    """Lower weights for single entries of what a maximum reads: a row each from below, then from
+    above."""
+
+    entries: np.ndarray
+    slopes: Slopes
 
 
 Interval = tuple[np.ndarray, np.ndarray]
@@ -77,13 +93,13 @@ class Region:
         return np.maximum(np.maximum(upper, -lower), 0)
 
 
-def bounded(network: Network, tier, lower, upper, inner: Mapping[int, Slopes]) -> Region:
+def bounded(network: Network, tier, lower, upper, inner: Mapping[int, Inner]) -> Region:
     """The region of a box, with a backward pass for every neuron whose interval straddles a kink.
 
     Args:
         lower, upper: the box, numbers of the tier.
-        inner: lower weights for the backward passes of a maximum's parent, by the maximum's number;
-            the rule of :func:`_default` where there are none.
+        inner: weights for backward passes of some entries of a maximum's parent, by the maximum's
+            number; others have those of :func:`_lines`.
     """
     region = Region(network, tier, lower, upper)
     for number, node in enumerate(network.nodes, 1):
@@ -218,19 +234,31 @@ def _affine_interval(region: Region, node: Affine) -> Interval:
     return low, -high
 
 
-def _tighten(region: Region, node: Maximum, slopes: Slopes | None) -> None:
+def _tighten(region: Region, node: Maximum, inner: Inner | None) -> None:
     """Backward passes for the entries of a maximum's parent that lie on both sides of its kink."""
-    lower, upper = (side.copy() for side in region.intervals[node.parent])
-    for at in _chunks(_undecided(region, node, lower, upper)):
-        hot = np.zeros((2 * len(at), len(lower)))
-        hot[np.arange(len(at)), at] = 1
-        hot[len(at) + np.arange(len(at)), at] = -1
-        found = lower_bounds(region, node.parent, region.tier.lift(hot), slopes)
-        good = region.tier.finite(found)
-        low, high = found[: len(at)], -found[len(at) :]
-        lower[at] = np.where(good[: len(at)], np.maximum(lower[at], low), lower[at])
-        upper[at] = np.where(good[len(at) :], np.minimum(upper[at], high), upper[at])
-    region.intervals[node.parent] = lower, np.maximum(lower, upper)
+    lower, upper = region.intervals[node.parent]
+    wanted = _undecided(region, node, lower, upper)
+    if inner is not None:
+        count, wanted = len(inner.entries), np.setdiff1d(wanted, inner.entries)
+        for at in _chunks(np.arange(count)):
+            own = inner.slopes.rows(np.concatenate([at, count + at]))
+            _pass(region, node.parent, inner.entries[at], own)
+    for at in _chunks(wanted):
+        _pass(region, node.parent, at, None)
+
+
+def _pass(region: Region, parent: int, at: np.ndarray, slopes: Slopes | None) -> None:
+    """One backward pass for both ends of some entries' intervals."""
+    lower, upper = (side.copy() for side in region.intervals[parent])
+    hot = np.zeros((2 * len(at), len(lower)))
+    hot[np.arange(len(at)), at] = 1
+    hot[len(at) + np.arange(len(at)), at] = -1
+    found = lower_bounds(region, parent, region.tier.lift(hot), slopes)
+    good = region.tier.finite(found)
+    low, high = found[: len(at)], -found[len(at) :]
+    lower[at] = np.where(good[: len(at)], np.maximum(lower[at], low), lower[at])
+    upper[at] = np.where(good[len(at) :], np.minimum(upper[at], high), upper[at])
+    region.intervals[parent] = lower, np.maximum(lower, upper)
 
 
 def _reads_input(network: Network, node: int) -> bool:
@@ -295,23 +323,21 @@ def _transposed(region: Region, part: Part, rows, constant):
 
 def _pull_maximum(region, number, rows, pending, constant, slopes):
     tier, node, lines = region.tier, region.network.nodes[number - 1], region.lines[number]
-    given = None if slopes is None else slopes.weights.get(number)
-    real = node.window >= 0
-    weight = lines.weight if given is None else np.where(real, np.maximum(given, 0), 0)
-    bad = lines.settled[:, None] | (weight.sum(-1, keepdims=True) > 1)
-    weight = np.where(bad, lines.weight, weight)
-    rest = tier.lift(1 - weight.sum(-1))
-    above, below = np.maximum(rows, 0), np.minimum(rows, 0)
-    base = tier.times_below(rest, lines.floor)
-    constant = _plus(tier, constant, _dot(tier, above, base))
-    constant = _plus(tier, constant, _dot(tier, below, lines.intercept))
-    upper = np.zeros(node.window.shape, rows.dtype)
-    upper[np.arange(node.size), lines.leader] = lines.slope
     used = np.flatnonzero((rows != 0).any(0))
-    width = node.window.shape[1]
-    chosen = np.where(rows[:, used, None] > 0, tier.lift(weight[used])[None], upper[None, used])
-    terms = np.repeat(rows[:, used], width, axis=1)
-    targets = np.where(real, node.window, 0)[used].reshape(-1)
+    rows, real, weight = rows[:, used], node.window[used] >= 0, lines.weight[used]
+    given = None if slopes is None else slopes.weights.get(number)
+    if given is not None:
+        given = np.where(real, given[..., used, :] / STEPS, 0)
+        bad = lines.settled[used, None] | (given.sum(-1, keepdims=True) > 1)
+        weight = np.where(bad, weight, given)
+    base = tier.times_below(tier.lift(1 - weight.sum(-1)), lines.floor[used])
+    constant = _plus(tier, constant, _dot(tier, np.maximum(rows, 0), base))
+    constant = _plus(tier, constant, _dot(tier, np.minimum(rows, 0), lines.intercept[used]))
+    upper = np.zeros(real.shape, rows.dtype)
+    upper[np.arange(len(used)), lines.leader[used]] = lines.slope[used]
+    chosen = np.where(rows[..., None] > 0, tier.lift(weight), upper)
+    terms = np.repeat(rows, real.shape[1], axis=1)
+    targets = np.where(real, node.window[used], 0).reshape(-1)
     size = region.network.size(node.parent)
     pulled, slack = tier.sums(terms, chosen.reshape(len(rows), -1), targets, size)
     constant = _pay(tier, constant, slack, region.magnitude(node.parent))

@@ -16,11 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jmlv_check.linear import Region, Slopes, Split, bounded, lower_bounds
+from jmlv_check.linear import Inner, Region, Slopes, Split, bounded, lower_bounds
 from jmlv_check.network import Maximum, Network, Refused
-
-STEPS = 128
-"""Lower weights are counted in so many parts of 1."""
 
 FLOATS = (np.float16, np.float32, np.float64)
 """Types whose numbers are float64's too; a longer one would be rounded."""
@@ -41,7 +38,9 @@ class Question:
 
     Args:
         arrays: of the certificate: ``lower``, ``upper`` (the box, flat), ``rows`` (row, score) and
-            ``offsets`` (row,).
+            ``offsets`` (row,); ``leaf.I.M``, bytes (unit, element), lower weights of maximum ``M`` in
+            leaf ``I``; ``inner.K.at``, entries of what maximum ``K`` reads, and ``inner.K.M``, bytes
+            (row, unit, element), weights for their lower ends, then their upper ones.
         tree: the property: a row's number, or ``[k, child, ..]`` for the k-th smallest child.
         known: the last box that was bounded, by all that it depends on: a question's bounds are
             found there, and left there for the next.
@@ -84,19 +83,31 @@ class Question:
                 upper[index] = min(upper[index], at)
         if np.any(lower > upper):
             return None
-        inner = {k: self.slopes(f"inner.{k}") for k in range(1, len(self.network.nodes) + 1)}
+        numbers = [
+            n for n in range(1, len(self.network.nodes) + 1) if f"inner.{n}.at" in self.arrays
+        ]
+        inner = {n: found for n in numbers if (found := self._inner(n)) is not None}
         return bounded(self.network, self.tier, lower, upper, inner)
 
-    def slopes(self, prefix: str) -> Slopes | None:
-        """A set of lower weights that the certificate gives, in 128ths."""
+    def _inner(self, number: int) -> Inner | None:
+        """Weights of their own for entries of what a maximum reads."""
+        node, at = self.network.nodes[number - 1], self.arrays[f"inner.{number}.at"]
+        good = isinstance(node, Maximum) and at.ndim == 1 and at.dtype.kind == "i" and at.size
+        good = good and 0 <= at.min() and at.max() < self.network.size(node.parent)
+        _require(good, f"inner.{number}.at: no entries of what a maximum reads")
+        slopes = self.slopes(f"inner.{number}", 2 * at.size)
+        return None if slopes is None else Inner(at, slopes)
+
+    def slopes(self, prefix: str, *rows: int) -> Slopes | None:
+        """A set of lower weights that the certificate gives, in 128ths, perhaps for each row."""
         found = {}
         for number, node in enumerate(self.network.nodes, 1):
             array = self.arrays.get(f"{prefix}.{number}")
             if array is not None and isinstance(node, Maximum):
                 name = f"{prefix}.{number}"
                 _require(array.dtype == np.uint8, f"{name}: not of unsigned bytes")
-                _require(array.shape == node.window.shape, f"{name}: a wrong shape")
-                found[number] = array.astype(np.float64) / STEPS
+                _require(array.shape == (*rows, *node.window.shape), f"{name}: a wrong shape")
+                found[number] = array
         return Slopes(found) if found else None
 
     def bound(self, region: Region, mixture: np.ndarray, slopes: Slopes | None, betas) -> Any:

@@ -26,13 +26,13 @@ from jmlv.oracles.branching.subdomains import (
     nonlinear,
     unit_count,
 )
+from jmlv.oracles.certify.inner import rounded, tightened, written
 from jmlv.oracles.certify.network import exported
 from jmlv.oracles.deadline import Deadline
 from jmlv.oracles.oracle import Query
 from jmlv.oracles.per_box import inner_intervals
 from jmlv.properties import Row, Tree
 from jmlv_check.network import Maximum, Network
-from jmlv_check.proof import STEPS
 
 GRID = 2.0**20
 """Mixtures and multipliers are multiples of its inverse, so that exact integers stay short."""
@@ -51,6 +51,8 @@ class Certifier:
             units are cut in vain, and each half is proven anew.
         patience: subdomains that cuts of units may leave there before that.
         halvings: of the box on one path, at most.
+        inner_steps: gradient steps on the lower weights of every inner neuron, where a proof with
+            CROWN's own intervals would need cuts and the box is not to be halved.
     """
 
     batch: int = 16
@@ -60,6 +62,7 @@ class Certifier:
     moving: int = 32
     patience: int = 64
     halvings: int = 200
+    inner_steps: int = 20
 
     def prove(
         self, query: Query, deadline: Deadline, network: Network | None = None
@@ -89,9 +92,13 @@ class _Leaf(NamedTuple):
 
 @dataclasses.dataclass
 class _Node:
-    """A region of a proof's tree: closed by a leaf, or cut in two at a unit or an input."""
+    """A region of a proof's tree: closed by a leaf, or cut in two at a unit or an input.
+
+    While it is open it keeps the choice that gave its bound, with which its halves begin.
+    """
 
     splits: Splits | None
+    choice: Choice | None = None
     leaf: _Leaf | None = None
     cut: tuple[int, float, float] | None = None
     halves: tuple[_Node, _Node] | None = None
@@ -127,23 +134,40 @@ class _Search:
         fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
         self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph))
         self.numbers = itertools.count()
+        self.inner: dict[str, np.ndarray] = {}
 
     def run(self, deadline: Deadline) -> list[tuple[list[int], _Node]] | None:
         """Rows first, then the clauses that are left, then cuts, until all is proven."""
-        tree = self.query.property.tree(self.query.label_count)
-        count = len(self.exact.offsets)
-        rows = self._proven([frozenset((row,)) for row in range(count)])
-        single = frozenset(row for row, node in enumerate(rows) if node.leaf is not None)
-        left = open_clauses(tree, single)
+        found, left = self._by_rows()
+        roots = self._proven(left) if left else []
+        if any(root.leaf is None for root in roots) and not self.may_halve:
+            self._tighten(deadline)
+            found, left = self._by_rows()
+            roots = self._proven(left) if left else []
         if left is None:
             return None
-        found = [([row], rows[row]) for row in sorted(single)]
-        for clause, root in zip(left, self._proven(left) if left else []):
+        for clause, root in zip(left, roots):
             tree = self._tree(clause, root, deadline)
             if tree is None:
                 return None
             found.append((sorted(clause), tree))
         return found
+
+    def _by_rows(self) -> tuple[list[tuple[list[int], _Node]], list[Clause] | None]:
+        """What single rows prove, and the clauses that are left; None where these are too many."""
+        tree = self.query.property.tree(self.query.label_count)
+        rows = self._proven([frozenset((row,)) for row in range(len(self.exact.offsets))])
+        single = frozenset(row for row, node in enumerate(rows) if node.leaf is not None)
+        return [([row], rows[row]) for row in sorted(single)], open_clauses(tree, single)
+
+    def _tighten(self, deadline: Deadline) -> None:
+        """Takes intervals of inner neurons by weights of their own, which the certificate tells."""
+        steps, rate = self.options.inner_steps, self.options.learning_rate
+        inner = tightened(self.exact, self.fast, self._maxima(), steps, rate, deadline)
+        narrow = jax.tree.map(lambda v: np.asarray(v, np.float32), inner.intervals)
+        self.inner = inner.arrays
+        self.exact = self.exact._replace(intervals=inner.intervals)
+        self.fast = self.fast._replace(intervals=narrow)
 
     def _tree(self, clause: Clause, root: _Node, deadline: Deadline) -> _Node | None:
         """A proof of the clause: the root's own leaf, cuts of units, or two halves of the box."""
@@ -205,8 +229,8 @@ class _Search:
             splits = Splits(*(array.copy() for array in node.splits))
             for array, value in zip(splits, (unit, threshold, side, scale)):
                 array[place] = value
-            halves.append(_Node(splits))
-        node.halves = tuple(halves)
+            halves.append(_Node(splits, node.choice))
+        node.halves, node.choice = tuple(halves), None
         return True
 
     def _close(self, nodes: list[_Node], clauses: list[Clause], steps: int) -> np.ndarray:
@@ -226,16 +250,20 @@ class _Search:
             masks[i, sorted(clauses[min(i, len(clauses) - 1)])] = 1
         padded = [nodes[min(i, len(nodes) - 1)].splits for i in range(size)]
         splits = Splits(*(np.stack(arrays) for arrays in zip(*padded)))
+        starts = [nodes[min(i, len(nodes) - 1)].choice for i in range(size)]
+        start = None if starts[0] is None else jax.tree.map(lambda *own: np.stack(own), *starts)
         with search_precision():
-            choice, _ = ascend(self.fast, masks, splits, steps, self.options.learning_rate)
-        rounded = self._rounded(jax.tree.map(np.asarray, choice), masks)
+            choice, _ = ascend(self.fast, masks, splits, steps, self.options.learning_rate, start)
+        choice = jax.tree.map(np.asarray, choice)
+        rounded = self._rounded(choice, masks)
         with certificate_precision():
             bounds, scores = jax.tree.map(np.asarray, certify(self.exact, masks, splits, rounded))
         for i, node in enumerate(nodes):
             if np.isfinite(bounds[i]) and bounds[i] > PROOF_TOLERANCE:
-                node.leaf = self._leaf(rounded, splits, i)
+                node.leaf, node.choice = self._leaf(rounded, splits, i), None
             elif scores.gain[i] > 0:
                 node.cut = int(scores.unit[i]), float(scores.threshold[i]), float(scores.scale[i])
+                node.choice = jax.tree.map(lambda own, i=i: own[i].copy(), choice)
         return bounds
 
     def _rounded(self, choice: Choice, masks: np.ndarray) -> Choice:
@@ -245,16 +273,16 @@ class _Search:
         mixture = np.round(mixture * GRID) / GRID
         empty = ~mixture.any(1, keepdims=True)
         weights = {
-            index: np.floor(np.clip(_admissible(w), 0, 1) * STEPS) / STEPS
+            index: rounded(w.reshape(-1, *w.shape[2:])).reshape(w.shape)
             for index, w in choice.weights.items()
         }
         return Choice(weights, np.where(empty, masks, mixture), np.maximum(choice.beta, 0))
 
     def _leaf(self, choice: Choice, splits: Splits, i: int) -> _Leaf:
-        weights = {}
-        for number, eqn in self._maxima():
-            own = choice.weights[eqn.outvar.index][i, 0]
-            weights[number] = np.round(own.reshape(len(own), -1).T * STEPS).astype(np.uint8)
+        weights = {
+            number: written(choice.weights[eqn.outvar.index][i])[0]
+            for number, eqn in self._maxima()
+        }
         total = choice.mixture[i].sum()
         push = np.asarray(choice.beta[i], np.float64) * np.abs(splits.scale[i]) * total
         return _Leaf(choice.mixture[i], np.round(push * GRID) / GRID, weights)
@@ -278,6 +306,7 @@ class _Search:
         proofs = [{"rows": rows, "proof": self._proof(root, leaves)} for rows, root in clauses]
         arrays = {
             **question_arrays(self.query),
+            **self.inner,
             "leaf.mixture": np.stack([leaf.mixture for leaf in leaves]),
             "leaf.beta": np.stack([leaf.beta for leaf in leaves]),
             "leaf.slopes": np.arange(len(leaves)),
@@ -331,12 +360,6 @@ def _numbered(tree: Tree, numbers: Any) -> Any:
     if isinstance(tree, Row):
         return next(numbers)
     return [tree.k, *(_numbered(child, numbers) for child in tree.children)]
-
-
-def _admissible(wanted: np.ndarray) -> np.ndarray:
-    """Weights (batch, row, element, ...) as bounds use them: their sum is at most one."""
-    positive = np.maximum(wanted, 0)
-    return positive / np.maximum(1, positive.sum(2, keepdims=True))
 
 
 def _no_splits(depth: int, units: int) -> tuple[np.ndarray, ...]:
