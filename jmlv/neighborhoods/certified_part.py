@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,7 @@ SHARES = (1.0, 0.95, 0.9, 0.8, 0.7)
 
 
 def with_certificate(
-    query: Query, grown: GrownNeighborhood, deadline: Deadline
+    query: Callable[[], Query], grown: GrownNeighborhood, deadline: Deadline
 ) -> GrownNeighborhood:
     """The same neighbourhood with a certificate of it, else of the largest part that has one in time.
 
@@ -28,20 +30,20 @@ def with_certificate(
     neighbourhood has. The verdict carries the certificate only where it is of the whole.
 
     Args:
-        query: of the network and the property; its box is not read.
+        query: makes the question, of the network and the property; its box is not read.
         grown: what was grown.
         deadline: when to stop looking.
     """
     if grown.verdict.status is not Status.ROBUST:
         return grown
     try:
-        network = run_until(deadline, lambda _: exported_from(query))
+        asked, network = run_until(deadline, lambda _: _exported(query))
     except (UnsupportedOperation, TimeUp) as problem:
         return dataclasses.replace(grown, verdict=_told(grown.verdict, problem))
     whole = grown.verdict
     for share in SHARES:
         epsilon = np.where(grown.free, grown.epsilon, grown.epsilon * np.float32(share))
-        own = query.over(LayeredNeighborhood(grown.x, grown.layers, epsilon))
+        own = asked.over(LayeredNeighborhood(grown.x, grown.layers, epsilon))
         found = certified(own, grown.verdict, deadline.share(0.5), network=network)
         whole = found if share == 1 else whole
         if found.certificate is not None:
@@ -51,6 +53,12 @@ def with_certificate(
         if deadline.passed:
             break
     return dataclasses.replace(grown, verdict=whole)
+
+
+def _exported(query: Callable[[], Query]) -> tuple[Query, Any]:
+    """What is asked and the network in the checker's form: reading it may take as long as it likes."""
+    asked = query()
+    return asked, exported_from(asked)
 
 
 def _told(verdict: Verdict, problem: Exception) -> Verdict:

@@ -93,7 +93,7 @@ def grow(
     with progress.bar(run.strategy.name) as bar:
         grown = run(Case(x, layers, property, values, query), Direct(), bar, deadline)
     if certify is not None:
-        grown = with_certificate(query(), grown, Deadline(certify))
+        grown = with_certificate(query, grown, Deadline(certify))
     if optimality is None:
         return grown
     with progress.bar("upper bound") as bar:

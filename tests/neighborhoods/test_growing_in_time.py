@@ -12,6 +12,7 @@ from interrupts import interrupted_after
 from lateness import LATE
 
 import jmlv
+from jmlv.neighborhoods.certified_part import with_certificate
 from jmlv.neighborhoods.strategies.strategy import Strategy
 from jmlv.progress import Bar, Progress
 from jmlv.verdict import Status
@@ -156,3 +157,25 @@ def test_relations_hold_their_budget():
     )
     assert seconds < 2 * (0.2 + LATE)
     assert found.grown[0][1].reason.startswith("the budget ended")
+
+
+def slowly_read(x):
+    time.sleep(4)
+    return x.reshape(-1, 36)
+
+
+def test_a_budget_for_certificates_is_kept_while_the_network_is_read():
+    arguments = slowly_read, np.zeros(SHAPE, np.float32), LAYERS, jmlv.InTopK(0, 36)
+    grown, seconds = timed(jmlv.grow, *arguments, budget=0.3, certify=0.3)
+    assert grown.verdict.status is Status.UNKNOWN and grown.certificate is None
+    assert seconds < 0.6 + LATE
+
+    def query():
+        time.sleep(8)
+
+    proven = dataclasses.replace(grown, verdict=jmlv.Verdict(Status.ROBUST, 0.1))
+    kept, seconds = timed(with_certificate, query, proven, jmlv.oracles.Deadline(0.3))
+    assert kept.verdict.stats["certificate"].startswith("no certificate: ")
+    assert seconds < 0.3 + LATE
+    unproven, seconds = timed(with_certificate, query, grown, jmlv.oracles.Deadline(0.3))
+    assert unproven is grown and seconds < 0.1
