@@ -1,0 +1,197 @@
+"""False claims about a network of three nodes: each is refused, and would not be without one check.
+
+``x`` is one input and ``y = relu(x)``. A mutant is the checker's source with one check taken out; it has to
+accept a forgery, or nobody would notice that the check is gone.
+"""
+
+import importlib
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+import jmlv_check
+from jmlv_check.certificate import FORMAT, check
+from jmlv_check.network import Network, Refused
+
+SCORES = {
+    "x - 2": ([1], [0], -2.0),  # never positive
+    "3": ([0], [0], 3.0),  # always
+    "y - 0.5": ([0], [1], -0.5),  # above 0.5
+    "0.5 - y": ([0], [-1], 0.5),  # below 0.5
+    "y - 1.5 x + 0.2": ([-1.5], [1], 0.2),  # not at 1
+    "y + x + 0.05": ([1], [1], 0.05),  # not at -1
+}
+NEVER, ALWAYS, ABOVE, BELOW, LESS, MORE = range(len(SCORES))
+LEAF, OTHER = {"leaf": 0}, {"leaf": 1}
+
+
+def _part(of_network, parent, weights):
+    rows, columns = np.shape(weights)
+    start, column = np.arange(rows + 1) * columns, np.tile(np.arange(columns), rows)
+    return of_network.Part(parent, start, column, np.ravel(weights).astype(float))
+
+
+def network(of=sys.modules[Network.__module__]):
+    """In the classes of a module: those of the checker, or of a mutant."""
+    inputs, hidden, bias = (np.array(part, float) for part in zip(*SCORES.values()))
+    return of.Network(
+        1,
+        (
+            of.Affine(1, (_part(of, 0, [[1.0]]),), np.zeros(1)),
+            of.Maximum(1, 1, np.array([[0]]), np.zeros(1)),
+            of.Affine(len(bias), (_part(of, 0, inputs), _part(of, 2, hidden)), bias),
+        ),
+    )
+
+
+def certificate(
+    rows, tree=0, clauses=None, proof=LEAF, mixture=None, beta=(), box=(-1.0, 1.0), **more
+):
+    """Of the scores in ``rows``; leaves' mixtures and multipliers by number."""
+    count = len(rows)
+    mixture = np.eye(count)[:1] if mixture is None else mixture
+    mixture = np.tile(mixture, (2, 1)) if len(mixture) == 1 else np.array(mixture, float)
+    betas = np.zeros((len(mixture), 4))
+    for leaf, value in enumerate(beta):
+        betas[leaf, 0] = value
+    head = {
+        "format": FORMAT,
+        "claim": "robust",
+        "network": network().sha256(),
+        "property": tree,
+        "clauses": [{"rows": [0], "proof": proof}] if clauses is None else clauses,
+        **more.pop("head", {}),
+    }
+    arrays = {
+        "lower": np.array([box[0]]),
+        "upper": np.array([box[1]]),
+        "rows": np.eye(len(SCORES))[list(rows)],
+        "offsets": np.zeros(count),
+        "leaf.mixture": np.array(mixture, float),
+        "leaf.beta": betas,
+        **more,
+    }
+    return {"claim": np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays}
+
+
+def cut(at, low=LEAF, high=LEAF, **where):
+    return {"at": at, "low": low, "high": high, **(where or {"input": 0})}
+
+
+def unit(at, low=LEAF, high=LEAF):
+    return cut(at, low, high, node=2, unit=0)
+
+
+def _refuted(rows, witness, box=(-1.0, 1.0)):
+    return certificate(rows, box=box, witness=np.array([witness]), head={"claim": "not robust"})
+
+
+ALL = [1, 0, 1]
+WEIGHTS = {"leaf.slopes": np.array([0, 0])}
+
+TRUE = {
+    "always": certificate([ALWAYS]),
+    "above a half, by a cut": certificate([ABOVE], box=(0.6, 1.0), proof=cut(0.8)),
+    "on both sides of a unit": certificate([ABOVE], box=(0.6, 1.0), proof=unit(0.7)),
+    "some of two": certificate([NEVER, ALWAYS], [2, 0, 1], [{"rows": [0, 1], "proof": LEAF}], mixture=[[0, 1]]),
+    "refuted": _refuted([BELOW], 0.7),
+}  # fmt: skip
+
+FORGED = {
+    "it is not true": certificate([ABOVE]),
+    "a negative mixture": certificate([NEVER], mixture=[[-1.0]]),
+    "a row of another clause": certificate(
+        [NEVER, ALWAYS], ALL, [{"rows": [i], "proof": LEAF} for i in (0, 1)], mixture=[[0, 1]]
+    ),
+    "a clause is missing": certificate([NEVER, ALWAYS], ALL, [{"rows": [1], "proof": LEAF}], mixture=[[0, 1]]),
+    "no clause at all": certificate([NEVER], clauses=[]),
+    "of two rows the third smallest": certificate([NEVER, ALWAYS], [3, 0, 1], []),
+    "the low half is true": certificate([BELOW], proof=cut(0.4)),
+    "the high half is true": certificate([ABOVE], proof=cut(0.6)),
+    "a half is missing": certificate([ABOVE], proof={"input": 0, "at": 0.6, "high": LEAF}),
+    "a threshold above the box": certificate([ABOVE], proof=cut(5.0)),
+    "a threshold below the box": certificate([ABOVE], proof=cut(-5.0)),
+    "a threshold that is none": certificate([ABOVE], proof=cut(float("nan"))),
+    "a negative multiplier": certificate(
+        [ABOVE], proof=unit(-9.0, OTHER, LEAF), beta=(-5.0, 50.0)
+    ),
+    "a unit beyond the box": certificate([BELOW], proof=unit(5.0, LEAF, OTHER), beta=(0.0, 50.0)),
+    "contradicting units": certificate(
+        [ABOVE], proof=unit(0.7, unit(0.9), unit(0.1)), beta=(50.0, 50.0)
+    ),
+    "weights that sum up to 2": certificate(
+        [LESS], box=(-0.01, 1.0), **WEIGHTS, **{"leaf.0.2": np.array([[255]], np.uint8)}
+    ),
+    "a negative weight": certificate(
+        [MORE], box=(-1.0, 0.1), **WEIGHTS, **{"leaf.0.2": np.array([[-128]], np.int8)}
+    ),
+    "an inverted box": certificate([NEVER], box=(1.0, -1.0)),
+    "another network's": certificate([ALWAYS], head={"network": "0" * 64}),
+    "another format": certificate([ALWAYS], head={"format": "jmlv-certificate 0"}),
+    "a witness outside": _refuted([BELOW], 0.7, box=(-1.0, 0.3)),
+    "a witness that breaks nothing": _refuted([BELOW], 0.3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("arrays", TRUE.values(), ids=TRUE)
+def test_what_is_true_is_accepted(arrays, exact):
+    assert check(arrays, network(), exact).claim in ("robust", "not robust")
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("arrays", FORGED.values(), ids=FORGED)
+def test_what_is_false_is_refused(arrays, exact):
+    with pytest.raises(Refused):
+        check(arrays, network(), exact)
+
+
+BOTH = 'for side, name in ((-1, "low"), (1, "high")):'
+MUTANTS = {
+    "bounds need not be positive": ("proof", "if not (tier.finite(found) and found > 0):", "if False:", "it is not true"),
+    "mixtures may be negative": ("proof", "bool((mixture >= 0).all()) and mixture.any()", "mixture.any()", "a negative mixture"),
+    "multipliers may be negative": ("proof", " and bool((beta >= 0).all())", "", "a negative multiplier"),
+    "rows of other clauses are mixed": ("proof", "set(np.flatnonzero(mixture)) <= rows", "True", "a row of another clause"),
+    "clauses may be missing": ("proof", "if not any(rows <= clause for rows in proven):", "if False:", "a clause is missing"),
+    "more than there are": ("proof", "1 <= tree[0] < len(tree)", "1 <= tree[0]", "of two rows the third smallest"),
+    "only low halves are walked": ("proof", BOTH, 'for side, name in ((-1, "low"),):', "the low half is true"),
+    "only high halves are walked": ("proof", BOTH, 'for side, name in ((1, "high"),):', "the high half is true"),
+    "every half is the low one": ("proof", "            if side > 0:", "            if False:", "the low half is true"),
+    "boxes may be inverted": ("proof", "not np.any(self.lower > self.upper)", "True", "an inverted box"),
+    "weights may be of any kind": ("proof", "array.dtype == np.uint8", "True", "a negative weight"),
+    "witnesses may be anywhere": ("proof", "bool(inside.all())", "True", "a witness outside"),
+    "witnesses may break nothing": ("proof", "if not (tier.finite(most) and most <= 0):", "if False:", "a witness that breaks nothing"),
+    "weights may sum up to more": ("linear", " | (given.sum(-1, keepdims=True) > 1)", "", "weights that sum up to 2"),
+    "units are cut too deep": ("linear", "np.minimum(upper[places], at)", "np.minimum(upper[places], at - at - 1)", "a unit beyond the box"),
+    "networks may be others": ("certificate", "sha256 == network.sha256()", "True", "another network's"),
+    "formats may be others": ("certificate", 'head.get("format") == FORMAT', "True", "another format"),
+}  # fmt: skip
+
+
+def mutant(folder, number, file, old, new):
+    """A copy of the checker under another name, with one change."""
+    name = f"mutant_{number}"
+    for path in pathlib.Path(jmlv_check.__file__).parent.glob("*.py"):
+        source = path.read_text().replace("jmlv_check", name)
+        if path.stem == file:
+            assert source.count(old) == 1, f"{file}.py: {source.count(old)} times {old!r}"
+            source = source.replace(old, new)
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / path.name).write_text(source)
+    return name
+
+
+@pytest.mark.parametrize("what", MUTANTS)
+def test_without_a_check_a_forgery_passes(what, tmp_path, monkeypatch):
+    *change, forged = MUTANTS[what]
+    name = mutant(tmp_path, list(MUTANTS).index(what), *change)
+    monkeypatch.syspath_prepend(tmp_path)
+    checked = importlib.import_module(f"{name}.certificate")
+    own = network(importlib.import_module(f"{name}.network"))
+    assert checked.check(TRUE["always"], own).claim == "robust"
+    assert checked.check(FORGED[forged], own).claim in ("robust", "not robust")
+    for module in [m for m in sys.modules if m.partition(".")[0] == name]:
+        del sys.modules[module]
