@@ -100,14 +100,29 @@ def table(content: dict[str, Any]) -> str:
 
 def note(content: dict[str, Any]) -> str:
     """Where the table is from, and whether the code has changed since."""
+    return f"*{origin(content)} {staleness(content)}*"
+
+
+def origin(content: dict[str, Any]) -> str:
+    """The command, when and where it ran, and with which versions."""
     told = content["recorded"]
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
     where = ", ".join(filter(None, (told["date"], f"commit {told['commit']}", told["machine"], versions)))  # fmt: skip
-    return f"*`{content['command']}`: {where}; {told['how']}. {staleness(content)}*"
+    return f"`{content['command']}`: {where}; {told['how']}."
+
+
+def is_of_its_file(text: str, content: dict[str, Any]) -> bool:
+    """Whether a block's text is the file's table and origin and no more, with any word on staleness."""
+    return bool(
+        re.fullmatch(re.escape(f"{table(content)}\n\n*{origin(content)} ") + r"[^\n|]*\*\n", text)
+    )
 
 
 def staleness(content: dict[str, Any]) -> str:
-    since = told = content["recorded"]["commit"].rstrip("+")
+    told = content["recorded"]["commit"]
+    since = told.rstrip("+")
+    if since != told:
+        return f"**Not of a commit**: files had been changed since {since}."
     found = _git("log", "--oneline", f"{since}..HEAD", "--", *content["code"])
     if found is None:
         return f"Whether the code has changed since {told} is not known here."
@@ -146,7 +161,7 @@ def main() -> int:
     check = parser.parse_args().check
     text = PAGE.read_text(encoding="utf-8")
     if check:
-        wrong = [name for name, content in BLOCK.findall(text) if not content.startswith(table(read(name)))]  # fmt: skip
+        wrong = [name for name, content in BLOCK.findall(text) if not is_of_its_file(content, read(name))]  # fmt: skip
         print("\n".join(f"{PAGE}: the table {name} is not that of its file" for name in wrong))
         return 1 if wrong else 0
     PAGE.write_text(page(text), encoding="utf-8")

@@ -28,7 +28,29 @@ def test_the_page_has_the_tables_of_the_files():
     found = recorded.BLOCK.findall(text)
     assert {name for name, _ in found} == {path.stem for path in recorded.FOLDER.glob("*.json")}
     for name, content in found:
-        assert content.startswith(recorded.table(recorded.read(name))), f"make results: {name}"
+        assert recorded.is_of_its_file(content, recorded.read(name)), f"make results: {name}"
+
+
+def test_rows_that_were_never_measured_are_found(stored, monkeypatch):
+    monkeypatch.setattr(recorded, "PAGE", stored / "page.md")
+    monkeypatch.setattr("sys.argv", ["recorded.py", "--check"])
+    made = recorded.page("<!-- table one -->\n<!-- end one -->")
+    for text, status in (
+        (made, 0),
+        (made.replace("| x | 1 |\n", "| x | 1 |\n| y | 2 |\n"), 1),
+        (made.replace("\n<!-- end", "\n| y | 2 |\n<!-- end"), 1),
+        (made.replace("| x | 1 |\n", ""), 1),
+        (made.replace("experiments/one.py", "experiments/two.py"), 1),
+        (made.replace("2026-11-01", "2027-11-01"), 1),
+    ):
+        recorded.PAGE.write_text(text)
+        assert recorded.main() == status
+
+
+def test_a_table_of_changed_files_says_so(monkeypatch):
+    monkeypatch.setattr(recorded, "_git", lambda *words: "")
+    dirty = {**CONTENT, "recorded": {**CONTENT["recorded"], "commit": "abc+"}}
+    assert recorded.staleness(dirty) == "**Not of a commit**: files had been changed since abc."
 
 
 def test_tables_are_replaced_and_prose_is_not(stored, monkeypatch):
