@@ -3,24 +3,29 @@
     python experiments/open_questions.py ../shared/data/vnncomp --families mnistfc oval21 --each 4
     python experiments/open_questions.py FOLDER --oracles cascade "milp last" branching unclipped
 
-Of every family so many open questions are taken, spread over its list. For each network and oracle one
-question is asked beforehand without being counted, so that seconds are without most of the compilation.
-Answers are lines of JSON in the output folder; an interrupted run goes on. An answer that contradicts
-another one, or a known one, is named at the end.
+Of every family so many open questions are taken, spread over its list; those about several boxes are left
+out. For each network and oracle one question is asked beforehand without being counted, so that seconds are
+without most of the compilation. Answers are in ``answers`` in the output folder, by the content of the files,
+the oracle with all its settings, the budget and jmlv's release; an interrupted run goes on. Answers that
+contradict one another, or a known one, are named at the end, and the run ends with 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
+import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import vnncomp
+from asking import ask as asked_of
 
 import jmlv
+from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
 from jmlv.interop import read_onnx
 from jmlv.interop.vnnlib import parse_vnnlib
@@ -49,17 +54,23 @@ WARM_UP = 20.0
 """Seconds for the question that is not counted, beside the budget's half at most."""
 
 
-def main() -> None:
+def main() -> int:
     jmlv.keep_compiled()
     options = parse()
     options.out.mkdir(parents=True, exist_ok=True)
     rows = [row for family in options.families for row in answered(family, options)]
     print(table(HEADER, summary(rows, options)))
-    for row in rows:
-        for name in options.oracles:
-            says = SAYS[row[name]["status"]]
-            if says and row["known"] and says != row["known"]:
-                print("contradiction:", name, row)
+    found = [text for row in rows for text in contradictions(row, options.oracles)]
+    print("\n".join(found))
+    return 1 if found else 0
+
+
+def contradictions(row: dict[str, Any], oracles: list[str]) -> Iterator[str]:
+    """Pairs of answers to one question of which at most one is right, the known one among them."""
+    says = {name: SAYS[row[name]["status"]] for name in oracles} | {"known": row["known"]}
+    for (one, first), (two, second) in itertools.combinations(says.items(), 2):
+        if first and second and first != second:
+            yield f"contradiction: {one} says {first}, {two} says {second}: {row}"
 
 
 def parse() -> argparse.Namespace:
@@ -75,29 +86,14 @@ def parse() -> argparse.Namespace:
 
 def answered(family: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The family's open questions with every oracle's answer, as far as they are not stored."""
-    path = options.out / f"{family}.json"
-    stored = json.loads(path.read_text()) if path.exists() else {}
-    warm: set[tuple[str, str]] = set()
-    for instance in open_instances(family, options, stored):
-        row = stored[instance.key]
-        query = None
-        for name in options.oracles:
-            if name not in row:
-                query = query or query_of(instance)
-                if (str(instance.network), name) not in warm:
-                    warm.add((str(instance.network), name))
-                    ask(another(query), ORACLES[name], Deadline(min(WARM_UP, options.budget / 2)))
-                row[name] = answer(query, ORACLES[name], options.budget)
-                path.write_text(json.dumps(stored, indent=1))
-                print(instance.key, name, row[name], flush=True)
-        yield row
+    for instance in open_instances(family, options):
+        about = {"family": family, "question": instance.key, "known": instance.known}
+        questions = [question(instance, options, ORACLES[name]) for name in options.oracles]
+        yield about | dict(zip(options.oracles, asked_of(questions, options, instance.key)))
 
 
-def open_instances(
-    family: str, options: argparse.Namespace, stored: dict[str, Any]
-) -> list[vnncomp.Instance]:
-    """So many questions of a family that the early stages leave open."""
-    path = options.out / f"{family}.json"
+def open_instances(family: str, options: argparse.Namespace) -> list[vnncomp.Instance]:
+    """So many questions of a family, about one box each, that the early stages leave open."""
     instances = vnncomp.read_folder(options.folder / family)
     step = max(1, len(instances) // (2 * options.each))
     order = [instances[i] for start in range(step) for i in range(start, len(instances), step)]
@@ -105,23 +101,37 @@ def open_instances(
     for instance in order:
         if len(found) == options.each:
             break
-        if instance.key not in stored:
-            early = ask(query_of(instance), EARLY, Deadline(options.budget))
-            start = {"family": family, "known": instance.known, "early": early.status.name}
-            stored[instance.key] = start
-            path.write_text(json.dumps(stored, indent=1))
-        if stored[instance.key]["early"] == "UNKNOWN":
+        if len(parse_vnnlib(instance.question).specifications) != 1:
+            continue
+        (early,) = asked_of([question(instance, options, EARLY)], options, f"early {instance.key}")
+        if early["status"] == "UNKNOWN":
             found.append(instance)
     return sorted(found, key=lambda i: str(i.network))
 
 
-def query_of(instance: vnncomp.Instance) -> Query:
-    """The first box of a question."""
-    asked = parse_vnnlib(instance.question)
-    network = read_onnx(instance.network)
-    flat, property = asked.specifications[0]
-    region = jmlv.Box(*(end.reshape(network.input_shape) for end in (flat.lower, flat.upper)))
-    return Query.of(network, region, property)
+def question(
+    instance: vnncomp.Instance, options: argparse.Namespace, oracle: Oracle
+) -> CallQuestion:
+    """A question by all that its answer depends on."""
+    files = {"network": instance.network, "question": instance.question}
+    content = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    paths = {name: str(path) for name, path in files.items()}
+    return CallQuestion(
+        "open_questions:answer",
+        {**paths, "content": content, "oracle": oracle, "budget": options.budget},
+    )
+
+
+_warm: set[tuple[str, Oracle]] = set()
+"""Networks and oracles of this process that have been asked something."""
+
+
+def query_of(network: str, question: str) -> Query:
+    """A question about one box."""
+    f = read_onnx(network)
+    ((flat, property),) = parse_vnnlib(question).specifications
+    region = jmlv.Box(*(end.reshape(f.input_shape) for end in (flat.lower, flat.upper)))
+    return Query.of(f, region, property)
 
 
 def another(query: Query) -> Query:
@@ -130,16 +140,28 @@ def another(query: Query) -> Query:
     return query.over(jmlv.Box(query.lower + inward, query.upper - inward))
 
 
-def answer(query: Query, oracle: Oracle, budget: float) -> dict[str, Any]:
+def answer(
+    network: str, question: str, content: Any, oracle: Oracle, budget: float
+) -> dict[str, Any]:
+    """An oracle's verdict; ``content`` is for the question's key alone."""
+    query = query_of(network, question)
+    if (network, oracle) not in _warm and oracle != EARLY:
+        _warm.add((network, oracle))
+        ask(another(query), oracle, Deadline(min(WARM_UP, budget / 2)))
     verdict = ask(query, oracle, Deadline(budget))
     return {
         "status": verdict.status.name,
         "seconds": round(verdict.stats["seconds"], 2),
-        "lower": float(verdict.lower),
-        "upper": float(verdict.upper),
+        "lower": real(verdict.lower),
+        "upper": real(verdict.upper),
         "method": verdict.method,
         "subdomains": verdict.stats.get("subdomains"),
     }
+
+
+def real(value: float) -> float | None:
+    """A number, or None where there is none: the store holds no infinities."""
+    return float(value) if np.isfinite(value) else None
 
 
 HEADER = ("family", "oracle", "open", "decided", "robust", "broken", "mean s", "median subdomains")
@@ -159,4 +181,4 @@ def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> Iterator
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
