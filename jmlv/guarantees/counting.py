@@ -20,13 +20,14 @@ class Counting:
     Attributes:
         query: the network and the region; its property does not matter.
         total: what is counted.
+        unit: what each of it is worth in the result.
         lower, upper: both bounds on the largest total.
         witness, labels: the point that has ``lower``, and what counts there.
         queries: how often an oracle was asked.
     """
 
-    def __init__(self, query: Query, total: Total) -> None:
-        self.query, self.total = query, total
+    def __init__(self, query: Query, total: Total, unit: int = 1) -> None:
+        self.query, self.total, self.unit = query, total, unit
         self.lower, self.upper = total.least, total.most
         self.witness: np.ndarray | None = None
         self.labels: tuple[int, ...] = ()
@@ -101,9 +102,10 @@ class Counting:
 
     def result(self) -> Count:
         """Both bounds as they are now."""
-        reason = f"no more than {self.upper}: {self.by}"
+        lower, upper = self.unit * self.lower, self.unit * self.upper
+        reason = f"no more than {upper}: {self.by}"
         reason += "" if self.closed else self.unproven
-        return Count(self.lower, self.upper, self.witness, self.labels, reason)
+        return Count(lower, upper, self.witness, self.labels, reason)
 
     def _ask(self, m: int, oracle: Oracle, deadline: Deadline) -> None:
         verdict = ask(self.query.about(self.total.at_most(m)), oracle, deadline)

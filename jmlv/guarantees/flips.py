@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from jmlv.guarantees.totals import (
     Stay,
     Total,
     Weighed,
+    WeighedInTopK,
 )
 from jmlv.numerics import certificate_precision
 from jmlv.oracles import Cascade, Deadline, Oracle, Query, TimeUp
@@ -100,8 +102,9 @@ def flips(
     weight = chosen_weights(weights, query.label_count)
     reference = reference_of(region, x, query)
     present = _predicted(query, decision, reference)
-    totals = _totals(decision, present, chosen, weight)
-    counts = tuple(Counting(query, total) for total in totals)
+    unit = math.gcd(*(weight[j] for j in chosen)) or 1
+    totals = _totals(decision, present, chosen, [w // unit for w in weight])
+    counts = tuple(Counting(query, total, unit) for total in totals)
     everything = len(chosen) == query.label_count
     alike = everything and isinstance(totals[0], OutOfTopK)
     bound_and_attack(query, counts[: 1 if alike else 3], reference, decision, methods, deadline)
@@ -159,10 +162,13 @@ def _totals(
     """What counts as removed, as added, and as changed."""
     losing = tuple(j for j in labels if j in present)
     gaining = tuple(j for j in labels if j not in present)
-    if isinstance(decision, TopK) and set(weights) == {1}:
+    if isinstance(decision, TopK) and all(weights[j] == 1 for j in labels):
         size = decision.k, len(weights)
         both = OutOfTopK(losing, *size), InsideTopK(gaining, *size)
         return *both, ChangedInTopK(losing, gaining, *size)
     lost = tuple(Stay(j, stays_in(decision, j), weights[j]) for j in losing)
-    won = tuple(Stay(j, stays_out(decision, j), weights[j]) for j in gaining)
+    won = tuple(Stay(j, stays_out(decision, j), weights[j], tied=False) for j in gaining)
+    if isinstance(decision, TopK):
+        own = losing, decision.k
+        return tuple(WeighedInTopK(stays, *own) for stays in (lost, won, lost + won))
     return Weighed(lost), Weighed(won), Weighed(lost + won)

@@ -48,11 +48,21 @@ class Total(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Stay:
-    """What must hold for a label not to count, and what it counts for if it does."""
+    """What must hold for a label not to count, and what it counts for if it does.
+
+    Attributes:
+        tied: whether it counts at a point where the property's margin is zero. A proof has the margin
+            positive in any case.
+    """
 
     label: int
     property: Property
     weight: int = 1
+    tied: bool = True
+
+    def fails(self, scores: Float[np.ndarray, " label"]) -> bool:
+        margin = float(self.property.margin(scores))
+        return margin <= 0 if self.tied else margin < 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +100,29 @@ class Weighed(Total):
         return sum(stay.weight for stay in self._failing(scores))
 
     def _failing(self, scores: np.ndarray) -> list[Stay]:
-        return [stay for stay in self.stays if float(stay.property.margin(scores)) <= 0]
+        return [stay for stay in self.stays if stay.fails(scores)]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeighedInTopK(Weighed):
+    """The weight of labels that leave the top k, or enter it, of which each has a weight of its own.
+
+    At a point, whichever of equal scores weigh most come first. A proof asks for each label alone, with
+    all ties against it: where they are for one label at most, it proves less.
+
+    Attributes:
+        losing: of the labels, those that were among the top k.
+    """
+
+    losing: tuple[int, ...]
+    k: int
+
+    def _failing(self, scores: np.ndarray) -> list[Stay]:
+        place = np.zeros(len(scores))
+        for stay in self.stays:
+            place[stay.label] = stay.weight if stay.label in self.losing else -stay.weight
+        top = set(np.lexsort((place, -scores))[: self.k].tolist())
+        return [stay for stay in self.stays if (stay.label in top) != (stay.label in self.losing)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,6 +60,8 @@ def _replay(query: Query, point: Any) -> tuple[np.ndarray | None, float, float]:
     if point is None or not np.all(np.isfinite(point)):
         return None, np.inf, np.inf
     witness = query.settle(point)
+    if query.ball is not None and not query.ball.contains(witness):
+        return None, np.inf, np.inf
     return witness, query.margin_exact(witness), query.margin_deployed(witness)
 
 

@@ -166,13 +166,16 @@ class Query:
 
     def _settle_in_ball(self, points: np.ndarray) -> np.ndarray:
         """Points in the ball, each entry rounded toward the ball's centre; where that is no number of
-        the network's precision and so the ball may be left, the points are float64."""
+        the network's precision and so the ball may be left, the points are float64, or its centre."""
         exact, centre = self.ball.clip(points), self.ball.exact().x
         found = exact.astype(self.dtype)
         away = np.abs(as_float64(found) - centre) > np.abs(exact - centre)
         found = np.where(away, np.nextafter(found, centre.astype(self.dtype)), found)
         single = found.reshape(-1, *centre.shape)
-        return found if all(map(self.ball.contains, single)) else exact
+        if all(map(self.ball.contains, single)):
+            return found
+        inside = [p if self.ball.contains(p) else centre for p in exact.reshape(-1, *centre.shape)]
+        return np.stack(inside).reshape(exact.shape)
 
     @property
     def centre(self) -> np.ndarray:

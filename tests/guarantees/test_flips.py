@@ -14,7 +14,14 @@ import jmlv
 from jmlv.bounds import CROWN
 from jmlv.errors import SoundnessError
 from jmlv.guarantees.counting import Counting
-from jmlv.guarantees.totals import ChangedInTopK, InsideTopK, OutOfTopK, Stay, Weighed
+from jmlv.guarantees.totals import (
+    ChangedInTopK,
+    InsideTopK,
+    OutOfTopK,
+    Stay,
+    Weighed,
+    WeighedInTopK,
+)
 from jmlv.oracles import PGD, Bounds, Cascade, Deadline, InputSplitting, Query
 
 ORACLE = Cascade((Bounds(), PGD(restarts=4, steps=12), InputSplitting(batch=16)))
@@ -195,6 +202,46 @@ def test_sets_of_the_top_k_are_counted_as_by_listing_them_all(labels, k):
         for total, counts in zip(totals[:2], (out, inside)):
             for m in range(total.least, total.most):
                 assert (float(total.at_most(m).margin(row)) > 0) == (max(counts) <= m)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weighed_labels_of_the_top_k_are_counted_as_by_listing_them_all(seed):
+    rng = np.random.default_rng(seed)
+    losing, weights = (0, 2), rng.integers(0, 4, 5)
+    stays = tuple(Stay(j, jmlv.InTopK(j, 2), int(weights[j])) for j in range(5))
+    total = WeighedInTopK(stays, losing, 2)
+    for row in rng.integers(0, 3, size=(40, 5)).astype(float):
+        tops = [set(s) for s in itertools.combinations(range(5), 2) if is_top(row, s)]
+        worth = [weights[list(set(losing) ^ top)].sum() for top in tops]
+        assert total.value(row) == max(worth)
+
+
+@pytest.mark.parametrize("weights, found", [((2, 2, 2, 2), (2, 2, 4)), ((3, 2, 2, 2), (3, 2, 5))])
+def test_two_labels_that_tie_do_not_both_leave(weights, found):
+    """They are first together, and where the third one has caught up two of the three are among the first
+    two: of two labels that tie for one place only one is out."""
+
+    def f(x):
+        one = jnp.ones_like(x[:, 0])
+        return jnp.stack([one, one, 1 - jnp.maximum(0.5 - x[:, 0], 0), 0 * one], -1)
+
+    box = jmlv.Box.between(np.array([0.3]), np.array([0.7]))
+    options = {"x": np.array([0.4]), "weights": weights, "attacks": ()}
+    flips = jmlv.flips(f, box, jmlv.TopK(2), budget=20, **options)
+    counts = flips.removed, flips.added, flips.changed
+    for count, exact in zip(counts, found):
+        assert count.lower <= exact <= count.upper
+    if len(set(weights)) == 1:
+        assert all(count.lower == count.upper for count in counts)
+
+
+def test_a_score_at_its_threshold_is_absent_and_stays_so():
+    def f(x):
+        return jnp.stack([jnp.maximum(x[:, 0] - 2, 0), 1 + x[:, 0]], -1)
+
+    point = jmlv.Box.around(np.array([0.5], np.float32), 0.0)
+    found = jmlv.flips(f, point, jmlv.Threshold(0.5), attacks=(), budget=20)
+    assert found.present == (1,) and found.changed.lower == found.added.lower == 0
 
 
 def is_top(row, chosen):

@@ -12,7 +12,16 @@ from jmlv.bounds.functionals import Whole, minimum_over_ball
 from jmlv.interop import write_vnnlib
 from jmlv.labels.store import query_key
 from jmlv.numerics import certificate_precision
-from jmlv.oracles import PGD, Bounds, BranchAndBound, Cascade, InputSplitting, Query
+from jmlv.oracles import (
+    PGD,
+    Bounds,
+    BranchAndBound,
+    Cascade,
+    Evidence,
+    InputSplitting,
+    Query,
+    judge,
+)
 
 NORMS = 2, 1
 ORACLE = Cascade((Bounds(), PGD(restarts=4, steps=12), InputSplitting(batch=16)))
@@ -262,3 +271,27 @@ def test_bad_balls_are_refused(arguments, message):
 def test_a_radius_of_zero_is_a_point():
     f, ball, property = corner_case()
     assert jmlv.verify(f, jmlv.Ball(ball.x, 0.0), property).robust
+
+
+def test_where_a_ball_ends_between_numbers_its_centre_is_the_witness():
+    """Of radius 0.7 units in the last place: the next number is outside, and the property is not lost."""
+    with jax.enable_x64(True):
+        centre = 2.0**24
+        unit = np.spacing(centre)
+        ball = jmlv.Ball(np.array([centre]), 0.7 * unit, 2, None, None)
+        query = Query.of(lambda x: (centre + unit) - x, ball, jmlv.AboveThreshold(0, 0.0))
+        outside = np.array([centre + unit])
+        assert ball.contains(query.settle(outside))
+        assert judge(query, Evidence(point=outside), "test").status is jmlv.Status.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "region", [jmlv.Box.between(*np.array([[0.15], [0.35]])), jmlv.Ball(np.array([0.25]), 0.1)]
+)
+def test_input_splitting_keeps_what_it_knows_where_nothing_can_be_halved(region):
+    def f(x):
+        return jnp.abs(x.reshape(-1, 1) - 0.25) + 5e-7
+
+    asked = jmlv.AboveThreshold(0, 0.0)
+    verdict = jmlv.verify(f, region, asked, InputSplitting(batch=16), budget=20)
+    assert verdict.status is jmlv.Status.UNKNOWN and 0 < verdict.lower and verdict.upper < 1e-6

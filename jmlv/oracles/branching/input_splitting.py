@@ -199,7 +199,7 @@ class _Search:
     def _in_region(self, boxes: _Boxes) -> _Boxes:
         """The boxes that a ball meets, where the region is one: of others nothing is asked."""
         ball = self.query.ball
-        if ball is None:
+        if ball is None or not len(boxes.bound):
             return boxes
         moving = self.moving[: self.count]
         points = np.repeat(as_float64(self.query.lower).reshape(1, -1), len(boxes.bound), 0)
