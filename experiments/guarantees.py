@@ -105,6 +105,10 @@ def _true(labels: np.ndarray) -> tuple[int, ...]:
     return tuple(int(label) for label in np.flatnonzero(labels))
 
 
+FORMAT = 1
+"""Goes up when an answer can no longer be taken for that of the same question before."""
+
+
 class Answers:
     """A file of one answer a line, by what was asked."""
 
@@ -127,7 +131,7 @@ class Answers:
         return self._answer(model, x, ("noise", SIGMA, SAMPLES), lambda: _counts(model, x))
 
     def _answer(self, model, x, asked, work) -> dict:
-        key = f"{fingerprint(model, x.shape)[:16]} {_hash_of(x)} {asked}"
+        key = f"{FORMAT} {version()} {fingerprint(model, x.shape)[:16]} {_hash_of(x)} {asked}"
         if key not in self.known:
             self.known[key] = {"key": key, "jmlv": version(), **work()}
             with self.path.open("a") as file:

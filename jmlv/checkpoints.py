@@ -238,13 +238,15 @@ def available(folder: str | Path | None = None) -> tuple[Path, ...]:
 
 
 def _located(folder: str | Path) -> Path:
-    """The folder; where there is no ``checkpoints/NAME`` here, that of the library if it has one.
+    """The folder; where there are no ``checkpoints`` here at all, that of the library if it has one.
+
+    One's own ``checkpoints`` without that name is a name that was misspelt.
 
     >>> _located("checkpoints/double_digits_linf").is_dir()
     True
     """
     path = Path(folder)
-    if path.parts[:1] != ("checkpoints",) or path.exists():
+    if path.parts[:1] != ("checkpoints",) or Path("checkpoints").exists():
         return path
     others = (root.joinpath(*path.parts[1:]) for root in (_CHECKOUT, _SHIPPED))
     return next((other for other in others if other.exists()), path)

@@ -41,6 +41,15 @@ def folder(written, tmp_path) -> Path:
     return shutil.copytree(written, tmp_path / "copy")
 
 
+def test_a_name_that_is_missing_here_is_not_the_librarys(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert restore("checkpoints/double_digits_linf")[1].data  # there are no checkpoints here
+    shutil.copytree(written, tmp_path / "checkpoints" / "odd")
+    assert restore("checkpoints/odd")[0].config == ODD
+    with pytest.raises(FileNotFoundError, match="double_digits_linf"):
+        restore("checkpoints/double_digits_linf")
+
+
 # ---------------------------------------------------------------------- round trips
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Key
 
-from jmlv.attacks.decisions import Decision, Threshold
+from jmlv.attacks.decisions import Decision, Threshold, TopK
 from jmlv.attacks.goals import Aim, Goal
 from jmlv.attacks.network import Network, scores_of, split
 from jmlv.attacks.problem import Attack, Found, Problem, column
@@ -173,6 +173,11 @@ def _decision(goal: Goal, decision: Decision | None) -> Decision:
     implied = goal.decision
     if implied is not None and decision is not None and decision != implied:
         raise ValueError(f"decision: {goal} decides by {implied}, got {decision}. Leave it out.")
+    if goal.adds_only and isinstance(decision, TopK):
+        raise ValueError(
+            f"decision: {goal} only adds labels, and got {decision}, which has no room for more; "
+            "expected a Threshold."
+        )
     return implied or decision or Threshold()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,9 @@ class Goal(abc.ABC):
         Raises:
             ValueError: a label does not exist, or the goal is for another number of images.
         """
+
+    adds_only: ClassVar[bool] = False
+    """Whether labels are added and none lost, for which a top k has no room."""
 
     @property
     def decision(self) -> Decision | None:
@@ -137,6 +140,8 @@ class ShowAll(Goal):
     Under thresholds only: a top k has no room for more. Source: *Showing Many Labels in Multi-label
     Classification Models: An Empirical Study of Adversarial Examples*, arXiv:2409.17568.
     """
+
+    adds_only = True
 
     def aim(self, present: Bool[np.ndarray, "image label"]) -> Aim:
         return Aim(np.ones_like(present), ~present, present)

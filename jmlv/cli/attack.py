@@ -107,7 +107,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _refuse_what_does_not_fit(arguments: argparse.Namespace) -> None:
     if arguments.goal.endswith("-all"):
-        refuse(arguments, "flip-all is about all labels.", "label")
+        refuse(arguments, f"{arguments.goal} is about all labels.", "label")
+    if arguments.goal == "show-all" and arguments.threshold is None:
+        raise ValueError(
+            "goal: show-all adds labels, and a top k has no room for more; give a --threshold."
+        )
     if arguments.goal.endswith("top-k"):
         refuse(arguments, f"{arguments.goal} decides by the top {arguments.k}.", "threshold")
     elif arguments.threshold is not None:

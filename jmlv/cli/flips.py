@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         _write(arguments, fingerprint(graph), asked, results)
     if arguments.report:
         for (radius, name, x), found in zip(asked, results):
-            stem = f"{name.replace(' ', '_')}_{radius:g}"
+            stem = f"{name.replace(' ', '_')}_{radius!r}"
             found.report(arguments.out / f"{stem}.html", x=x, names=names)
 
 
@@ -97,7 +97,13 @@ def _write(arguments: argparse.Namespace, network: str, asked: list, results: li
         }
         for (radius, name, _), found in zip(asked, results)
     ]
-    head = {"jmlv": version(), "network": network, "norm": arguments.norm}
+    head = {
+        "jmlv": version(),
+        "network": network,
+        "norm": arguments.norm,
+        "k": arguments.k if arguments.threshold is None else None,
+        "threshold": arguments.threshold,
+    }
     write_json(arguments.out / "flips.json", {**head, "results": rows})
     from jmlv.plotting import guarantees
 

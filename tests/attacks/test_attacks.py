@@ -151,6 +151,11 @@ def test_top_k_margins_are_those_of_the_property(k):
         np.testing.assert_allclose(margins[:, label], jmlv.InTopK(label, k).margin(scores))
 
 
+def test_a_top_k_has_no_room_for_more():
+    with pytest.raises(ValueError, match=r"decision: ShowAll\(\) only adds .* got TopK\(k=1\)"):
+        attack(net, X, ShowAll(), PGD(steps=1, restarts=1), decision=TopK(1), budgets=[0.3])
+
+
 def test_labels_are_added_and_none_is_lost():
     """On some image the most labels that are shown are more than at first, by every count."""
     result = attack(net, X, ShowAll(), PGD(steps=8, restarts=1), budgets=[0.3])

@@ -123,6 +123,14 @@ BAD = {
         ["attack", *NETWORK, "--goal", "flip-all", "--label", "3"],
         "--label: flip-all is about all labels",
     ),
+    "a label of all, by its goal": (
+        ["attack", *NETWORK, "--goal", "show-all", "--threshold", "0.5", "--label", "3"],
+        "--label: show-all is about all labels",
+    ),
+    "no room for more": (
+        ["attack", *NETWORK, "--goal", "show-all"],
+        "a top k has no room for more; give a --threshold",
+    ),
     "two decisions": (
         ["attack", *NETWORK, "--goal", "hide", "--threshold", "0.5", "--k", "2"],
         "--k: not beside --threshold",

@@ -55,13 +55,16 @@ def test_what_does_not_fit_is_refused(arguments, message):
 
 @pytest.mark.slow
 def test_flips_on_the_command_line(tmp_path, capsys):
-    options = ["--epsilon", "0.001", "--budget", "20", "--out", str(tmp_path), "--report"]
+    radii = ["0.001", "0.00100000004"]
+    options = ["--epsilon", *radii, "--budget", "20", "--out", str(tmp_path), "--report"]
     assert main(["flips", *options]) == 0
     (page,) = tmp_path.glob("*_0.001.html")
+    assert len(list(tmp_path.glob("*_0.00100000004.html"))) == 1
     assert "exactly 0 labels can change at once" in read(page).text
     assert "changed" in capsys.readouterr().out
     written = json.loads((tmp_path / "flips.json").read_text())
-    (row,) = written["results"]
+    assert (written["k"], written["threshold"], written["norm"]) == (2, None, "linf")
+    row, _ = written["results"]
     assert row["radius"] == 0.001 and row["changed"] == {"lower": 0, "upper": 0, "labels": []}
     assert (tmp_path / "flips.png").exists() and len(row["present"]) == 2
 
