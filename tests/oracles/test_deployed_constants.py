@@ -95,6 +95,55 @@ def test_products_of_cut_operands_are_refused():
     jmlv.verify(scaled(lambda: V / 3), BOX, PROPERTY, jmlv.Bounds(), deployed=BFLOAT16)
 
 
+OPERATIONS = {
+    "add": lambda m, a, b: a + b,
+    "sub": lambda m, a, b: a - b,
+    "mul": lambda m, a, b: a * b,
+    "div": lambda m, a, b: a / b,
+    "root": lambda m, a, b: m.sqrt(m.abs(a)),
+    "inverse root": lambda m, a, b: jax.lax.rsqrt(jnp.abs(a)) if m is jnp else abs(a) ** -0.5,
+    "sum": lambda m, a, b: m.broadcast_to(a.sum(), a.shape),
+    "product": lambda m, a, b: m.broadcast_to(m.dot(a, b), a.shape),
+    "cube": lambda m, a, b: a**3,
+    "larger": lambda m, a, b: m.maximum(a, -b),
+    "mixed": lambda m, a, b: m.concatenate([a[2:], b[:2]]),
+}
+
+
+def _random_constant(rng):
+    """A constant of four numbers by a few operations, as a function of NumPy or JAX."""
+    given = [(rng.normal(size=4) * 10.0 ** rng.integers(-2, 3)).astype(np.float32) for _ in "ab"]
+    steps = [(rng.choice([*OPERATIONS]), *rng.integers(0, 9, 2)) for _ in range(rng.integers(1, 6))]
+
+    def constant(m):
+        values = [jnp.asarray(v) if m is jnp else v.astype(np.float64) for v in given]
+        for name, i, j in steps:
+            a, b = values[i % len(values)], values[j % len(values)]
+            values.append(OPERATIONS[name](m, a, b))
+        return values[-1]
+
+    return constant
+
+
+def _excess(count):
+    """How much of its share the worst of some random constants is off by, from exact arithmetic."""
+    rng, worst = np.random.default_rng(0), 0.0
+    for constant in (_random_constant(rng) for _ in range(count)):
+        found = jmlv.trace(lambda x, c=constant: x.reshape(-1, 4) * c(jnp), (4,)).structure.folded
+        got, exact = np.asarray(constant(jnp), np.float64), constant(np)
+        off = np.max(np.abs(got - exact) / np.abs(exact))
+        worst = max(worst, 0.0 if off == 0 else off / max(found.share / 2, 1e-300))
+    return worst
+
+
+def test_random_constants_are_within_their_share(monkeypatch):
+    with np.errstate(all="ignore"):
+        assert 0.01 < _excess(16) <= 1
+        monkeypatch.setattr(folded, "UNIT", 0.0)
+        monkeypatch.setattr(folded, "ROOT", 0.0)
+        assert _excess(6) > 1
+
+
 def _orders(make_sum, terms, count=200):
     rng = np.random.default_rng(1)
     return [make_sum(rng.permutation(len(terms))) for _ in range(count)]
