@@ -444,12 +444,17 @@ class Ball:
     def astype(self, dtype: str) -> Ball:
         """The ball in a precision and without its domain, as bounds and attacks compute with it."""
         ball = self.exact()
-        x, radius, weights = (jnp.asarray(v, dtype) for v in (ball.x, ball.radius, ball.weights))
+        x, radius = jnp.asarray(ball.x, dtype), jnp.asarray(ball.radius, dtype)
+        weights = None if self.weights is None else jnp.asarray(ball.weights, dtype)
         return Ball(x, radius, self.norm, weights, None)
+
+    def stretched(self, change: Float[Array, "*batch *shape"]) -> Float[Array, "*batch *shape"]:
+        """A change of the input in the ball's own length, entry by entry."""
+        return change if self.weights is None else self.weights * change
 
     def pulled(self, points: Float[Array, "*batch *shape"]) -> Float[Array, "*batch *shape"]:
         """Points moved toward ``x`` until they are in the ball, up to rounding; for :meth:`astype`'s."""
-        change = self.weights * (points - self.x)
+        change = self.stretched(points - self.x)
         axes = tuple(range(points.ndim - self.x.ndim, points.ndim))
         if self.norm == 2:
             length = jnp.sqrt(jnp.sum(change**2, axes, keepdims=True))
@@ -464,14 +469,15 @@ class Ball:
         In l1 one entry would move alone: all that are worth half as much as the best share it.
         """
         axes = tuple(range(gradient.ndim - self.x.ndim, gradient.ndim))
-        worth, tiny = gradient / self.weights, jnp.finfo(gradient.dtype).tiny
+        weights = 1 if self.weights is None else self.weights
+        worth, tiny = gradient / weights, jnp.finfo(gradient.dtype).tiny
         if self.norm == 1:
             size = jnp.abs(worth)
             worth = jnp.sign(worth) * (2 * size >= jnp.max(size, axes, keepdims=True))
             length = jnp.sum(jnp.abs(worth), axes, keepdims=True)
         else:
             length = jnp.sqrt(jnp.sum(worth**2, axes, keepdims=True))
-        return self.radius * worth / jnp.maximum(length, tiny) / self.weights
+        return self.radius * worth / jnp.maximum(length, tiny) / weights
 
     def box(self) -> Box:
         """The box around the ball within the domain, in float64, rounded outward."""

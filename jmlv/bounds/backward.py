@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jmlv.bounds.balls import minimum_over
 from jmlv.bounds.first_layer import FirstLayer
 from jmlv.bounds.functionals import (
     Functional,
@@ -24,7 +25,6 @@ from jmlv.bounds.functionals import (
     crop,
     flat_sum,
     is_small,
-    minimum_over,
     whole,
 )
 from jmlv.bounds.lines import Lines, Planes, admissible, floor_constant

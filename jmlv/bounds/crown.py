@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.backward import lower_bound
+from jmlv.bounds.first_ball import has_closed_form, within_ball
 from jmlv.bounds.functionals import Functional, Whole, Window, one_hot
 from jmlv.bounds.interval import interval_step
 from jmlv.bounds.last_layers import rows_from_intervals
@@ -290,6 +291,7 @@ def _walk(
     values: dict[Variable, Any] = graph.constants() | {graph.input: box}
     lines: dict[int, Planes] = {}
     improved: set[Variable] = set()
+    unmixed = independent(graph)
     for eqn in graph.eqns:
         if not is_affine(graph, eqn):
             inputs = graph.inputs_of(eqn)
@@ -300,6 +302,9 @@ def _walk(
             around = lines_of(graph, eqn, [values[v] for v in inputs])
             lines[eqn.outvar.index] = jax.lax.stop_gradient(around) if frozen else around
         values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
+        if has_closed_form(graph, eqn, unmixed):
+            around = within_ball(graph, eqn, box)
+            values[eqn.outvar] = _intersection(values[eqn.outvar], around)
     return {v: i for v, i in values.items() if isinstance(i, Interval)}, lines
 
 
@@ -403,16 +408,20 @@ def _exact_intervals(graph: Graph) -> set[Variable]:
 
     Elementwise operations keep attained bounds; one operation that mixes entries (convolution,
     dense, average pool) keeps them too if its operand's entries vary independently, which they do
-    in a box, not in a ball.
+    in a box. In a ball they do not: there the bounds of :func:`within_ball` are nearly attained.
     """
     unmixed = independent(graph)
     exact = set(unmixed)
-    if graph.inside is not None:
-        return exact
     for eqn in graph.eqns:
         inputs = graph.inputs_of(eqn)
         if not is_affine(graph, eqn) or len(inputs) != 1:
             continue
-        if inputs[0] in (exact if eqn.primitive in ELEMENTWISE else unmixed):
+        if eqn.primitive in ELEMENTWISE:
+            known = inputs[0] in exact
+        else:
+            known = inputs[0] in unmixed and (
+                graph.inside is None or has_closed_form(graph, eqn, unmixed)
+            )
+        if known:
             exact.add(eqn.outvar)
     return exact

@@ -207,7 +207,7 @@ def _affine_under(
         if len(inputs) != 1 or not all(_same_everywhere(v, eqn.outvar) for v in others):
             return None
         eqn = producers.get(inputs[0])
-    known = eqn is not None and (is_plain_convolution(eqn) or _is_matrix_product(eqn))
+    known = eqn is not None and (is_plain_convolution(eqn) or is_matrix_product(eqn))
     return eqn if known and graph.inputs_of(eqn) == eqn.invars[:1] else None
 
 
@@ -217,7 +217,7 @@ def _same_everywhere(constant: Variable | Literal, output: Variable) -> bool:
     )
 
 
-def _is_matrix_product(eqn: Equation) -> bool:
+def is_matrix_product(eqn: Equation) -> bool:
     """(1, n) times (n, m)."""
     plain = eqn.primitive is lax.dot_general_p and len(eqn.invars[0].shape) == 2
     return plain and eqn.params["dimension_numbers"] == (((1,), (0,)), ((), ()))
@@ -230,7 +230,7 @@ def _first_layer(graph: Graph, eqn: Equation, affine: Equation, box: Interval) -
     low, high = jnp.minimum(*ends), jnp.maximum(*ends)
     if is_plain_convolution(affine):
         kernel = kernel_of(affine, constants)
-    patches = partial(_patches, affine, kernel.shape[:-1])
+    patches = partial(entries_read, affine, kernel.shape[:-1])
     shift, scale = _after(graph, eqn.invars[0], affine)
     place = (*_grid(affine), -1)
     return FirstLayer(
@@ -268,7 +268,7 @@ def _grid(affine: Equation) -> tuple[int, int]:
     return affine.outvar.shape[1:3] if is_plain_convolution(affine) else (1, 1)
 
 
-def _patches(affine: Equation, patch: tuple[int, ...], values: Array) -> Array:
+def entries_read(affine: Equation, patch: tuple[int, ...], values: Array) -> Array:
     """The entries that each position reads, zero in padding: (height, width, entry)."""
     if not is_plain_convolution(affine):
         return values.reshape(1, 1, -1)

@@ -9,16 +9,13 @@ operation makes a window whole first.
 from __future__ import annotations
 
 import math
-from functools import partial, reduce
 from typing import NamedTuple, Union
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jmlv.graph import Variable
-from jmlv.regions import Ball
 
 
 class Whole(NamedTuple):
@@ -107,98 +104,6 @@ def minimum_over_box(functional: Functional, lower: Array, upper: Array) -> Floa
     rows = functional.rows
     low, high = crop(lower[0], functional), crop(upper[0], functional)
     return flat_sum(rows * jnp.where(rows > 0, low, high))
-
-
-def minimum_over(
-    functional: Functional, lower: Array, upper: Array, ball: Ball | None
-) -> Float[Array, " row"]:
-    """The least value of each functional over a box, and over a ball in it if there is one."""
-    over_box = minimum_over_box(functional, lower, upper)
-    if ball is None:
-        return over_box
-    return jnp.maximum(over_box, minimum_over_ball(functional, lower, upper, ball))
-
-
-def minimum_over_ball(
-    functional: Functional, lower: Array, upper: Array, ball: Ball
-) -> Float[Array, " row"]:
-    """The least value of each functional over a ball and the box ``lower <= x <= upper`` at once.
-
-    With ``e = w (x - c)`` and ``b = a / w`` it is ``a c + min b e`` over ``l <= e <= u``,
-    ``||e|| <= r``, and for any multiplier at least
-
-        min over l <= e <= u of  b e + m / 2 (||e||_2^2 - r^2),    or of  b e + m (||e||_1 - r),
-
-    a sum of minima over single entries. So any multiplier gives a bound; the best is looked for.
-    """
-    least = partial(_least_in_l2 if ball.norm == 2 else _least_in_l1, radius=ball.radius)
-    if isinstance(functional, Whole):
-        centre, weights = ball.x[None], ball.weights[None]
-        ends = lower, upper
-        rows = functional.rows
-    else:
-        centre, weights = (crop(value, functional) for value in (ball.x, ball.weights))
-        ends = crop(lower[0], functional), crop(upper[0], functional)
-        weights = jnp.where(weights > 0, weights, 1)  # over the map's edge: rows are zero there
-        rows = functional.rows
-    low, high = ((weights * (end - centre)).reshape(-1, rows[0].size) for end in ends)
-    scaled = (rows / weights).reshape(len(rows), -1)
-    return flat_sum(rows * centre) + least(scaled, low, high)
-
-
-STEPS_L2, STEPS_L1 = 4, 16
-"""Steps toward the best multiplier."""
-
-ROUNDINGS = 4
-"""Of each entry in a sum of squares. Where the box nearly misses the ball the multiplier is large: what
-the difference of two squares is rounded by must not count as a distance."""
-
-LARGEST = 1e6
-"""A multiplier is at most so many times the one of a ball in no box."""
-
-
-def _least_in_l2(b: Array, low: Array, high: Array, radius: Array) -> Float[Array, " row"]:
-    """The multiplier goes toward the one at which the minimiser, ``clip(-b / m)``, has length ``r``."""
-    tiny = jnp.finfo(b.dtype).tiny
-
-    def better(multiplier: Array) -> Array:
-        """The one at which entries that are at no end now would fill what those at an end leave."""
-        free = -b / multiplier[:, None]
-        held = (free < low) | (free > high)
-        left = radius**2 - flat_sum(jnp.where(held, jnp.clip(free, low, high), 0) ** 2)
-        return jnp.sqrt(flat_sum(jnp.where(held, 0, b) ** 2) / jnp.maximum(left, tiny))
-
-    unheld = jnp.sqrt(flat_sum(b**2)) / jnp.maximum(radius, tiny)
-    multiplier = unheld
-    for _ in range(STEPS_L2):
-        multiplier = better(jnp.maximum(multiplier, tiny))
-    multiplier = jnp.clip(lax.stop_gradient(multiplier), tiny, lax.stop_gradient(LARGEST * unheld))
-    e = jnp.clip(lax.stop_gradient(-b / multiplier[:, None]), low, high)
-    rounding = ROUNDINGS * b[0].size * jnp.finfo(b.dtype).eps
-    excess = (1 - rounding) * flat_sum(e**2) - (1 + rounding) * radius**2
-    return flat_sum(b * e) + multiplier / 2 * excess
-
-
-def _least_in_l1(b: Array, low: Array, high: Array, radius: Array) -> Float[Array, " row"]:
-    """The best multiplier is halved down to: at it the entries that are worth more fill the ball."""
-    size = jnp.abs(b)
-
-    def at(multiplier: Array) -> tuple[Array, Array]:
-        """The entries' minima, each where it is: at an end, or as near to zero as it gets."""
-        rest = jnp.clip(0, low, high)
-        ends = jnp.stack([jnp.broadcast_to(v, b.shape) for v in (low, high, rest)])
-        values = b * ends + multiplier[:, None] * jnp.abs(ends)
-        chosen = jnp.argmin(values, 0)[None]
-        values, ends = (jnp.take_along_axis(v, chosen, 0)[0] for v in (values, ends))
-        return flat_sum(values) - multiplier * radius, flat_sum(jnp.abs(ends)) - radius
-
-    few, many = jnp.zeros(len(b), b.dtype), jnp.max(size, -1, initial=0.0)
-    for _ in range(STEPS_L1):
-        middle = (few + many) / 2
-        over = lax.stop_gradient(at(middle)[1]) > 0
-        few, many = jnp.where(over, middle, few), jnp.where(over, many, middle)
-    several = (at(lax.stop_gradient(m))[0] for m in (few, many, jnp.max(size, -1, initial=0.0)))
-    return reduce(jnp.maximum, several)
 
 
 def apply(rows: Float[Array, "row 1 ..."], value: Float[Array, "1 ..."]) -> Float[Array, " row"]:
