@@ -42,7 +42,7 @@ from jmlv.smoothing import (
 
 DIGITS = tuple(f"double_digits_{name}" for name in ("none", "linf", "l0", "ibp", "noise"))
 RADII = {"linf": (0.003, 0.01, 0.03, 0.1), "l2": (0.05, 0.1, 0.25, 0.5)}
-ALPHA, SIGMA, SAMPLES = 0.001, 0.25, 1000
+ALPHA, SAMPLES = 0.001, 1000
 SMOOTHING = {
     "MultiGuard": certified_intersection_size,
     "Jia et al.": jia_certified_intersection_size,
@@ -76,6 +76,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--radii", nargs="+", type=float)
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--k", type=int, default=2)
+    parser.add_argument("--sigma", type=float, default=0.25, help="of the noise, for smoothing")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds an image and radius")
     parser.add_argument("--out", type=Path, default=Path("results/guarantees"))
     options = parser.parse_args()
@@ -126,9 +127,10 @@ class Answers:
         count = Count(record["lost_lower"], record["lost_upper"])
         return Kept(labels, options.k, count, record["queries"], record["seconds"])
 
-    def counts(self, model, x) -> dict:
-        """How often each label is in the top k' under noise, and the seconds that took."""
-        return self._answer(model, x, ("noise", SIGMA, SAMPLES), lambda: _counts(model, x))
+    def counts(self, model, x, options) -> dict:
+        """How often each label is in the top k under noise, and the seconds that took."""
+        asked = "noise", options.sigma, SAMPLES, options.k
+        return self._answer(model, x, asked, lambda: _counts(model, x, options))
 
     def _answer(self, model, x, asked, work) -> dict:
         key = f"{FORMAT} {version()} {fingerprint(model, x.shape)[:16]} {_hash_of(x)} {asked}"
@@ -167,20 +169,21 @@ def _kept(model, x, labels, radius, options, budget: float) -> Kept:
     return jmlv.kept(model, ball, labels, options.k, x=x, budget=budget)
 
 
-def _counts(model, x) -> dict:
+def _counts(model, x, options) -> dict:
     start, key = time.perf_counter(), jax.random.key(int(_hash_of(x)[:7], 16))
-    counts = sample_counts(model, x, sigma=SIGMA, n=SAMPLES, k_prime=2, key=key)
+    setting = {"sigma": options.sigma, "n": SAMPLES, "k_prime": options.k}
+    counts = sample_counts(model, x, **setting, key=key)
     return {"counts": np.asarray(counts).tolist(), "seconds": time.perf_counter() - start}
 
 
 def _smoothed(answers: Answers, model, test: Images, options) -> dict[str, np.ndarray]:
     """What smoothing certifies for each radius and image."""
-    found = [answers.counts(model, x) for x, _ in _pairs(test)]
+    found = [answers.counts(model, x, options) for x, _ in _pairs(test)]
     counts = np.array([record["counts"] for record in found])
     labels = np.stack([y for _, y in _pairs(test)])
     seconds = np.mean([record["seconds"] for record in found])
-    print(f"smoothing: {seconds:.2f} s an image, sigma {SIGMA}, {SAMPLES} noisy inputs")
-    setting = {"k": options.k, "k_prime": 2, "sigma": SIGMA, "alpha": ALPHA}
+    print(f"smoothing: {seconds:.2f} s an image, sigma {options.sigma}, {SAMPLES} noisy inputs")
+    setting = {"k": options.k, "k_prime": options.k, "sigma": options.sigma, "alpha": ALPHA}
     return {
         name: np.asarray(
             certify(counts, SAMPLES, labels, radius=np.array(options.radii), **setting)
