@@ -385,21 +385,29 @@ class Ball:
     moves by ``radius / w`` at most; with ``1 / epsilon`` for weights and radius 1 it is the ellipsoid
     of these half-axes.
 
+    With ``layers`` there is a norm and a radius for each layer of pixels around an object: each layer may
+    change by so much, whatever the others do.
+
     Args:
         x: one input in the domain.
-        radius: in the norm.
-        norm: 2 or 1. (For the maximum norm: :func:`Box.around`.)
+        radius: in the norm; with layers one for each.
+        norm: 2 or 1. (For the maximum norm: :func:`Box.around`, and :class:`LayeredNeighborhood`.)
         weights: positive, one for each entry of ``x``, or of a shape that broadcasts to it; None for 1.
         domain: as for :func:`Box.around`.
+        layers: which entries share a radius; None for all.
 
     Raises:
-        ValueError: ``x`` leaves the domain, radius or weights are not as above, or the norm is
+        ValueError: ``x`` leaves the domain, radius, weights or layers are not as above, or the norm is
             another one.
 
     >>> import numpy as np, jmlv
     >>> ball = jmlv.Ball(np.array([0.5, 0.95]), 0.1)
     >>> print(ball.box().upper.round(3), ball.contains([0.57, 1.0]), ball.contains([0.6, 1.0]))
     [0.6 1. ] True False
+    >>> layers = jmlv.Layers.around(np.eye(1, 2, dtype=bool))
+    >>> ball = jmlv.Ball(np.full((1, 2, 1), 0.5), np.array([0.1, 0.2]), layers=layers)
+    >>> ball.contains([[[0.59], [0.69]]]), ball.contains([[[0.69], [0.59]]])
+    (True, False)
     """
 
     x: Float[Array, "*shape"]
@@ -407,6 +415,7 @@ class Ball:
     norm: int = dataclasses.field(default=2, metadata={"static": True})
     weights: Float[Array, "*shape"] | None = None
     domain: Domain = IMAGES
+    layers: Layers | None = None
 
     def __post_init__(self) -> None:
         if self.norm not in (1, 2):
@@ -414,13 +423,18 @@ class Ball:
                 f"norm: expected 2 or 1, got {self.norm!r}. For the maximum norm: "
                 "Box.around(x, epsilon)."
             )
-        known = [part for part in (self.x, self.radius, self.weights) if part is not None]
+        parts = self.x, self.radius, self.weights, self.layers
+        known = [part for part in parts if part is not None]
         if self.x is None or not is_concrete(*known, self.domain):
             return
         require_input(self.x, "x", self.domain)
         require_epsilon(self.radius, "radius")
-        if np.ndim(self.radius):
-            raise ValueError(f"radius: expected one number, got shape {np.shape(self.radius)}.")
+        if self.layers is not None:
+            self.layers.require_fits(np.shape(self.x))
+        expected = () if self.layers is None else (self.layers.count,)
+        if np.shape(self.radius) != expected:
+            what = "one number" if self.layers is None else f"one number for each layer {expected}"
+            raise ValueError(f"radius: expected {what}, got shape {np.shape(self.radius)}.")
         if self.weights is not None:
             self._require_weights()
 
@@ -439,53 +453,89 @@ class Ball:
         x = np.asarray(self.x, np.float64)
         weights = 1.0 if self.weights is None else np.asarray(self.weights, np.float64)
         weights = np.broadcast_to(weights, x.shape).copy()
-        return Ball(x, np.float64(self.radius), self.norm, weights, self.domain)
+        radius = np.asarray(self.radius, np.float64)[()]
+        return Ball(x, radius, self.norm, weights, self.domain, self.layers)
 
     def astype(self, dtype: str) -> Ball:
         """The ball in a precision and without its domain, as bounds and attacks compute with it."""
         ball = self.exact()
         x, radius = jnp.asarray(ball.x, dtype), jnp.asarray(ball.radius, dtype)
         weights = None if self.weights is None else jnp.asarray(ball.weights, dtype)
-        return Ball(x, radius, self.norm, weights, None)
+        layers = self.layers
+        if layers is not None:  # whole numbers have no derivative
+            layers = dataclasses.replace(layers, index=jnp.asarray(layers.index, dtype))
+        return Ball(x, radius, self.norm, weights, None, layers)
+
+    @property
+    def radii(self) -> Float[Array, " group"]:
+        """The radius of each layer, or the only one."""
+        return self.radius[None] if self.layers is None else self.radius
+
+    @property
+    def membership(self) -> Float[Array, "entry group"]:
+        """One where an entry is of a layer, else zero; of all entries where there are no layers."""
+        xp = np if is_concrete(self.x) else jnp
+        if self.layers is None:
+            return xp.ones((self.x.size, 1), self.x.dtype)
+        places = xp.broadcast_to(self.layers.places, self.x.shape).reshape(-1, 1)
+        return (places == xp.arange(self.layers.count)).astype(self.x.dtype)
+
+    def spread(self, values: Float[Array, "*batch group"]) -> Float[Array, "*batch *shape"]:
+        """A value of each layer as one of each entry, or of a shape that broadcasts to an input's."""
+        batch = values.shape[:-1]
+        if self.layers is None:
+            return values.reshape(*batch, *(1,) * self.x.ndim)
+        places = self.layers.places.astype(int)
+        shown = values[..., places]
+        return shown.reshape(*batch, *places.shape)
 
     def stretched(self, change: Float[Array, "*batch *shape"]) -> Float[Array, "*batch *shape"]:
         """A change of the input in the ball's own length, entry by entry."""
         return change if self.weights is None else self.weights * change
 
+    def _lengths(self, change: Float[Array, "*batch *shape"]) -> Float[Array, "*batch group"]:
+        """Of changes that are :meth:`stretched`, layer by layer."""
+        xp = np if is_concrete(change) and not isinstance(change, jax.Array) else jnp
+        flat = change.reshape(*change.shape[: change.ndim - self.x.ndim], -1)
+        sums = (flat**2 if self.norm == 2 else xp.abs(flat)) @ xp.asarray(self.membership)
+        return xp.sqrt(sums) if self.norm == 2 else sums
+
     def pulled(self, points: Float[Array, "*batch *shape"]) -> Float[Array, "*batch *shape"]:
         """Points moved toward ``x`` until they are in the ball, up to rounding; for :meth:`astype`'s."""
-        change = self.stretched(points - self.x)
-        axes = tuple(range(points.ndim - self.x.ndim, points.ndim))
-        if self.norm == 2:
-            length = jnp.sqrt(jnp.sum(change**2, axes, keepdims=True))
-        else:
-            length = jnp.sum(jnp.abs(change), axes, keepdims=True)
-        share = jnp.minimum(1, self.radius / jnp.maximum(length, jnp.finfo(points.dtype).tiny))
-        return self.x + share * (points - self.x)
+        length = self._lengths(self.stretched(points - self.x))
+        share = jnp.minimum(1, self.radii / jnp.maximum(length, jnp.finfo(points.dtype).tiny))
+        return self.x + self.spread(share) * (points - self.x)
 
     def steepest(self, gradient: Float[Array, "*batch *shape"]) -> Float[Array, "*batch *shape"]:
-        """The way of length ``radius`` along which a linear function rises most, for attacks.
+        """The way to the ball's edge along which a linear function rises most, for attacks.
 
         In l1 one entry would move alone: all that are worth half as much as the best share it.
         """
-        axes = tuple(range(gradient.ndim - self.x.ndim, gradient.ndim))
         weights = 1 if self.weights is None else self.weights
         worth, tiny = gradient / weights, jnp.finfo(gradient.dtype).tiny
         if self.norm == 1:
             size = jnp.abs(worth)
-            worth = jnp.sign(worth) * (2 * size >= jnp.max(size, axes, keepdims=True))
-            length = jnp.sum(jnp.abs(worth), axes, keepdims=True)
-        else:
-            length = jnp.sqrt(jnp.sum(worth**2, axes, keepdims=True))
-        return self.radius * worth / jnp.maximum(length, tiny) / weights
+            worth = jnp.sign(worth) * (2 * size >= self.spread(self._largest(size)))
+        length = jnp.maximum(self._lengths(worth), tiny)
+        return self.spread(self.radii / length) * worth / weights
+
+    def _largest(self, sizes: Float[Array, "*batch *shape"]) -> Float[Array, "*batch group"]:
+        """The largest of each layer."""
+        flat = sizes.reshape(*sizes.shape[: sizes.ndim - self.x.ndim], -1)
+        if self.layers is None:
+            return jnp.max(flat, -1, keepdims=True)
+        places = jnp.broadcast_to(self.layers.places, self.x.shape).reshape(-1).astype(int)
+        found = jax.ops.segment_max(jnp.moveaxis(flat, -1, 0), places, self.layers.count)
+        return jnp.moveaxis(found, 0, -1)
 
     def box(self) -> Box:
         """The box around the ball within the domain, in float64, rounded outward."""
         ball = self.exact()
-        reach = np.nextafter(ball.radius / ball.weights, np.inf)
+        radius = ball.spread(ball.radii)
+        reach = np.nextafter(radius / ball.weights, np.inf)
         least, greatest = domain_ends(self.domain, ball.x)
-        lower = np.nextafter(ball.x - reach, -np.inf) if ball.radius else ball.x
-        upper = np.nextafter(ball.x + reach, np.inf) if ball.radius else ball.x
+        lower = np.where(radius > 0, np.nextafter(ball.x - reach, -np.inf), ball.x)
+        upper = np.where(radius > 0, np.nextafter(ball.x + reach, np.inf), ball.x)
         return Box(np.clip(lower, least, greatest), np.clip(upper, least, greatest))
 
     @property
@@ -493,28 +543,34 @@ class Ball:
         return np.shape(self.x)
 
     def length(self, points: Float[Any, "*batch *shape"]) -> Float[np.ndarray, "*batch"]:
-        """How far points are from ``x``, in the weighted norm, in float64."""
+        """How far points are from ``x``, in the weighted norm, in float64; layer by layer if there are any."""
+        lengths = self._exact_lengths(points)
+        return lengths[..., 0] if self.layers is None else lengths
+
+    def share(self, points: Float[Any, "*batch *shape"]) -> Float[np.ndarray, "*batch"]:
+        """How far points are from ``x``, as a share of the radius; of the layer that is exhausted most."""
+        lengths, radii = self._exact_lengths(points), self.exact().radii
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(lengths > 0, lengths / radii, 0).max(-1)
+
+    def _exact_lengths(self, points: Float[Any, "*batch *shape"]) -> np.ndarray:
         ball = self.exact()
-        change = ball.weights * (np.asarray(points, np.float64) - ball.x)
-        axes = tuple(range(change.ndim - ball.x.ndim, change.ndim))
-        return np.linalg.norm(change.reshape(*change.shape[: axes[0]], -1), self.norm, axis=-1)
+        return ball._lengths(ball.weights * (np.asarray(points, np.float64) - ball.x))
 
     def clip(self, points: Float[Any, "*batch *shape"]) -> Float[np.ndarray, "*batch *shape"]:
         """Points moved into box and ball, along the line to ``x``; float64, a millionth inside."""
         ball, box = self.exact(), self.box()
         points = np.clip(np.asarray(points, np.float64), box.lower, box.upper)
-        length = np.asarray(self.length(points)).reshape(
-            *points.shape[: -ball.x.ndim], *(1,) * ball.x.ndim
-        )
-        long = length > ball.radius * (1 - _CERTAINLY)
-        share = ball.radius * (1 - _INSIDE) / np.maximum(length, np.finfo(float).tiny)
-        return np.where(long, ball.x + share * (points - ball.x), points)
+        length = self._exact_lengths(points)
+        long = length > ball.radii * (1 - _CERTAINLY)
+        share = ball.radii * (1 - _INSIDE) / np.maximum(length, np.finfo(float).tiny)
+        return np.where(ball.spread(long), ball.x + ball.spread(share) * (points - ball.x), points)
 
     def contains(self, x: Any) -> bool:
         """Whether a point lies in box and ball, with certainty: rounding of the norm counts against."""
-        near = float(self.length(x)) <= float(self.radius) * (1 - _CERTAINLY)
+        near = np.all(self._exact_lengths(x) <= self.exact().radii * (1 - _CERTAINLY))
         at_center = np.array_equal(np.asarray(x, np.float64), self.exact().x)
-        return at_center or (near and self.box().contains(x))
+        return at_center or (bool(near) and self.box().contains(x))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ball) and _same(self, other)
@@ -524,8 +580,11 @@ class Ball:
     def __repr__(self) -> str:
         if not is_concrete(self.radius):
             return f"Ball(shape={self.shape}, l{self.norm})"
+        radius = f"radius {float(np.max(self.radius))!r}"
+        if self.layers is not None:
+            radius = f"radii of up to {float(np.max(self.radius))!r} on {self.layers.count} layers"
         weighted = "" if self.weights is None else ", weighted"
-        return f"Ball(shape={self.shape}, l{self.norm} radius {float(self.radius)!r}{weighted})"
+        return f"Ball(shape={self.shape}, l{self.norm} {radius}{weighted})"
 
 
 _INSIDE, _CERTAINLY = 1e-6, 1e-9

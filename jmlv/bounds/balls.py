@@ -5,12 +5,15 @@ least ``b e`` with ``||e|| <= r``. For any multiplier ``m >= 0`` this is at leas
 
     min over l <= e <= u of  b e + m / 2 (||e||_2^2 - r^2),    or of  b e + m (||e||_1 - r),
 
-a sum of minima over single entries: any multiplier gives a bound. The one taken would be the best if
-the entries that may move the way they should were free to: the bound is never below the dual norm of
-their slopes, and steps toward a better multiplier gain nearly nothing for much of the time.
+a sum of minima over single entries: any multiplier gives a bound. (Where layers have radii of their own, each
+has its multiplier.) The one taken would be the best if the entries that may move the way they should were
+free to: the bound is never below the dual norm of their slopes, and steps toward a better multiplier gain
+nearly nothing for much of the time.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -51,7 +54,8 @@ def minimum_over_ball(
 ) -> Float[Array, " row"]:
     """A lower bound on each functional over a ball and a box at once."""
     low, high = (ball.stretched(end[0] - ball.x) for end in (lower, upper))
-    nearest = jnp.clip(0, low, high)
+    nearest = jnp.clip(0, low, high).reshape(1, -1)
+    used = (nearest**2 if ball.norm == 2 else jnp.abs(nearest)) @ ball.membership
     maps = ball.x, low, high
     if isinstance(functional, Window):
         maps = tuple(crop(value, functional) for value in maps)
@@ -60,7 +64,42 @@ def minimum_over_ball(
     slopes = _slopes(functional, rows, ball)
     least = _least_in_l2 if ball.norm == 2 else _least_in_l1
     at_centre = rows @ centre[0] if len(centre) == 1 else flat_sum(rows * centre)
-    return at_centre + least(slopes, low, high, ball.radius, nearest)
+    return at_centre + least(slopes, low, high, ball.radii, used[0], _groups(functional, ball))
+
+
+class _Groups(NamedTuple):
+    """Which entries share a radius: all, or those of a layer."""
+
+    member: Float[Array, "entry group"] | Float[Array, "row entry group"] | None
+
+    def sums(self, values: Float[Array, "row entry"]) -> Float[Array, "row group"]:
+        if self.member is None:
+            return flat_sum(values)[:, None]
+        rows = "" if self.member.ndim == 2 else "r"
+        return jnp.einsum(f"re,{rows}eg->rg", values, self.member, precision="highest")
+
+    def largest(self, values: Float[Array, "row entry"]) -> Float[Array, "row group"]:
+        """Of values that are not negative."""
+        if self.member is None:
+            return jnp.max(values, -1, keepdims=True, initial=0.0)
+        return jnp.max(values[..., None] * self.member, -2, initial=0.0)
+
+    def spread(self, values: Float[Array, "row group"]) -> Array:
+        """A value of each group at its entries; zero at entries of none, such as over a map's edge."""
+        if self.member is None:
+            return values
+        rows = "" if self.member.ndim == 2 else "r"
+        return jnp.einsum(f"rg,{rows}eg->re", values, self.member, precision="highest")
+
+
+def _groups(functional: Functional, ball: Ball) -> _Groups:
+    if ball.layers is None:
+        return _Groups(None)
+    member = ball.membership
+    if isinstance(functional, Window):
+        member = crop(member.reshape(*ball.x.shape[:2], -1), functional)
+        member = member.reshape(len(member), functional.rows[0].size, -1)
+    return _Groups(member)
 
 
 def _slopes(functional: Functional, rows: Array, ball: Ball) -> Float[Array, "row entry"]:
@@ -74,33 +113,44 @@ def _slopes(functional: Functional, rows: Array, ball: Ball) -> Float[Array, "ro
 
 
 def _least_in_l2(
-    b: Array, low: Array, high: Array, radius: Array, nearest: Array
+    b: Array, low: Array, high: Array, radii: Array, used: Array, groups: _Groups
 ) -> Float[Array, " row"]:
-    """Sums apart, each of few operations: XLA's CPU backend makes one of many several times slower."""
+    """Sums apart, each of few operations: XLA's CPU backend makes one of many several times slower.
+
+    Args:
+        b: the slopes.
+        low, high: the box, as ``e`` is.
+        radii: of each group.
+        used: of each group, the square of the distance between centre and box.
+        groups: which entries share a radius.
+    """
     tiny = jnp.finfo(b.dtype).tiny
-    room = jnp.maximum(radius**2 - jnp.sum(nearest**2), LEAST_LEFT * radius**2)
+    room = jnp.maximum(radii**2 - used, LEAST_LEFT * radii**2)
     moves = b * jnp.where(b > 0, low, high) < 0
-    multiplier = jnp.sqrt(flat_sum(jnp.where(moves, b * b, 0)) / jnp.maximum(room, tiny))
+    room = jnp.maximum(room, tiny**0.5)  # a radius of zero has no infinite multiplier
+    multiplier = jnp.sqrt(groups.sums(jnp.where(moves, b * b, 0)) / room)
     multiplier = lax.stop_gradient(jnp.maximum(multiplier, tiny))
-    e = jnp.clip(lax.stop_gradient(-b / multiplier[:, None]), low, high)
+    steep = jnp.maximum(groups.spread(multiplier), tiny)
+    e = jnp.clip(lax.stop_gradient(-b / steep), low, high)
     rounding = ROUNDINGS * b.shape[1] * jnp.finfo(b.dtype).eps
-    excess = (1 - rounding) * flat_sum(e**2) - (1 + rounding) * radius**2
-    return flat_sum(b * e) + multiplier / 2 * excess
+    excess = (1 - rounding) * groups.sums(e**2) - (1 + rounding) * radii**2
+    return flat_sum(b * e) + jnp.sum(multiplier / 2 * excess, -1)
 
 
 def _least_in_l1(
-    b: Array, low: Array, high: Array, radius: Array, nearest: Array
+    b: Array, low: Array, high: Array, radii: Array, used: Array, groups: _Groups
 ) -> Float[Array, " row"]:
+    """As :func:`_least_in_l2`; ``used`` is the distance itself."""
     best, rest = jnp.where(b > 0, low, high), jnp.clip(0, low, high)
-    left = radius - jnp.sum(jnp.abs(nearest))
+    left = radii - used
     further = jnp.abs(best) - jnp.abs(rest)
 
     def at(share: float) -> Array:
         """With one multiplier: each entry goes as far as it can, or stays as near as it can."""
-        steep = jnp.where(further > share * left, jnp.abs(b), 0)
-        multiplier = lax.stop_gradient(jnp.max(steep, -1, initial=0.0))
-        values = jnp.minimum(b * best + multiplier[:, None] * further, b * rest)
-        return flat_sum(values) - multiplier * left
+        far = further > share * groups.spread(left[None])
+        multiplier = lax.stop_gradient(groups.largest(jnp.where(far, jnp.abs(b), 0)))
+        values = jnp.minimum(b * best + groups.spread(multiplier) * further, b * rest)
+        return flat_sum(values) - jnp.sum(multiplier * left, -1)
 
     first, second = map(at, ROOM)
     return jnp.maximum(first, second)

@@ -41,6 +41,7 @@ def has_closed_form(graph: Graph, eqn: Equation, unmixed: Collection[Variable]) 
     """
     return (
         graph.inside is not None
+        and graph.inside.layers is None
         and (is_plain_convolution(eqn) or is_matrix_product(eqn))
         and graph.inputs_of(eqn) == eqn.invars[:1]
         and eqn.invars[0] in unmixed

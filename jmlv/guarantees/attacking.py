@@ -59,12 +59,15 @@ def attacked_points(
 
 
 def _budget(query: Query, method: Attack, reach: np.ndarray) -> float:
-    """The farthest corner of the box; in l2 the radius of a ball, which its weights may shorten."""
+    """The farthest corner of the box; in l2 the radius of a ball, which its weights may shorten, and
+    which is that of all its layers together."""
     if method.norm == "linf":
         return float(reach.max())
     whole = float(np.linalg.norm(reach))
-    ball = query.ball
-    return whole if ball is None else min(whole, ball.radius / float(ball.exact().weights.min()))
+    if query.ball is None:
+        return whole
+    ball = query.ball.exact()
+    return min(whole, float(np.linalg.norm(ball.radii) / ball.weights.min()))
 
 
 def _images(

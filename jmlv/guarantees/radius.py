@@ -12,7 +12,7 @@ from jmlv.graph import Classifier
 from jmlv.oracles import PGD, Bounds, Cascade, Deadline, Evidence, Oracle, Query, TimeUp, ask, judge
 from jmlv.oracles.aside import run_until
 from jmlv.properties import Property
-from jmlv.regions import IMAGES, Ball, Box, Domain, domain_ends, require_input
+from jmlv.regions import IMAGES, Ball, Box, Domain, Layers, domain_ends, require_input
 from jmlv.require import require_kind
 from jmlv.shown import at_least, at_most
 from jmlv.verdict import Status
@@ -65,6 +65,8 @@ def robust_radius(
     norm: float = np.inf,
     weights: Any = None,
     domain: Domain = IMAGES,
+    layers: Layers | None = None,
+    direction: Any = None,
     largest: float | None = None,
     oracle: Oracle | None = None,
     budget: float | None = 60.0,
@@ -81,6 +83,8 @@ def robust_radius(
         norm: infinity, 2 or 1.
         weights: as for :class:`jmlv.Ball`; an entry of weight w is at w times its distance.
         domain: as for :func:`jmlv.Box.around`.
+        layers: layers that have a radius each, in l2 or l1: ``direction`` times the radius that is looked for.
+        direction: one number for each layer, not negative; by default 1.
         largest: no larger radius is looked at; by default all of the domain.
         oracle: decides what CROWN and PGD leave open; by default a :class:`jmlv.Cascade`.
         budget: seconds for everything; None for no limit, until both ends nearly meet.
@@ -99,7 +103,7 @@ def robust_radius(
     deadline = Deadline(budget)
     oracle = Cascade() if oracle is None else oracle
     require_kind("oracle", oracle, Oracle, "Cascade() or Bounds(CROWN())")
-    around = _Around.of(x, norm, weights, domain, largest)
+    around = _Around.of(x, norm, weights, domain, largest, layers, direction)
     try:
         query = run_until(deadline, lambda _: Query.of(f, around.region(around.largest), property))
     except TimeUp as late:
@@ -119,48 +123,82 @@ def robust_radius(
 class _Around:
     """The regions around an input, one for each radius; numbers in float64."""
 
-    x: np.ndarray
+    unit: Ball
     norm: float
-    weights: np.ndarray
-    domain: Domain
     largest: float
 
     @staticmethod
-    def of(x: Any, norm: float, weights: Any, domain: Domain, largest: float | None) -> _Around:
+    def of(
+        x: Any,
+        norm: float,
+        weights: Any,
+        domain: Domain,
+        largest: float | None,
+        layers: Layers | None = None,
+        direction: Any = None,
+    ) -> _Around:
         if norm not in NORMS:
             raise ValueError(f"norm: expected infinity, 2 or 1, got {norm!r}.")
-        require_input(x, "x", domain)
-        x = np.asarray(x)
-        ball = Ball(x, 0.0, 2, weights, domain).exact()  # checks the weights
-        reach = _longest(ball, norm) if largest is None else float(largest)
+        unit = _unit_ball(x, norm, weights, domain, layers, direction)
+        reach = _longest(unit, norm) if largest is None else float(largest)
         if not 0 < reach < np.inf:
             raise ValueError(
-                f"largest: expected a positive radius, got {reach}; a domain without ends needs one."
+                f"largest: expected a positive radius, got {reach}; a domain without ends needs one, "
+                "and so does a direction of zero for a layer."
             )
-        return _Around(ball.x, norm, ball.weights, domain, reach)
+        return _Around(unit, norm, reach)
+
+    @property
+    def x(self) -> np.ndarray:
+        return self.unit.x
 
     def region(self, radius: float) -> Box | Ball:
+        unit = self.unit
         if self.norm != np.inf:
-            return Ball(self.x, radius, int(self.norm), self.weights, self.domain)
-        reach = np.nextafter(radius / self.weights, np.inf)
-        ends = np.nextafter(self.x - reach, -np.inf), np.nextafter(self.x + reach, np.inf)
-        return Box.between(*(np.clip(end, *self._ends) for end in ends), self.domain)
+            return dataclasses.replace(unit, radius=radius * unit.radius)
+        reach = np.nextafter(radius / unit.weights, np.inf)
+        ends = np.nextafter(unit.x - reach, -np.inf), np.nextafter(unit.x + reach, np.inf)
+        within = domain_ends(unit.domain, unit.x)
+        return Box.between(*(np.clip(end, *within) for end in ends), unit.domain)
 
     def distance(self, point: np.ndarray) -> float:
         """Of a point, rounded up."""
-        change = self.weights * (np.asarray(point, np.float64) - self.x)
-        return float(np.linalg.norm(change.ravel(), self.norm) * (1 + 1e-12))
-
-    @property
-    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
-        return domain_ends(self.domain, self.x)
+        return _distance(self.unit, self.norm, np.asarray(point, np.float64))
 
 
-def _longest(ball: Ball, norm: float) -> float:
+def _unit_ball(
+    x: Any, norm: float, weights: Any, domain: Domain, layers: Layers | None, direction: Any
+) -> Ball:
+    """The ball of radius 1, in float64; in the maximum norm for its weights only.
+
+    Raises:
+        ValueError: arguments do not fit together.
+    """
+    if layers is None and direction is not None or layers is not None and norm == np.inf:
+        raise ValueError(
+            "layers, direction: a direction is of layers, and these are for norm=2 or 1; in the "
+            "maximum norm give weights, such as 1 / layers.spread(direction)."
+        )
+    radius = 1.0 if layers is None else np.ones(layers.count)
+    if direction is not None:
+        radius = np.asarray(direction, np.float64)
+    require_input(x, "x", domain)
+    return Ball(np.asarray(x), radius, 1 if norm == 1 else 2, weights, domain, layers).exact()
+
+
+def _longest(unit: Ball, norm: float) -> float:
     """The distance of the farthest input of the domain."""
-    least, greatest = domain_ends(ball.domain, ball.x)
-    farthest = ball.weights * np.maximum(ball.x - least, greatest - ball.x)
-    return float(np.linalg.norm(farthest.ravel(), norm) * (1 + 1e-12))
+    least, greatest = domain_ends(unit.domain, unit.x)
+    way = np.maximum(unit.x - least, greatest - unit.x)
+    return _distance(unit, norm, unit.x + way) if np.all(np.isfinite(way)) else np.inf
+
+
+def _distance(unit: Ball, norm: float, point: np.ndarray) -> float:
+    if norm == np.inf:
+        found = np.abs(unit.weights * (point - unit.x)).max()
+    else:
+        found = unit.share(point)
+    return float(found * (1 + 1e-12))
 
 
 class _Search:

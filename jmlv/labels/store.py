@@ -33,7 +33,8 @@ def query_key(query: Query, *settings: Any) -> str:
     ball = None
     if query.ball is not None:
         exact = query.ball.exact()
-        ball = exact.norm, exact.x, exact.radius, exact.weights
+        layers = None if exact.layers is None else exact.membership
+        ball = exact.norm, exact.x, exact.radius, exact.weights, layers
     box = query.lower, query.upper, query.inner
     return digest(
         ("jmlv labels", FORMAT, fingerprint(query.network), settings, box, ball), "labels"

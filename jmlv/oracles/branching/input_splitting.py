@@ -204,8 +204,8 @@ class _Search:
         moving = self.moving[: self.count]
         points = np.repeat(as_float64(self.query.lower).reshape(1, -1), len(boxes.bound), 0)
         points[:, moving] = np.clip(ball.exact().x.reshape(-1)[moving], boxes.lower, boxes.upper)
-        nearest = ball.length(points.reshape(-1, *self.query.lower.shape))
-        return boxes.at(nearest <= float(ball.radius) * (1 + OUTSIDE))
+        share = ball.share(points.reshape(-1, *self.query.lower.shape))
+        return boxes.at(share <= 1 + OUTSIDE)
 
     def _wide(self, ends: Float[np.ndarray, "box input"]) -> Float[np.ndarray, "box place"]:
         """Ends with places for more inputs, which do not move: few numbers of inputs are compiled."""
