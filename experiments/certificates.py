@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import published
 from asking import add_executor_arguments, ask
+from recorded import add_record_argument, keep_table
 
 import jmlv
 from jmlv.campaigns import CallQuestion
@@ -33,12 +34,25 @@ from jmlv.oracles import Deadline, Query
 from jmlv.verdict import Status
 
 LABELS = 10
+HEADS = [
+    "network",
+    "of",
+    "certificates",
+    "of the size",
+    "leaves",
+    "MB",
+    "seconds, float64",
+    "seconds, exact",
+]
+CODE = ("experiments/certificates.py", "jmlv/oracles/certify", "jmlv_check")
 
 
 def main() -> None:
     arguments = parse()
     jmlv.keep_compiled()
-    text = tables(ask(questions(arguments), arguments, "images and neighbourhoods"))
+    lines = rows_of(ask(questions(arguments), arguments, "images and neighbourhoods"))
+    keep_table(arguments, HEADS, lines, CODE)
+    text = table(HEADS, lines) + "\n"
     (arguments.out / "table.txt").write_text(text)
     print(text)
 
@@ -129,7 +143,7 @@ def replayed(certificate: Certificate, known: tuple[dict, dict] = ({}, {})) -> d
     }
 
 
-def tables(rows: list[dict]) -> str:
+def rows_of(rows: list[dict]) -> list[list[str]]:
     """A line for each network and kind: how many were found, and medians and extremes of the rest."""
     groups = collections.defaultdict(list)
     for row in rows:
@@ -138,15 +152,18 @@ def tables(rows: list[dict]) -> str:
     for (network, kind), members in sorted(groups.items()):
         found = [c for row in members for c in row["certificates"]]
         asked = sum(row["asked"] for row in members)
-        line = [network, kind, f"{len(found)} of {asked}"]
+        shares = [r["certified_size"] / r["size"] for r in members if r.get("certified_size")] or [
+            np.nan
+        ]
+        part = f"{np.mean(shares):.0%}" if kind == "neighbourhoods" else ""
+        line = [network, kind, f"{len(found)} of {asked}", part]
         for name, unit in (
             ("leaves", 1), ("bytes", 1e-6), ("float64_seconds", 1), ("exact_seconds", 1),
         ):  # fmt: skip
             values = [c[name] * unit for c in found] or [np.nan]
             line.append(f"{np.median(values):.3g} (at most {np.max(values):.3g})")
         lines.append(line)
-    heads = ["network", "of", "certificates", "leaves", "MB", "seconds, float64", "seconds, exact"]
-    return table(heads, lines) + "\n"
+    return lines
 
 
 def parse() -> argparse.Namespace:
@@ -159,6 +176,7 @@ def parse() -> argparse.Namespace:
         "--budget", type=float, default=60.0, help="seconds an image, or certificate"
     )
     parser.add_argument("--out", type=Path, default=Path("results/certificates"))
+    add_record_argument(parser)
     add_executor_arguments(parser)
     return parser.parse_args()
 

@@ -21,12 +21,19 @@ from typing import Any
 import numpy as np
 import published
 from asking import add_executor_arguments, ask
+from recorded import add_record_argument, keep_table
 
 import jmlv
 from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
 
 K = 2
+CODE = (
+    "experiments/deployed.py",
+    "jmlv/oracles/deployed.py",
+    "jmlv/bounds/rounding.py",
+    "jmlv/bounds/crown.py",
+)
 DEPLOYED = {"real-valued": None, "float32": jmlv.Float32(), "tf32": jmlv.Float32("tf32")}
 
 
@@ -40,7 +47,9 @@ def main() -> None:
         for radius in arguments.radii
     ]
     asked = [CallQuestion("deployed:image", content) for content in about]
-    text = tables(ask(asked, arguments, "images and radii"))
+    heads, lines = rows_of(ask(asked, arguments, "images and radii"))
+    keep_table(arguments, heads, lines, CODE)
+    text = table(heads, lines) + "\n"
     (arguments.out / "table.txt").write_text(text)
     print(text)
 
@@ -50,15 +59,13 @@ def image(network: str, image: int, radius: float) -> dict[str, Any]:
     f, x = published.network(network), published.images().images[image]
     order = np.argsort(-np.asarray(f(x[None])[0]))
     box, other = (jmlv.Box.around(x, np.float32(r)) for r in (radius, 0.9 * radius))
-    for deployed in DEPLOYED.values():
-        list(_verdicts(f, other, order, deployed))
     proven, seconds, found = {}, {}, {}
     for name, deployed in DEPLOYED.items():
+        list(_verdicts(f, other, order, deployed))  # compiles; forgets the box
         start = time.process_time()
         found[name] = list(_verdicts(f, box, order, deployed))
         seconds[name] = time.process_time() - start
         proven[name] = sum(verdict.robust for verdict in found[name])
-        list(_verdicts(f, other, order, deployed))  # so that the next finds its box new
     shares = [
         rounded.stats["rounding"] / real.lower
         for real, rounded in zip(found["real-valued"], found["float32"])
@@ -83,8 +90,8 @@ def _verdicts(
         yield jmlv.verify(f, box, prop, jmlv.Bounds(), budget=None, deployed=deployed)
 
 
-def tables(rows: list[dict]) -> str:
-    """A line for each network and radius."""
+def rows_of(rows: list[dict]) -> tuple[list[str], list[list]]:
+    """Heads, and a line for each network and radius."""
     groups = collections.defaultdict(list)
     for row in rows:
         groups[row["network"], row["radius"]].append(row)
@@ -102,7 +109,7 @@ def tables(rows: list[dict]) -> str:
         ])  # fmt: skip
     heads = ["network", "radius", "questions", *DEPLOYED, "errors / margin",
              *(f"time, {name}" for name in list(DEPLOYED)[1:])]  # fmt: skip
-    return table(heads, lines) + "\n"
+    return heads, lines
 
 
 def parse() -> argparse.Namespace:
@@ -111,6 +118,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--radii", nargs="+", type=float, default=[0.003, 0.01, 0.02])
     parser.add_argument("--out", type=Path, default=Path("results/deployed"))
+    add_record_argument(parser)
     add_executor_arguments(parser)
     return parser.parse_args()
 

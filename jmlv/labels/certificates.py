@@ -19,7 +19,7 @@ def certified_labels(query: Query, labels: LabelSet, deadline: Deadline) -> Labe
     """The same answers, their verdicts with certificates where these were found in time.
 
     A label that is always or never in the top k has a proof, one that is both has two witnesses; each
-    verdict has a certificate of its own. Where one is missing, the verdict's ``stats["certificate"]``
+    verdict has a certificate of its own, and each label an equal share of the time. Where one is missing, the verdict's ``stats["certificate"]``
     says why.
     """
     try:
@@ -28,10 +28,11 @@ def certified_labels(query: Query, labels: LabelSet, deadline: Deadline) -> Labe
         because = partial(_without, reason=f"no certificate: {problem}")
         return dataclasses.replace(labels, answers=tuple(map(because, labels.answers)))
     known: dict = {}
-    answers = tuple(
-        _certified(query, answer, labels.k, network, deadline, known) for answer in labels.answers
-    )
-    return dataclasses.replace(labels, answers=answers)
+    answers = []
+    for place, answer in enumerate(labels.answers):
+        own = deadline.share(1 / (len(labels.answers) - place))
+        answers.append(_certified(query, answer, labels.k, network, own, known))
+    return dataclasses.replace(labels, answers=tuple(answers))
 
 
 def _certified(
