@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,6 @@ def check(
     arrays: Mapping[str, np.ndarray],
     network: Network,
     exact: bool = False,
-    progress: Callable[[int], None] = lambda leaves: None,
     known: dict | None = None,
 ) -> Report:
     """Checks a certificate against a network.
@@ -47,7 +46,6 @@ def check(
         arrays: the certificate's, its JSON (``claim``) among them.
         network: what it is said to be about.
         exact: replay in exact integers in place of outward-rounded float64.
-        progress: called with the number of leaves that are done.
         known: a dictionary to share between certificates about one box, whose neurons are then
             bounded once; keep your hands off what is in it.
 
@@ -65,7 +63,7 @@ def check(
         words = f"({tier.name}) {describe(tree, question, arrays)}"
         with np.errstate(all="ignore"):
             if claim == "robust":
-                bound, count = check_robust(question, head["clauses"], progress)
+                bound, count = check_robust(question, head["clauses"])
                 return Report(claim, f"proven {words}, everywhere in {_box(arrays)}", bound, count)
             bound = check_violated(question, floats(dict(arrays), "witness").ravel())
             return Report(claim, f"refuted {words}: it fails in {_box(arrays)}", bound, 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,9 +126,7 @@ class Question:
         return found[0]
 
 
-def check_robust(
-    question: Question, clauses: list, progress: Callable[[int], None] = lambda leaves: None
-) -> tuple[float, int]:
+def check_robust(question: Question, clauses: list) -> tuple[float, int]:
     """Checks that the property holds everywhere in the box.
 
     Returns:
@@ -145,7 +143,6 @@ def check_robust(
             name = f"clause {number}, leaf {leaf}"
             least = min(least, _check_leaf(question, proven[number], path, leaf, name))
             count += 1
-            progress(count)
     return least, count
 
 
@@ -161,7 +158,7 @@ def _check_leaf(question: Question, rows: frozenset, path: Path, leaf: int, name
     region = question.region(path)
     if region is None:
         return np.inf
-    slopes = question.slopes(f"leaf.{int(_leaf_entry(arrays, 'leaf.slopes', leaf))}")
+    slopes = question.slopes(f"leaf.{leaf}")
     found = question.bound(region, tier.lift(mixture), slopes, tier.lift(beta))
     if not (tier.finite(found) and found > 0):
         raise Refused(f"{name}: its bound is {tier.show(found):.6g}, which is not positive.")
@@ -284,11 +281,6 @@ def _digest(arrays: dict) -> str:
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
     return digest.hexdigest()
-
-
-def _leaf_entry(arrays: dict, name: str, leaf: int) -> int:
-    array = arrays.get(name)
-    return -1 if array is None or array.ndim != 1 or leaf >= len(array) else array[leaf]
 
 
 def _numbers(tier: Any, arrays: dict, name: str) -> np.ndarray:

@@ -309,7 +309,6 @@ class _Search:
             **self.inner,
             "leaf.mixture": np.stack([leaf.mixture for leaf in leaves]),
             "leaf.beta": np.stack([leaf.beta for leaf in leaves]),
-            "leaf.slopes": np.arange(len(leaves)),
         }
         for i, leaf in enumerate(leaves):
             for number, weights in leaf.weights.items():
