@@ -108,23 +108,32 @@ def robust_radius(
         query = run_until(deadline, lambda _: Query.of(f, around.region(around.largest), property))
     except TimeUp as late:
         reason = f"reading the network: {late}"
-        return Radius(0.0, around.largest, None, norm, 0, deadline.elapsed, reason)
+        return Radius(0.0, around.reach, None, norm, 0, deadline.elapsed, reason)
     search = _Search(query, around)
     search.look_at_both_ends(deadline)
     for stage in (Bounds(), PGD(), oracle):
         search.bisect(stage, deadline)
-    reason = "" if search.near else search.reason
-    return Radius(
-        search.lower, search.upper, search.witness, norm, search.queries, deadline.elapsed, reason
-    )
+    reason = "no larger radius was looked at" if search.lower == around.largest else search.reason
+    upper = around.reach if search.witness is None else search.upper
+    closed = search.lower == upper or (search.near and search.witness is not None)
+    found = search.lower, upper, search.witness, norm, search.queries, deadline.elapsed
+    return Radius(*found, "" if closed else reason)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Around:
-    """The regions around an input, one for each radius; numbers in float64."""
+    """The regions around an input, one for each radius; numbers in float64.
+
+    Attributes:
+        unit: that of radius 1.
+        norm: of the radii.
+        reach: the distance of the farthest input of the domain; infinite where it has no ends.
+        largest: no larger radius is looked at.
+    """
 
     unit: Ball
     norm: float
+    reach: float
     largest: float
 
     @staticmethod
@@ -140,13 +149,14 @@ class _Around:
         if norm not in NORMS:
             raise ValueError(f"norm: expected infinity, 2 or 1, got {norm!r}.")
         unit = _unit_ball(x, norm, weights, domain, layers, direction)
-        reach = _longest(unit, norm) if largest is None else float(largest)
-        if not 0 < reach < np.inf:
+        reach = _longest(unit, norm)
+        most = reach if largest is None else float(largest)
+        if not 0 < most < np.inf:
             raise ValueError(
-                f"largest: expected a positive radius, got {reach}; a domain without ends needs one, "
+                f"largest: expected a positive radius, got {most}; a domain without ends needs one, "
                 "and so does a direction of zero for a layer."
             )
-        return _Around(unit, norm, reach)
+        return _Around(unit, norm, reach, min(most, reach))
 
     @property
     def x(self) -> np.ndarray:

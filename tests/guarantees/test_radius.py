@@ -60,6 +60,14 @@ def test_a_property_of_the_whole_domain_has_all_of_it():
     assert found.everywhere and found.lower == pytest.approx(1.25)
 
 
+def test_what_lies_beyond_the_largest_radius_is_not_claimed():
+    """Lost at 0.3: up to 0.1 it holds, and of the rest of the domain nothing is known."""
+    f = jmlv.trace(lambda x: jnp.stack([x[:, 0], x[:, 1]], -1), (2,))
+    found = jmlv.robust_radius(f, np.float32([0.8, 0.2]), jmlv.InTopK(0, 1), largest=0.1)
+    assert found.lower == 0.1 and found.upper == pytest.approx(0.8) and not found.everywhere
+    assert "no larger radius" in found.reason
+
+
 def test_weights_count_as_in_a_ball():
     """The second pixel at twice its distance: the dual of (1, 1/2) is (1, 1/4)."""
     f, options = jmlv.trace(affine, (2,)), {"norm": 2, "weights": np.array([1.0, 2.0])}
