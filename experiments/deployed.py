@@ -101,10 +101,10 @@ def rows_of(rows: list[dict]) -> tuple[list[str], list[list]]:
             {name: sum(row[what].get(name, 0) for row in members) for name in DEPLOYED}
             for what in ("proven", "seconds")
         )
-        shares = [s for row in members for s in row["share_of_margin"]] or [np.nan]
+        shares = [s for row in members for s in row["share_of_margin"]]
         lines.append([
             network, radius, sum(row["questions"] for row in members), *proven.values(),
-            f"{np.median(shares):.1e}",
+            f"{np.median(shares):.1e}" if shares else "-",
             *(f"{seconds[name] / seconds['real-valued']:.2f}" for name in list(DEPLOYED)[1:]),
         ])  # fmt: skip
     heads = ["network", "radius", "questions", *DEPLOYED, "errors / margin",
