@@ -86,7 +86,7 @@ class LabelAnswer:
         (low, high), (least, most) = self.proven, self.reached
         return (
             f"LabelAnswer({self.label}: {self.status.value} by {self.stage}, margin proven in "
-            f"[{at_least(low)}, {at_most(high)}], reached in [{at_most(least)}, {at_least(most)}])"
+            f"[{at_least(low)}, {at_most(high)}], reached in [{least:.4g}, {most:.4g}])"
         )
 
 

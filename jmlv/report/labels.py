@@ -70,7 +70,7 @@ def _row(answer: Any, names: Sequence[str], least: float, most: float) -> tuple:
     (low, high), reached = answer.proven, answer.reached
     told = f"from {at_least(low)} to {at_most(high)}"
     drawn = interval(low, high, least, most, told)
-    seen = "–" if np.isnan(reached[0]) else f"{at_most(reached[0])} to {at_least(reached[1])}"
+    seen = "–" if np.isnan(reached[0]) else f"{reached[0]:.4g} to {reached[1]:.4g}"
     status = element("strong", answer.status.value)
     name = label_text(answer.label, names)
     return name, status, told, drawn, seen, answer.stage, float(answer.seconds)
