@@ -49,7 +49,7 @@ def judge(query: Query, evidence: Evidence, method: str) -> Verdict:
         )
         return Verdict(Status.NOT_ROBUST, lower, exact, witness, reason, stats)
     if proven:
-        reason = evidence.reason or f"the margin is at least {at_least(lower)} everywhere"
+        reason = _why_robust(evidence, lower)
         return Verdict(Status.ROBUST, lower, exact, witness, reason, stats)
     reason = _why_unknown(evidence, rounding, lower, exact, deployed)
     return Verdict(Status.UNKNOWN, lower, exact, witness, reason, stats)
@@ -63,6 +63,15 @@ def _replay(query: Query, point: Any) -> tuple[np.ndarray | None, float, float]:
     if query.ball is not None and not query.ball.contains(witness):
         return None, np.inf, np.inf
     return witness, query.margin_exact(witness), query.margin_deployed(witness)
+
+
+def _why_robust(evidence: Evidence, lower: float) -> str:
+    """The oracle's reason, which may name its own bound, and what is left of that if it reads otherwise."""
+    if not evidence.reason:
+        return f"the margin is at least {at_least(lower)} everywhere"
+    left = f"; {at_least(lower)} without what float64 may have rounded"
+    named = at_least(evidence.lower)
+    return evidence.reason + (left if named in evidence.reason and named != at_least(lower) else "")
 
 
 def _why_unknown(

@@ -95,6 +95,15 @@ def test_rounding_is_that_of_the_whole_box(upper):
     assert lower <= -1.1
 
 
+def test_a_reason_names_no_more_than_is_proven():
+    reason = "it proves a margin of at least 0.25"
+    verdict = judge(query(0.1), Evidence(lower=0.25, reason=reason), "test")
+    assert verdict.robust and 0.2499 < verdict.lower < 0.25
+    assert verdict.reason == f"{reason}; 0.2499 without what float64 may have rounded"
+    other = judge(query(0.1), Evidence(lower=0.25, reason="no input breaks it"), "test")
+    assert other.reason == "no input breaks it"
+
+
 FACTORS = 1.6017253398895264, 1.5667142868041992, 1.8980895280838013, 0.6723989248275757
 
 
