@@ -168,8 +168,8 @@ def climb(
         choice = jax.tree.map(lambda c, m: jnp.clip(c + m, 0, 1), used, moves)
         return choice, memory, jnp.maximum(best, found), kept
 
-    known = jax.eval_shape(lambda: bound(start)[0])
-    nothing = jnp.full(known.shape, -jnp.inf, known.dtype)
+    leaf = jax.tree.leaves(start)[0]
+    nothing = jnp.full(len(leaf), -jnp.inf, leaf.dtype)
     state = start, adam.init(start), nothing, start
     _, _, best, kept = lax.fori_loop(0, steps + 1, step, state)
     return best, kept

@@ -30,11 +30,10 @@ def masked_map(
         operands: everything that the function depends on and that gradients may flow to.
 
     Returns:
-        An interval of two (n,) arrays.
+        An interval of two (n,) arrays, in the precision of the operands.
     """
     indices, count = _order(mask, chunk)
-    dtype = jax.eval_shape(function, operands, indices[0]).lower.dtype
-    unknown = jnp.full(mask.shape, jnp.inf, dtype)
+    unknown = jnp.full(mask.shape, jnp.inf, _floating(operands))
 
     def body(turn: Array, found: Interval) -> Interval:
         at = indices[turn]
@@ -42,6 +41,12 @@ def masked_map(
         return Interval(found.lower.at[at].set(lower), found.upper.at[at].set(upper))
 
     return _repeat(body, Interval(-unknown, unknown), count, chunk)
+
+
+def _floating(operands: Any) -> Any:
+    """The precision of the operands' numbers; tracing the function to ask for it takes as long again."""
+    leaves = (jnp.result_type(leaf) for leaf in jax.tree.leaves(operands))
+    return jnp.result_type(*(dtype for dtype in leaves if jnp.issubdtype(dtype, jnp.floating)))
 
 
 def _forward(function, chunk, mask, operands):
