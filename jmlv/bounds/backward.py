@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,8 +86,27 @@ def sweep(
     Returns:
         A lower bound for each row, and the weights that each row used.
     """
-    below, constant, used = linear_bound(graph, functional, lines, wanted, also, planes)
-    return constant + minimum_over(below, lower, upper, graph.inside), used
+    found = linear_bound(graph, functional, lines, wanted, also, planes)
+    least = minimum_over(found.below, lower, upper, graph.inside)
+    return found.constant + least, found.weights
+
+
+class LinearBound(NamedTuple):
+    """Functionals that lie, with a constant, below functionals of a graph's output.
+
+    Attributes:
+        below: of the input.
+        constant: of each row.
+        weights: that each row used.
+        passed: the functional on the output of each nonlinear equation, by that output's index. Its
+            positive coefficients are the bound's derivatives with respect to the constants of the
+            lower line, its negative ones with respect to those of the upper line.
+    """
+
+    below: Functional
+    constant: Float[Array, " row"]
+    weights: Weights
+    passed: dict[int, Functional]
 
 
 def linear_bound(
@@ -97,7 +116,7 @@ def linear_bound(
     wanted: Weights | None = None,
     also: Mapping[Variable, Functional] = MappingProxyType({}),
     planes: Mapping[int, FirstLayer] = MappingProxyType({}),
-) -> tuple[Functional, Float[Array, " row"], Weights]:
+) -> LinearBound:
     """Functionals of the input that lie, with a constant, below functionals of ``graph.output``.
 
     Args:
@@ -106,15 +125,13 @@ def linear_bound(
             whatever they are, they are made admissible first.
         also: functionals of inner variables to add to the one of the output.
         planes: first layers whose ReLUs get upper planes of each row's own, where they fit.
-
-    Returns:
-        The functionals, the constant of each row, and the weights that each row used.
     """
     constants = graph.constants()
     pending: dict[Variable, Functional] = {**also}
     pending[graph.output] = add(pending.get(graph.output), functional, graph.output)
     constant = jnp.zeros(functional.rows.shape[0], graph.dtype)
     used: Weights = {}
+    passed: dict[int, Functional] = {}
     for eqn in reversed(graph.eqns):
         if eqn.outvar not in pending:
             continue
@@ -123,6 +140,7 @@ def linear_bound(
             pulled, offset = _pull_affine(graph, eqn, current, constants)
         else:
             index = eqn.outvar.index
+            passed[index] = current
             own = None if wanted is None else wanted[index]
             layer = planes.get(index)
             if layer is not None and layer.fits(current):
@@ -133,7 +151,7 @@ def linear_bound(
         constant = constant + offset
         for variable, part in pulled.items():
             pending[variable] = add(pending.get(variable), part, variable)
-    return pending[graph.input], constant, used
+    return LinearBound(pending[graph.input], constant, used, passed)
 
 
 Pulled = tuple[dict[Variable, Functional], Float[Array, " row"], Float[Array, "row element ..."]]

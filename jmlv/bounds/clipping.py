@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jmlv.bounds.method import Interval
@@ -61,13 +62,13 @@ class ForViolators:
     at_violators: Float[Array, "*batch"]
     ceiling: Float[Array, ""] | float
 
-    def everywhere(self) -> Float[Array, "*batch"]:
+    def everywhere(self) -> Float[np.ndarray, "*batch"]:
         """Bounds that hold at all inputs: the others' margin exceeds the ceiling.
 
         What overflowed, or is no number, proves nothing.
         """
-        finite = jnp.isfinite(self.at_violators)
-        return jnp.where(finite, jnp.minimum(self.at_violators, self.ceiling), -jnp.inf)
+        bounds = np.asarray(self.at_violators)
+        return np.where(np.isfinite(bounds), np.minimum(bounds, self.ceiling), -np.inf)
 
 
 def minimum_with(

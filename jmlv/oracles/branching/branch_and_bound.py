@@ -110,12 +110,14 @@ class BranchAndBound(Oracle):
             return Evidence(reason=f"{self.name}: the network does not fall apart over the box")
         parts = None if problem is None else PartRows(problem, query)
         deadline.check()
-        rows = search.row_bounds(deadline) if parts is None else parts.bounds(search.look)
+        rows, points = search.row_bounds(deadline) if parts is None else parts.bounds()
         known = margin_of(query.property.form(query.label_count), rows)
-        if known > PROOF_TOLERANCE or not np.isfinite(rows).all():
-            return Evidence(
-                known, search.weakest.point, f"bounds of single rows: at least {at_least(known)}"
-            )
+        reason = f"bounds of single rows: at least {at_least(known)}"
+        if known > PROOF_TOLERANCE:
+            return Evidence(known, reason=reason)
+        search.look(points[np.argsort(rows)])
+        if not np.isfinite(rows).all():
+            return Evidence(known, search.weakest.point, reason)
         proven = frozenset(np.flatnonzero(rows > PROOF_TOLERANCE).tolist())
         clauses = open_clauses(query.property.tree(query.label_count), proven)
         if clauses is None:

@@ -45,7 +45,6 @@ from jmlv.oracles.branching.subdomains import (
     Task,
     certified_one,
     in_precision_of,
-    minorant,
     nonlinear,
 )
 
@@ -149,7 +148,7 @@ def _planes(part: Graph, box: Interval, intervals: dict, entries: Int[Array, " c
         for eqn in nonlinear(part)
     }
     functionals = with_negatives(one_hot(part.output, entries))
-    below, constants, _ = linear_bound(part, functionals, lines)
+    below, constants, *_ = linear_bound(part, functionals, lines)
     slopes = whole(below, part.input).rows
     return Planes(slopes.reshape(2, len(entries), -1), constants.reshape(2, -1))
 
@@ -183,7 +182,7 @@ def _sorted(low: Array, high: Array) -> tuple[Array, Array]:
     return jnp.minimum(low, high), jnp.maximum(low, high)
 
 
-@one_off(loops=True)
+@one_off()
 def certify_clipped(
     task: Task, known: UnitPlanes, clauses: Array, splits: Splits, choice: Choice, ends: Ends,
     ceiling: Float[Array, ""],
@@ -204,10 +203,10 @@ def certify_clipped(
 
     def bound(clause: Array, splits: Splits, choice: Choice, ends: Ends) -> tuple:
         own = clipped_task(task, known.unit, ends)
-        found, scores = certified_one(own, clause, splits, choice)
-        slopes, constant = minorant(own, clause, splits, choice)
+        found, scores, below = certified_one(own, clause, splits, choice)
+        slopes = whole(below.below, own.graph.input).rows.reshape(1, -1)
         box = Interval(*(end.reshape(-1) for end in own.box))
-        return found, scores, (Planes(slopes[None], (constant - ceiling)[None]), box, ends)
+        return found, scores, (Planes(slopes, below.constant - ceiling), box, ends)
 
     found, scores, each = jax.vmap(bound)(*arguments, ends)
     # one after the other: what is looked at for one fits a processor's cache, for all it does not

@@ -185,7 +185,7 @@ class _Search:
             bound, axis, weakest, ends = jax.tree.map(lambda v: np.asarray(v)[:size], found)
             first, ceiling = not self.bounded, CEILING if self.clips else np.inf
             if not first:  # what is left of boxes that were clipped
-                bound = np.asarray(ForViolators(bound, ceiling).everywhere())
+                bound = ForViolators(bound, ceiling).everywhere()
         self.bounded += size
         self.weakest.descend(weakest[np.argsort(boxes.bound, kind="stable")])
         bound = np.where(np.isfinite(bound), np.maximum(boxes.bound, bound), boxes.bound)
@@ -304,7 +304,7 @@ def _clipped(stages: Stages, graph: Graph, form: MarginForm, box: Interval) -> I
     values are.
     """
     rows = Whole(form.coefficients[:, None, :].astype(graph.dtype))
-    below, constants, _ = linear_bound(graph, rows, stages[0][1][1])
+    below, constants, *_ = linear_bound(graph, rows, stages[0][1][1])
     slopes = whole(below, graph.input).rows.reshape(len(constants), -1)
     flat = Interval(*(end.reshape(-1) for end in box))
 

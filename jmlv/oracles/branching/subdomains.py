@@ -24,7 +24,8 @@ from jaxtyping import Array, Float, Int
 
 from jmlv.bounds import Interval
 from jmlv.bounds.alpha_crown import keep_better
-from jmlv.bounds.backward import Weights, linear_bound, sweep
+from jmlv.bounds.backward import LinearBound, Weights, linear_bound
+from jmlv.bounds.balls import minimum_over
 from jmlv.bounds.functionals import Functional, Whole, add, whole
 from jmlv.bounds.lines import Lines, Planes, admissible, floor_constant, lines_above, lines_of
 from jmlv.bounds.relaxations import patches
@@ -187,25 +188,19 @@ def _aim(task: Task, clause: Float[Array, " row"], splits: Splits, choice: Choic
     return _Aim(Whole((mixture @ task.coefficients)[None, None]), also, constant)
 
 
-def _bound(
+def _below(
     task: Task, lines: Any, clause: Float[Array, " row"], splits: Splits, choice: Choice | None
-) -> tuple[Float[Array, ""], Weights]:
-    """A lower bound on the clause's largest row over one subdomain, and the weights it used."""
+) -> LinearBound:
+    """A linear function of the input that lies below the clause's largest row on one subdomain: the
+    one whose least value is the bound, over whatever region that is taken."""
     aim = _aim(task, clause, splits, choice)
     wanted = None if choice is None else choice.weights
-    found, used = sweep(task.graph, aim.functional, lines, *task.box, wanted, aim.also)
-    return found[0] + aim.constant, used
+    found = linear_bound(task.graph, aim.functional, lines, wanted, aim.also)
+    return found._replace(constant=found.constant + aim.constant)
 
 
-def minorant(
-    task: Task, clause: Float[Array, " row"], splits: Splits, choice: Choice
-) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-    """Slopes and constant of a linear function of the flat input that lies below the clause's largest
-    row on one subdomain: the one whose least value is the bound, over whatever region that is taken."""
-    aim = _aim(task, clause, splits, choice)
-    lines = _lines(task, splits)
-    below, constant, _ = linear_bound(task.graph, aim.functional, lines, choice.weights, aim.also)
-    return whole(below, task.graph.input).rows.reshape(-1), constant[0] + aim.constant
+def _least(task: Task, below: LinearBound, box: Interval) -> Float[Array, ""]:
+    return (below.constant + minimum_over(below.below, *box, task.graph.inside))[0]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -213,37 +208,41 @@ def minorant(
 # ---------------------------------------------------------------------------------------------
 
 
+_ADAM = optax.adam(1.0, b2=0.98)
+
+
 @one_off()
 def _prepare(
     task: Task, clauses: Array, splits: Splits, within: tuple[Array, Ends] | None
-) -> tuple[Any, Choice]:
-    """Lines of each subdomain, and CROWN's own choice; XLA drops the bound that it gives."""
+) -> tuple[Any, Choice, Any]:
+    """Lines of each subdomain, CROWN's own choice (XLA drops its bound), and Adam's first memory."""
 
     def one(clause: Array, splits: Splits, ends: Ends | None) -> tuple[Any, Choice]:
         lines = _lines(task if within is None else clipped_task(task, within[0], ends), splits)
-        _, weights = _bound(task, lines, clause, splits, None)
+        weights = _below(task, lines, clause, splits, None).weights
         return lines, Choice(weights, clause / clause.sum(), jnp.zeros_like(splits.side))
 
-    return jax.vmap(one)(clauses, splits, None if within is None else within[1])
+    lines, choice = jax.vmap(one)(clauses, splits, None if within is None else within[1])
+    return lines, choice, _ADAM.init(choice)
 
 
-@partial(jax.jit, static_argnums=0)
-def _step(adam, task, lines, clauses, splits, choice, memory, best, kept, rate) -> tuple:
+@one_off()
+def _step(task, lines, clauses, splits, choice, memory, best, kept, rate) -> tuple:
     """One step of projected Adam on every subdomain's choice; keeps the best so far of each."""
 
+    def bound(*own: Any) -> Array:
+        return _least(task, _below(task, *own), task.box)
+
     def loss(choice: Choice) -> tuple[Array, Array]:
-        found, _ = jax.vmap(partial(_bound, task))(lines, clauses, splits, choice)
+        found = jax.vmap(bound)(lines, clauses, splits, choice)
         return -found.sum(), found
 
     slopes, found = jax.grad(loss, has_aux=True)(choice)
     kept = keep_better(found > best, choice, kept)
-    moves, memory = adam.update(slopes, memory, choice)
+    moves, memory = _ADAM.update(slopes, memory, choice)
     moved = jax.tree.map(lambda c, m: jnp.maximum(c + rate * m, 0), choice, moves)
     moved = moved._replace(weights=jax.tree.map(lambda w: jnp.minimum(w, 1), moved.weights))
     return moved, memory, jnp.maximum(best, found), kept
-
-
-_ADAM = optax.adam(1.0, b2=0.98)
 
 
 def ascend(
@@ -262,18 +261,17 @@ def ascend(
         within: units, and ends of their intervals in each subdomain, if more than the task's
             intervals is known.
     """
-    lines, choice = _prepare(task, clauses, splits, within)
+    lines, choice, memory = _prepare(task, clauses, splits, within)
     kept = choice = choice if start is None else start
     best = np.full(len(clauses), -np.inf, np.float32)
-    memory = _ADAM.init(choice)
     for share in np.linspace(1.0, 0.1, steps + 1, dtype=np.float32):
         choice, memory, best, kept = _step(
-            _ADAM, task, lines, clauses, splits, choice, memory, best, kept, rate * share
+            task, lines, clauses, splits, choice, memory, best, kept, rate * share
         )
     return kept, best
 
 
-@one_off(loops=True)
+@one_off()
 def certify(
     task: Task, clauses: Array, splits: Splits, choice: Choice
 ) -> tuple[Float[Array, " batch"], Scores]:
@@ -283,11 +281,11 @@ def certify(
 
     At the point where a bound is reached the function exceeds it by exactly the sum over neurons of
     ``a (y - line)``, with ``a`` the bound's coefficient of the neuron's output ``y``: the neuron with
-    the largest term is split. Coefficients are derivatives of the bound with respect to the lines'
-    constants.
+    the largest term is split.
     """
     arguments = in_precision_of(task, (clauses, splits, choice))
-    return jax.vmap(partial(certified_one, task))(*arguments)
+    found, scores, _ = jax.vmap(partial(certified_one, task))(*arguments)
+    return found, scores
 
 
 def in_precision_of(task: Task, arguments: tuple[Array, Splits, Choice]) -> tuple:
@@ -301,15 +299,12 @@ def in_precision_of(task: Task, arguments: tuple[Array, Splits, Choice]) -> tupl
 
 def certified_one(
     task: Task, clause: Array, splits: Splits, choice: Choice
-) -> tuple[Float[Array, ""], Scores]:
-    """:func:`certify` for one subdomain."""
+) -> tuple[Float[Array, ""], Scores, LinearBound]:
+    """:func:`certify` for one subdomain, and the linear function whose least value the bound is."""
     relaxed = _relaxed(task, splits)
     lines = _fixed(task) | {index: pair[0] for index, pair in relaxed.items()}
-
-    def bound(lines: Any, box: Interval) -> Array:
-        return _bound(task._replace(box=box), lines, clause, splits, choice)[0]
-
-    found, (slopes, by_box) = jax.value_and_grad(bound, (0, 1))(lines, task.box)
+    below = _below(task, lines, clause, splits, choice)
+    found, by_box = jax.value_and_grad(partial(_least, task, below))(task.box)
     middle = (task.box.lower + task.box.upper) / 2
     point = jnp.where(by_box.upper < 0, task.box.upper, middle)
     point = jnp.where(by_box.lower > 0, task.box.lower, point)
@@ -319,9 +314,8 @@ def certified_one(
     for eqn in nonlinear(task.graph):
         index = eqn.outvar.index
         own = choice.weights[index][0]
-        parts = _unit_scores(
-            task.graph, eqn, lines[index], own, slopes[index], relaxed[index][1], values
-        )
+        slope = whole(below.passed[index], eqn.outvar).rows[0]
+        parts = _unit_scores(task.graph, eqn, lines[index], own, slope, relaxed[index][1], values)
         for kept, new in zip((gains, thresholds, scales), parts):
             kept.append(new.reshape(-1))
     gain, threshold, scale = (
@@ -329,7 +323,8 @@ def certified_one(
     )
     best = jnp.argmax(gain)
     open_ = jnp.isfinite(gain).sum()
-    return found, Scores(point[0], best, threshold[best], scale[best], gain[best], open_)
+    scores = Scores(point[0], best, threshold[best], scale[best], gain[best], open_)
+    return found, scores, below
 
 
 def _unit_scores(
@@ -337,12 +332,12 @@ def _unit_scores(
     eqn: Equation,
     lines: Lines,
     own: Array,
-    slopes: Lines,
+    slope: Array,
     interval: Interval,
     values: Any,
 ) -> tuple[Array, Array, Array]:
     """For each unit the gain of splitting it, the threshold, and the size of its coefficient."""
-    up, down = slopes.lower_constant, slopes.upper_constant
+    up, down = jnp.maximum(slope, 0), jnp.minimum(slope, 0)
     inputs, output = values[eqn.invars[0]], values[eqn.outvar]
     elements = inputs[None] if is_maximum(eqn) else patches(inputs, eqn.params)
     weights = admissible(eqn, own[None], lines.lower_weights[None], lines.upper_weights[None])[0]

@@ -118,17 +118,20 @@ class WholeSearch:
         self.bounded = self.handed_over = self.retired = 0
         self.weakest = Weakest(query)
 
-    def row_bounds(self, deadline: Deadline) -> Float[np.ndarray, " row"]:
-        """A bound on each row over the whole box, NaN where there is none.
+    def row_bounds(
+        self, deadline: Deadline
+    ) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, "row *image"]]:
+        """A bound on each row over the whole box, NaN where there is none, and where it is reached.
 
         Raises:
             TimeUp: the deadline has passed between two batches of rows.
         """
-        found = []
-        for rows, found_here in self._whole_box():
-            found.append(found_here.lower[: len(rows)])
+        bounds, points = [], []
+        for rows, found in self._whole_box():
+            bounds.append(found.lower[: len(rows)])
+            points.append(found.scores.point[: len(rows)])
             deadline.check()
-        return np.concatenate(found)
+        return np.concatenate(bounds), np.concatenate(points)
 
     def look(self, points: Float[np.ndarray, "point *image"]) -> bool:
         """Descends from some points; whether a counterexample is known."""
@@ -187,6 +190,7 @@ class WholeSearch:
         none = _no_splits(self.options.depth, unit_count(self.fast.graph))
         ends = no_ends(self.exact, self.clipped)
         for clauses, found in self._whole_box():
+            self._look_where_open(found)
             for i, clause in enumerate(clauses):
                 self.starts.append(jax.tree.map(partial(_entry, i), found.choice))
                 root = Domain(self.known, next(self.numbers), clause, none, none.side, ends)
@@ -218,6 +222,7 @@ class WholeSearch:
             ends = Ends(*map(np.stack, zip(*(d.ends for d in padded))))
             masks = self.masks[[d.clause for d in padded]]
             found = self._bound(masks, splits, ends, self.options.steps, self._start(padded))
+            self._look_where_open(found)
             for i, half in enumerate(halves):
                 self._place(half, found, np.asarray(found.choice.beta[i]), i)
 
@@ -247,7 +252,7 @@ class WholeSearch:
     def _bound(
         self, masks: np.ndarray, splits: Splits, ends: Ends, steps: int, start: Choice | None
     ) -> _Bounded:
-        """Searches for good choices in float32, bounds with them in float64, and descends."""
+        """Searches for good choices in float32, and bounds with them in float64."""
         with search_precision():
             rate = self.options.learning_rate
             within = self.units.unit, jax.tree.map(np.float32, ends)
@@ -255,10 +260,14 @@ class WholeSearch:
         with certificate_precision():
             given = self.exact, self.units, masks, splits, choice, ends
             found, scores, ends = certify_clipped(*given, np.float64(self.ceiling))
-            lower = np.asarray(found.everywhere())
-        scores, ends = jax.tree.map(np.asarray, (scores, ends))
-        self.weakest.descend(scores.point)
-        return _Bounded(choice, lower, scores, ends)
+        found, scores, ends = jax.tree.map(np.asarray, (found, scores, ends))
+        return _Bounded(choice, found.everywhere(), scores, ends)
+
+    def _look_where_open(self, found: _Bounded) -> None:
+        """Descends from where the bounds of subdomains that are not proven are reached."""
+        left = found.lower <= PROOF_TOLERANCE
+        if left.any():
+            self.weakest.descend(found.scores.point[left])
 
     def _place(self, domain: Domain, found: _Bounded, beta: np.ndarray, i: int) -> None:
         """Closes a subdomain that is proven, else puts it on the heap. NaN proves nothing."""

@@ -10,6 +10,7 @@ import pytest
 import jmlv
 from jmlv.bounds import CROWN
 from jmlv.bounds.clipping import CEILING, ForViolators
+from jmlv.bounds.functionals import whole
 from jmlv.numerics import certificate_precision, search_precision
 from jmlv.oracles import BranchAndBound, Deadline, Query, SoundnessError, judge
 from jmlv.oracles.branching import clipped, subdomains
@@ -148,13 +149,13 @@ def test_the_minorant_lies_below_the_clause_in_the_whole_box(norm):
     none = subdomains.Splits(*(np.zeros(0, t) for t in (np.int32, *["d"] * 3)))
     with certificate_precision():
         lines = subdomains._lines(task, none)
-        _, weights = subdomains._bound(task, lines, jnp.ones(1), none, None)
+        weights = subdomains._below(task, lines, jnp.ones(1), none, None).weights
         choice = subdomains.Choice(weights, jnp.ones(1), jnp.zeros(0))
-        slopes, constant = subdomains.minorant(task, jnp.ones(1), none, choice)
-        bound, _ = subdomains.certified_one(task, jnp.ones(1), none, choice)
+        bound, _, below = subdomains.certified_one(task, jnp.ones(1), none, choice)
         inside = points[: len(points) // 2]
         rows = np.array([query.margin_exact(p) for p in inside])
-    values = inside.reshape(len(inside), -1) @ np.asarray(slopes) + float(constant)
+    slopes = whole(below.below, task.graph.input).rows.reshape(-1)
+    values = inside.reshape(len(inside), -1) @ np.asarray(slopes) + float(below.constant[0])
     assert (values <= rows + 1e-6).all() and float(bound) <= rows.max()
 
 

@@ -69,12 +69,11 @@ class PartRows:
         self.rows = coefficients
         self.offsets = coefficients @ problem.network.offset + offsets
 
-    def bounds(self, look: Callable[[np.ndarray], None]) -> Float[np.ndarray, " row"]:
-        """A bound on each row over the whole box; ``look`` is shown where they are reached."""
+    def bounds(self) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, "row *image"]]:
+        """A bound on each row over the whole box, and where it is reached."""
         found = roots(self.problem, self.rows, self.offsets, np.eye(len(self.rows)))
-        order = np.argsort([root.lower for root in found])
-        look(np.stack([self.problem.image(found[i].point, self.base) for i in order]))
-        return np.array([root.lower for root in found])
+        points = [self.problem.image(root.point, self.base) for root in found]
+        return np.array([root.lower for root in found]), np.stack(points)
 
     def prove(
         self, clauses: list[Clause], look: Callable[[np.ndarray], bool], deadline: Deadline,
