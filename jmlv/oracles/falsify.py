@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jmlv.compilation import one_off
 from jmlv.graph import Graph
 from jmlv.margin_form import MarginForm
 from jmlv.numerics import search_precision
@@ -159,7 +160,7 @@ class Weakest:
             self.point, self.margin = point, margin
 
 
-@jax.jit
+@one_off()
 def _step(graph: Graph, form: MarginForm, lower, upper, x, best, least, eta) -> tuple:
     """Keeps the best of the points so far, and moves every point against its gradient's sign."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
 from jaxtyping import Array, Float, Int
 
+from jmlv.compilation import one_off
 from jmlv.graph import Graph, Variable
 from jmlv.graph.affine import Rows, pull_back
 from jmlv.graph.ir import prefix
@@ -103,7 +103,7 @@ def _collect(
     return scipy.sparse.csr_array(block), fixed
 
 
-@jax.jit
+@one_off(loops=True)
 def _pull(
     graph: Graph, rows: Rows, winners: Mapping[int, Array]
 ) -> tuple[dict[int, Float[Array, "row entry"]], Float[Array, " row"]]:
