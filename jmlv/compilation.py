@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,9 @@ def keep_compiled(folder: str | Path | None = None) -> Path | None:
     second process starts with them. ``jmlv``'s command line and experiments call it; in a script of
     your own call it before anything is computed. Several processes may share the folder: a file that
     another is still writing is compiled anew, with a warning. Programs are kept by all that they
-    depend on, JAX's version and the machine's among it.
+    depend on, JAX's version and the machine's among it. What is in memory now Python's collector
+    passes over from now on (``gc.freeze``): while programs are traced it would walk through all of it,
+    for a tenth of the time.
 
     Environment variables: ``JAX_ENABLE_COMPILATION_CACHE=false`` turns it off. Where JAX already has
     such a folder (``JAX_COMPILATION_CACHE_DIR``), that one stays.
@@ -48,6 +51,7 @@ def keep_compiled(folder: str | Path | None = None) -> Path | None:
         return None  # no home, or no room in it: everything works without
     jax.config.update("jax_compilation_cache_dir", str(chosen))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+    gc.freeze()
     return chosen
 
 
