@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import published
 import pytest
-from zoo import FAST_BUILD, NETS, SHAPE, Weights, boxes, rows_of
+from zoo import FAST_BUILD, NETS, SHAPE, Weights, boxes, conv, max_pool, rows_of
 
 import jmlv
+import jmlv.bounds.crown as crown_module
 from jmlv.bounds import Interval
 from jmlv.bounds.crown import preactivation_bounds, sources
 from jmlv.bounds.functionals import Window, crop, drop_outside, one_hot, whole
@@ -80,6 +81,52 @@ def test_chunks_do_not_matter(name):
         for chunk in (3, 200)
     ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+def _ascended(graph, box, coefficients, offsets):
+    """Alpha-CROWN's lower bounds on rows, and of how many inner entries it ascends on the bounds."""
+    method, real, wanted = jmlv.AlphaCROWN(steps=3, intermediate_steps=3), crown_module._tighten, []
+
+    def counted(*arguments):
+        if arguments[-1] is not crown_module.plain:
+            wanted.append(arguments[3].sum())
+        return real(*arguments)
+
+    def found(box):
+        wanted.clear()
+        relaxed = method.relax(graph, box)
+        return method.least(graph, box, relaxed, coefficients, offsets), sum(wanted)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(crown_module, "_tighten", counted)
+        return jax.jit(found, compiler_options=FAST_BUILD)(box)
+
+
+@pytest.mark.parametrize("pooled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_what_crown_decides_needs_no_ascent(pooled, monkeypatch):
+    """The bounds are those that come of ascending for every entry that interval arithmetic leaves open,
+    up to where Adam goes where a slope is nearly zero: by its sign, which rounding decides."""
+    rng = np.random.default_rng(0)
+    first, *inner, last = (
+        jnp.asarray(rng.normal(size=size) / 4) for size in ((72, 16), (16, 16), (16, 16), (16, 3))
+    )
+
+    def f(x):
+        x = conv(x, jnp.ones((1, 1, 2, 2)) / 2) if pooled else x
+        y = max_pool(jax.nn.relu(x - 0.5), 2, 1, "SAME") if pooled else x
+        y = y.reshape(-1, 72) @ first
+        for weights in inner:
+            y = jax.nn.relu(y) @ weights
+        return jax.nn.relu(y) @ last
+
+    graph = fuse_relu_max_pool(jmlv.trace(f, SHAPE))
+    x = jnp.asarray(rng.uniform(size=(1, *SHAPE)), "float32")
+    box, rows = Interval(x - 0.03, x + 0.03), (jnp.eye(3), jnp.zeros(3))
+    fewer, few = _ascended(graph, box, *rows)
+    monkeypatch.setattr(crown_module, "_passes", lambda readers, least: (least,))
+    all_of_them, many = _ascended(graph, box, *rows)
+    np.testing.assert_allclose(fewer, all_of_them, atol=0.02)
+    assert 0 < few < many
 
 
 def _lower_bounds(graph, frozen):
