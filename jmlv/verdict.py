@@ -40,6 +40,7 @@ class Verdict:
         stats: ``method`` (which oracle decided), ``queries`` by oracle, ``seconds``, and more.
         about: which network a ROBUST is about: the real-valued one, or the deployed one.
         certificate: where it was asked for and found, what :mod:`jmlv_check` can replay.
+        asked: digests of the region and the property that it is about, where they are known.
     """
 
     status: Status
@@ -50,6 +51,7 @@ class Verdict:
     stats: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     about: str = REAL_VALUED
     certificate: Certificate | None = None
+    asked: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status is Status.NOT_ROBUST and self.witness is None:
@@ -57,6 +59,7 @@ class Verdict:
         if self.status is Status.ROBUST and not self.lower > -np.inf:
             raise ValueError("Verdict: ROBUST needs a finite lower bound; without one say UNKNOWN.")
         object.__setattr__(self, "stats", MappingProxyType(dict(self.stats)))
+        object.__setattr__(self, "asked", MappingProxyType(dict(self.asked)))
 
     @property
     def robust(self) -> bool:
@@ -81,13 +84,13 @@ class Verdict:
         Args:
             path: of the file, ending in ``.html``.
             f: the network, for its scores at the witness and in the middle of the region.
-            property, region: what was asked; a verdict does not hold them.
+            property, region: what was asked; a verdict knows no more than their names.
             names: the labels' names.
 
         Raises:
-            ValueError: the path does not end in ``.html``, or the verdict cannot be one on that network,
-                property and region: its witness lies outside, or has another margin, or what is proven
-                does not hold in the middle.
+            ValueError: the path does not end in ``.html``, or the verdict is not one on that network,
+                property and region: these were not asked about, or its witness lies outside, or has
+                another margin, or what is proven does not hold in the middle.
 
         >>> import tempfile, jmlv
         >>> f = lambda x: x.reshape(-1, 2)

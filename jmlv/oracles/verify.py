@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from jmlv.asked import asked_about
 from jmlv.bounds.rounding import Float32
 from jmlv.graph import Classifier
 from jmlv.oracles.answers import answer
@@ -69,11 +70,15 @@ def verify(
         query = run_until(deadline, lambda _: Query.of(f, region, property))
     except TimeUp as late:
         stats = {"method": "", "seconds": deadline.elapsed}
-        return Verdict(Status.UNKNOWN, reason=f"reading the network: {late}", stats=stats)
+        reason = f"reading the network: {late}"
+        return Verdict(
+            Status.UNKNOWN, reason=reason, stats=stats, asked=asked_about(region, property)
+        )
     if deployed is None:
         verdict = ask(query, oracle, deadline)
     else:
         query, verdict = verify_deployed(query, deployed, lambda q: ask(q, oracle, deadline))
+    verdict = dataclasses.replace(verdict, asked=asked_about(region, property))
     return certified(query, verdict, deadline) if certify else verdict
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jmlv.asked import asked_about
 from jmlv.functions import as_function
 from jmlv.label_names import label_text
 from jmlv.properties import Property
@@ -132,9 +133,13 @@ def require_fits(
 ) -> None:
     """Raises ValueError where a verdict is about something else than is said, as far as can be seen.
 
-    The witness lies in the region, and reaches ``verdict.upper`` there; what is proven holds in the
+    Region and property are those that it was asked about, where it knows their names. The witness lies in the region, and reaches ``verdict.upper`` there; what is proven holds in the
     middle of the region.
     """
+    named = asked_about(region, property)
+    for name, given in (("region", region), ("property", property)):
+        if given is not None and named.get(name) != verdict.asked.get(name, named.get(name)):
+            raise _another(name, "it was asked about another one")
     if region is not None and verdict.witness is not None and not _near(region, verdict.witness):
         raise _another("region", "its witness lies outside of the region")
     if property is None or scores is None:

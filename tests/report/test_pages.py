@@ -168,6 +168,16 @@ def test_a_verdict_is_not_told_of_another_question(tmp_path):
     path, wider = tmp_path / "a.html", jmlv.Box.around(x, 0.4)
     proven.report(path, g, property=asked, region=box)
     refuted.report(path, g, property=asked, region=wider)
+    layers = jmlv.Layers.around(np.array([[True, False]]))
+    proven.report(path, g, region=jmlv.LayeredNeighborhood(x, layers, np.float32([0.1, 0.1])))
+    for question, name in (
+        ({"region": jmlv.Box.around(x, 0.2)}, "region"),  # with the same middle
+        ({"region": jmlv.Ball(x, 0.1)}, "region"),
+        ({"property": jmlv.InTopK(0, 2)}, "property"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: .*asked about another one"):
+            proven.report(path, **question)
+    proven, refuted = (dataclasses.replace(v, asked={}) for v in (proven, refuted))
     for verdict, question, f, match in (
         (proven, {"property": jmlv.InTopK(1, 1), "region": box}, g, "property: .*margin is -"),
         (proven, {"property": asked, "region": box}, lambda x: g(1 - x), "property: .*margin is -"),
