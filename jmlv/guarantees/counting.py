@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from jmlv.bounds import Relaxation
+from jmlv.certificate import Certificate
 from jmlv.errors import SoundnessError
 from jmlv.guarantees.result import Count
 from jmlv.guarantees.totals import Total
 from jmlv.numerics import certificate_precision
 from jmlv.oracles import Deadline, Evidence, Oracle, Query, ask, judge
 from jmlv.oracles.per_box import least_rows
+from jmlv.properties import Property
 from jmlv.verdict import Status, Verdict
 
 
@@ -24,6 +28,7 @@ class Counting:
         lower, upper: both bounds on the largest total.
         witness, labels: the point that has ``lower``, and what counts there.
         queries: how often an oracle was asked.
+        proofs: the verdicts that say 'no more than', by what they are about.
     """
 
     def __init__(self, query: Query, total: Total, unit: int = 1) -> None:
@@ -33,6 +38,12 @@ class Counting:
         self.labels: tuple[int, ...] = ()
         self.by, self.unproven = "there are no more", ""
         self.queries = 0
+        self.proofs: dict[Property, Verdict] = {}
+
+    @property
+    def claim(self) -> Property | None:
+        """What :attr:`upper` says; None where there is nothing that could be more."""
+        return None if self.upper == self.total.most else self.total.at_most(self.upper)
 
     @property
     def closed(self) -> bool:
@@ -46,7 +57,11 @@ class Counting:
         rows = least_rows(self.query, relaxation, self.total.at_most(self.lower).form(labels))
         for m in range(self.lower, self.upper):
             lower = float(self.total.at_most(m).form(labels).least(rows))
-            if lower > 0 and self._judged(m, Evidence(lower=lower), relaxation.name).robust:
+            if not lower > 0:
+                continue
+            verdict = self._judged(m, Evidence(lower=lower), relaxation.name)
+            if verdict.robust:
+                self.proofs[self.total.at_most(m)] = verdict
                 return m
         return self.upper
 
@@ -100,12 +115,29 @@ class Counting:
             raise SoundnessError(f"{reason}: at most {upper}, but {self.lower} at a witness.")
         self.upper, self.by = upper, reason
 
-    def result(self) -> Count:
-        """Both bounds as they are now."""
+    def result(self, certified: Mapping[Property, Verdict] | None = None) -> Count:
+        """Both bounds as they are now.
+
+        Args:
+            certified: verdicts for which a certificate was looked for, if it was.
+        """
         lower, upper = self.unit * self.lower, self.unit * self.upper
         reason = f"no more than {upper}: {self.by}"
         reason += "" if self.closed else self.unproven
-        return Count(lower, upper, self.witness, self.labels, reason)
+        certificate, why = self._certificate(certified)
+        return Count(lower, upper, self.witness, self.labels, reason + why, certificate)
+
+    def _certificate(
+        self, certified: Mapping[Property, Verdict] | None
+    ) -> tuple[Certificate | None, str]:
+        """The certificate of the upper bound, or why there is none."""
+        if certified is None or self.claim is None:
+            return None, ""
+        verdict = certified.get(self.claim)
+        if verdict is None:
+            return None, "; no certificate: it follows from other counts"
+        why = verdict.stats.get("certificate")
+        return verdict.certificate, "" if verdict.certificate is not None else f"; {why}"
 
     def _ask(self, m: int, oracle: Oracle, deadline: Deadline) -> None:
         verdict = ask(self.query.about(self.total.at_most(m)), oracle, deadline)
@@ -113,6 +145,7 @@ class Counting:
         if verdict.witness is not None:
             self.offer(verdict.witness)
         if verdict.status is Status.ROBUST:
+            self.proofs[self.total.at_most(m)] = verdict
             self.cap(m, verdict.method)
         elif verdict.status is Status.UNKNOWN:
             self.unproven = f"; whether {m}: {verdict.reason}"

@@ -19,6 +19,7 @@ from jmlv.guarantees.arguments import (
     stays_in,
     stays_out,
 )
+from jmlv.guarantees.certificates import certified_counts
 from jmlv.guarantees.counting import Counting
 from jmlv.guarantees.result import Count, Flips
 from jmlv.guarantees.search import bound_and_attack, offer
@@ -50,6 +51,7 @@ def flips(
     oracle: Oracle | None = None,
     attacks: Sequence[Attack] | None = None,
     budget: float | None = 60.0,
+    certify: bool = False,
 ) -> Flips:
     """How many labels change at one point of a region, at most: proven, and known by a witness.
 
@@ -70,6 +72,8 @@ def flips(
         attacks: methods of :mod:`jmlv.attacks` to look for witnesses; by default
             ``AutoMultiLabel()``.
         budget: seconds for everything; None for no limit. Both bounds hold whenever it ends.
+        certify: look, in what is left of the budget, for certificates of the upper bounds that
+            ``jmlv-check`` replays without JAX.
 
     Returns:
         Three counts with both bounds. Where a top k decides and all labels count alike, as many can
@@ -109,7 +113,8 @@ def flips(
     alike = everything and isinstance(totals[0], OutOfTopK)
     bound_and_attack(query, counts[: 1 if alike else 3], reference, decision, methods, deadline)
     _close_all(counts, alike, oracle, deadline)
-    removed, added, changed = (count.result() for count in counts)
+    certificates = certified_counts(counts, deadline) if certify else None
+    removed, added, changed = (count.result(certificates) for count in counts)
     queries = sum(count.queries for count in counts)
     return Flips(changed, removed, added, present, queries, deadline.elapsed)
 

@@ -8,6 +8,7 @@ from typing import Any
 from jmlv.attacks import Attack, TopK
 from jmlv.graph import Classifier
 from jmlv.guarantees.arguments import chosen_attacks, chosen_labels, reference_of
+from jmlv.guarantees.certificates import certified_counts
 from jmlv.guarantees.counting import Counting
 from jmlv.guarantees.result import Count, Kept
 from jmlv.guarantees.search import bound_and_attack
@@ -30,6 +31,7 @@ def kept(
     oracle: Oracle | None = None,
     attacks: Sequence[Attack] | None = None,
     budget: float | None = 60.0,
+    certify: bool = False,
 ) -> Kept:
     """At least how many of some labels are among the ``k`` highest scores, everywhere in a region.
 
@@ -44,6 +46,7 @@ def kept(
         k: how many labels are predicted.
         x: where attacks begin; by default what the region is around, or the middle of a box.
         oracle, attacks, budget: as in :func:`jmlv.flips`.
+        certify: as there; the certificate is that of ``lost``.
 
     Returns:
         Both bounds: ``lower`` are kept everywhere, proven; no more than ``upper`` are at the witness.
@@ -75,4 +78,5 @@ def kept(
     lost = Counting(query, OutOfTopK(chosen, k, query.label_count))
     bound_and_attack(query, [lost], reference, TopK(k), methods, deadline)
     lost.close(oracle, deadline)
-    return Kept(chosen, k, lost.result(), lost.queries, deadline.elapsed)
+    certificates = certified_counts([lost], deadline) if certify else None
+    return Kept(chosen, k, lost.result(certificates), lost.queries, deadline.elapsed)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jmlv.certificate import Certificate
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Count:
@@ -18,7 +20,9 @@ class Count:
         upper: nowhere in the region does more count: proven of the real-valued network.
         witness: the point, or None where nothing is known to count.
         labels: which labels count at the witness.
-        reason: who proved ``upper``, and why no less was proven.
+        reason: who proved ``upper``, and why no less was proven; why there is no certificate, if one was
+            asked for.
+        certificate: that no more than ``upper`` counts (at ``upper`` there may be nothing to prove); or None.
 
     >>> Count(1, 3), Count(2, 2).exact
     (Count(1..3), True)
@@ -29,6 +33,7 @@ class Count:
     witness: np.ndarray | None = None
     labels: tuple[int, ...] = ()
     reason: str = ""
+    certificate: Certificate | None = None
 
     @property
     def exact(self) -> bool:
