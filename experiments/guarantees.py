@@ -26,6 +26,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from recorded import add_record_argument, keep_table
 from sources import Images, add_data_argument, source
 
 import jmlv
@@ -42,6 +43,7 @@ from jmlv.smoothing import (
 
 DIGITS = tuple(f"double_digits_{name}" for name in ("none", "linf", "l0", "ibp", "noise"))
 RADII = {"linf": (0.003, 0.01, 0.03, 0.1), "l2": (0.05, 0.1, 0.25, 0.5)}
+CODE = ["experiments/guarantees.py", "jmlv/guarantees", "jmlv/bounds", "jmlv/oracles"]
 ALPHA, SAMPLES = 0.001, 1000
 SMOOTHING = {
     "MultiGuard": certified_intersection_size,
@@ -55,6 +57,7 @@ def main() -> None:
     data = source(options.data)
     test = data.load("test", options.images, 2_000)
     options.out.mkdir(parents=True, exist_ok=True)
+    kept: list[dict] = []
     for name, model in _networks(options, data):
         answers = Answers(options.out / "answers.jsonl")
         found = [
@@ -62,7 +65,8 @@ def main() -> None:
             for radius in options.radii
         ]
         smoothed = _smoothed(answers, model, test, options) if options.norm == "l2" else {}
-        _report(name, found, smoothed, options)
+        kept += _report(name, found, smoothed, options)
+    keep_table(options, tuple(kept[0]), [tuple(row.values()) for row in kept], CODE)
 
 
 def parse() -> argparse.Namespace:
@@ -79,6 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sigma", type=float, default=0.25, help="of the noise, for smoothing")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds an image and radius")
     parser.add_argument("--out", type=Path, default=Path("results/guarantees"))
+    add_record_argument(parser)
     options = parser.parse_args()
     options.radii = options.radii or RADII[options.norm]
     return options
@@ -192,8 +197,8 @@ def _smoothed(answers: Answers, model, test: Images, options) -> dict[str, np.nd
     }
 
 
-def _report(name: str, found: list[list[Kept]], smoothed: dict, options) -> None:
-    """The table on standard output, and files."""
+def _report(name: str, found: list[list[Kept]], smoothed: dict, options) -> list[dict]:
+    """The table on standard output, and files; its rows."""
     numbers = GuaranteeTable.of(options.radii, found, smoothed)
     rows = numbers.rows()
     for row, kept in zip(rows, found):
@@ -205,6 +210,7 @@ def _report(name: str, found: list[list[Kept]], smoothed: dict, options) -> None
     write_json(options.out / f"{stem}.json", {"jmlv": version(), "rows": rows})
     figure = jmlv.plotting.guarantees(numbers, radius=f"{options.norm} radius", title=name)
     figure.savefig(options.out / f"{stem}.png", dpi=120)
+    return [{"network": name, **row} for row in rows]
 
 
 if __name__ == "__main__":
