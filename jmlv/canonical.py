@@ -100,7 +100,7 @@ def _number(value: Any) -> str:
 
 def _array(value: Any, name: str) -> Iterator[bytes]:
     kind = ""
-    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
         kind, value = f" key {value.dtype.name}", jax.random.key_data(value)
     value = np.asarray(value)
     yield f"array{kind} {_described(value.dtype, name)} {value.shape}".encode()
