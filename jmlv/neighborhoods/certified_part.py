@@ -12,12 +12,13 @@ from jmlv.errors import UnsupportedOperation
 from jmlv.neighborhoods.grown import GrownNeighborhood
 from jmlv.oracles import Deadline, Query, TimeUp
 from jmlv.oracles.aside import run_until
-from jmlv.oracles.certify import certified, exported_from
+from jmlv.oracles.certify import Certifier, certified, exported_from
 from jmlv.regions import LayeredNeighborhood
 from jmlv.verdict import Status, Verdict
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7)
-"""Of all epsilons, tried in this order: each has half of the time that is left."""
+"""Of all epsilons, tried in this order: each has half of the time that is left. Units are cut for the whole
+alone: what cuts would add to a part, a part that is a little smaller has without, and at once."""
 
 
 def with_certificate(
@@ -44,7 +45,8 @@ def with_certificate(
     for share in SHARES:
         epsilon = np.where(grown.free, grown.epsilon, grown.epsilon * np.float32(share))
         own = asked.over(LayeredNeighborhood(grown.x, grown.layers, epsilon))
-        found = certified(own, grown.verdict, deadline.share(0.5), network=network)
+        certifier = Certifier(cutting=share == 1)
+        found = certified(own, grown.verdict, deadline.share(0.5), certifier, network)
         whole = found if share == 1 else whole
         if found.certificate is not None:
             return dataclasses.replace(

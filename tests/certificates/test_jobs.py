@@ -59,9 +59,9 @@ def test_a_grown_neighbourhood_has_one_about_its_own_box():
 def test_where_the_whole_has_none_a_smaller_neighbourhood_has_its_own(monkeypatch, tmp_path):
     asked = []
 
-    def without_the_first(query, verdict, deadline, network):
+    def without_the_first(query, verdict, *others):
         asked.append(query.upper)
-        return verdict if len(asked) == 1 else certified(query, verdict, deadline, network=network)
+        return verdict if len(asked) == 1 else certified(query, verdict, *others)
 
     monkeypatch.setattr(certified_part, "certified", without_the_first)
     layers = jmlv.Layers.around(np.array([[True, False], [False, False]]))

@@ -53,6 +53,7 @@ class Certifier:
         halvings: of the box on one path, at most.
         inner_steps: gradient steps on the lower weights of every inner neuron, where a proof with
             CROWN's own intervals would need cuts and the box is not to be halved.
+        cutting: whether units are cut at all.
     """
 
     batch: int = 16
@@ -63,6 +64,7 @@ class Certifier:
     patience: int = 64
     halvings: int = 200
     inner_steps: int = 20
+    cutting: bool = True
 
     def prove(
         self, query: Query, deadline: Deadline, network: Network | None = None
@@ -171,7 +173,7 @@ class _Search:
 
     def _tree(self, clause: Clause, root: _Node, deadline: Deadline) -> _Node | None:
         """A proof of the clause: the root's own leaf, cuts of units, or two halves of the box."""
-        if root.leaf is not None or self._cut(clause, root, deadline):
+        if root.leaf is not None or (self.options.cutting and self._cut(clause, root, deadline)):
             return root
         return self._halved(clause, deadline) if self.may_halve else None
 
