@@ -33,13 +33,16 @@ from jmlv.campaigns import LabelsQuestion
 from jmlv.cli.report import table, write_json
 from jmlv.labels import LabelStatus, Plan
 from jmlv.oracles import MILP, PGD, BranchAndBound, Cascade
+from jmlv.oracles.cascade import AT_THE_ROOT
 
 PUBLISHED_SECONDS = 23.22 * 60
 PUBLISHED_BEFORE_SOLVER = 96.84
 RADII = (0.0001, 0.001, 0.01, 0.1, 0.2)
 ATTACK = PGD(restarts=32, steps=100, step=1.0, seed=2)
+DEFAULT = Plan().oracle
 ORACLES = {
-    "default": Plan().oracle,
+    "default": DEFAULT,
+    "no descents": Cascade(tuple(s for s in DEFAULT.stages if s != AT_THE_ROOT)),
     "none": None,
     "milp": Cascade((ATTACK, MILP())),
     "branching": Cascade((ATTACK, BranchAndBound())),

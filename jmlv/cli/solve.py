@@ -33,7 +33,7 @@ from jmlv.oracles import (
     ask,
 )
 from jmlv.oracles.aside import run_until
-from jmlv.oracles.cascade import BY_PARTS
+from jmlv.oracles.cascade import AT_THE_ROOT, BY_PARTS
 from jmlv.oracles.deadline import TimeUp
 from jmlv.oracles.portfolio import AT_THE_END
 from jmlv.properties import Property
@@ -43,7 +43,7 @@ from jmlv.verdict import Status, Verdict
 FEW = 10
 """Moving inputs up to which a box is split along them before anything else that takes seconds."""
 
-TABLE = Cascade((PGD(), InputSplitting(), Bounds(AlphaCROWN()), BY_PARTS, AT_THE_END))
+TABLE = Cascade((PGD(), InputSplitting(), Bounds(AlphaCROWN()), BY_PARTS, AT_THE_ROOT, AT_THE_END))
 """The default cascade, with input splitting as early as that; its first box is what CROWN bounds."""
 
 Report = Callable[[str], None]

@@ -22,7 +22,7 @@ from jmlv.oracles import (
     TimeUp,
 )
 from jmlv.oracles.aside import Watch, run_until
-from jmlv.oracles.cascade import BY_PARTS
+from jmlv.oracles.cascade import AT_THE_ROOT, BY_PARTS
 from jmlv.oracles.oracle import label_count
 from jmlv.properties import InTopK
 from jmlv.regions import Region
@@ -54,6 +54,7 @@ class Plan:
             Bounds(AlphaCROWN()),
             BY_PARTS,
             InputSplitting(),
+            AT_THE_ROOT,
             MILP(),
         )
     )

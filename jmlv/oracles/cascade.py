@@ -18,6 +18,10 @@ from jmlv.oracles.portfolio import AT_THE_END
 BY_PARTS = BranchAndBound(relaxation=CROWN(), whole=False)
 """Leaves most networks alone at once; where it does not, it is far faster than a MILP."""
 
+AT_THE_ROOT = BranchAndBound(relaxation=CROWN(), parts=None, few=0, subdomains=1)
+"""Bounds every clause over the whole box and descends from where the bounds are reached: such points
+break what no start of PGD breaks. The programs are those of the search that comes last."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Cascade(Oracle):
@@ -32,8 +36,9 @@ class Cascade(Oracle):
     Attributes:
         stages: the oracles. By default CROWN in float64, PGD, alpha-CROWN, branch and bound where
             the network falls apart over the box or has more than maxima, input splitting where few
-            inputs move, and SCIP beside branch and bound: the first two decide most queries in
-            milliseconds, the last two are complete. A stage that cannot be asked about a network
+            inputs move, descents from where bounds of the clauses are reached, and SCIP beside
+            branch and bound: the first two decide most queries in milliseconds, the last one is
+            complete. A stage that cannot be asked about a network
             (SCIP, if it has smooth activations, products or softmax) is left out, and the reason
             says so.
     """
@@ -46,6 +51,7 @@ class Cascade(Oracle):
         Bounds(AlphaCROWN()),
         BY_PARTS,
         InputSplitting(),
+        AT_THE_ROOT,
         AT_THE_END,
     )
 

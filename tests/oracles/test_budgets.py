@@ -136,6 +136,7 @@ def test_the_default_order():
         "alpha-CROWN",
         "branch and bound by parts",
         "input splitting",
+        "branch and bound at the root",
         "MILP (scip) beside branch and bound",
     ]
 

@@ -44,7 +44,8 @@ class BranchAndBound(Oracle):
         steps: gradient steps on a subdomain's bound.
         learning_rate: the first of them.
         depth: splits on one path, at most.
-        subdomains: open at a time, at most; a memory cap, of about a kilobyte each.
+        subdomains: open at a time, at most; a memory cap, of about a kilobyte each. With 1 nothing is
+            split: every clause is bounded once, and descended from where its bound is reached.
         time_limit: seconds for one query, or None for the caller's budget alone.
         parts: how a network that falls apart is searched part by part; None searches it as a whole.
         whole: whether to search as a whole what its parts leave open. Without that a network that
@@ -96,6 +97,8 @@ class BranchAndBound(Oracle):
 
     @property
     def name(self) -> str:
+        if self.subdomains == 1:
+            return "branch and bound at the root"
         return "branch and bound" if self.whole else "branch and bound by parts"
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:

@@ -53,6 +53,9 @@ class Options(Protocol):
     solver: MILP
     clipped: int
 
+    @property
+    def name(self) -> str: ...
+
 
 PATIENCE = 256
 """So many subdomains are bounded before any is handed to a solver: most queries need fewer, and a
@@ -323,9 +326,7 @@ class WholeSearch:
         else:
             why = "the budget ended" if deadline.passed else "it came to its limits"
             why = "a counterexample was found" if self.weakest.margin <= 0 else why
-            reason = (
-                f"branch and bound: {why} with {left} subdomains open, at least {at_least(lower)}"
-            )
+            reason = f"{self.options.name}: {why} with {left} subdomains open, at least {at_least(lower)}"
         return Evidence(max(lower, self.known), self.weakest.point, reason, stats)
 
 

@@ -357,6 +357,19 @@ def _nearly_robust():
         yield Query.of(graph, box, jmlv.AboveThreshold(0, scores + 0.02)), raw.witness
 
 
+def test_the_root_alone_is_descended_from():
+    """It breaks questions whose least margin is far below what one start at the centre reaches."""
+    centre, root = jmlv.PGD(restarts=1, steps=1), dataclasses.replace(QUICK, subdomains=1)
+    broken, known = 0, []
+    for query, _ in _nearly_robust():
+        known.append(judge(query, centre.search(query, Deadline(300)), "PGD").status)
+        evidence = root.search(query, Deadline(300))
+        assert evidence.stats["subdomains"] <= evidence.stats["clauses"] == 1
+        assert evidence.lower <= query.margin_exact(evidence.point)
+        broken += judge(query, evidence, root.name).status is Status.NOT_ROBUST
+    assert broken > 0 and set(known) == {Status.UNKNOWN}
+
+
 @pytest.mark.parametrize("skipped", [False, True])
 def test_a_skipped_float64_certificate_is_caught(skipped, monkeypatch):
     """Scores that nearly cancel: in float32 their bounds are off by more than the tolerance."""
