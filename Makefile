@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test nightly coverage types docs results clean
+.PHONY: demo test lint nightly coverage types docs results clean
 
 demo: $(READY)
 	$(VENV)/bin/jmlv demo
@@ -23,6 +23,11 @@ PYTEST = XLA_FLAGS="$(OLD_EMITTERS)" $(VENV)/bin/python -c "import jax; jax.devi
 
 test: $(READY)
 	$(PYTEST)
+
+# Rules of the code, and its layout.
+lint: $(READY)
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
 
 # What is too dear for every day, and more random cases of what is not.
 nightly: $(READY)

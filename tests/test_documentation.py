@@ -3,8 +3,11 @@
 import ast
 import importlib
 import inspect
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -150,3 +153,14 @@ def test_examples_run(path, cheap):
         for old, new in SMALLER.items():
             code = code.replace(old, new)
         exec(compile(code, str(path), "exec"), names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tutorial", sorted(ROOT.glob("docs/tutorials/*.py")), ids=lambda p: p.stem)
+def test_tutorials_run(tutorial, tmp_path):
+    """As scripts; `make docs` executes them as notebooks."""
+    run = subprocess.run(
+        [sys.executable, tutorial], cwd=tmp_path, env={**os.environ, "MPLBACKEND": "agg"},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
