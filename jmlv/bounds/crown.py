@@ -26,6 +26,7 @@ from jmlv.bounds.last_layers import rows_from_intervals
 from jmlv.bounds.lines import Planes, lines_of, undecided
 from jmlv.bounds.loop import masked_map
 from jmlv.bounds.method import BoundMethod, Interval
+from jmlv.bounds.sizes import Size, exact, guarded_sources, outward, size_through
 from jmlv.compilation import one_off
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
@@ -304,19 +305,27 @@ def _walk(
     lines: dict[int, Planes] = {}
     improved: set[Variable] = set()
     unmixed = independent(graph)
+    guarded, behind = guarded_sources(graph)
+    sizes = {graph.input: partial(exact, box)}
     for eqn in graph.eqns:
         if not is_affine(graph, eqn):
             inputs = graph.inputs_of(eqn)
             for source in inputs:
                 if source not in improved:
-                    values[source] = _without_overflow(better(source, values[source], lines))
+                    known = _without_overflow(better(source, values[source], lines))
+                    values[source] = outward(known, sizes[source]()) if source in guarded else known
                     improved.add(source)
             around = lines_of(graph, eqn, [values[v] for v in inputs])
             lines[eqn.outvar.index] = jax.lax.stop_gradient(around) if frozen else around
-        values[eqn.outvar] = interval_step(eqn, [read(values, v) for v in eqn.invars])
+        operands = [read(values, v) for v in eqn.invars]
+        values[eqn.outvar] = interval_step(eqn, operands)
         if has_closed_form(graph, eqn, unmixed):
             around = within_ball(graph, eqn, box)
             values[eqn.outvar] = _intersection(values[eqn.outvar], around)
+        if eqn.outvar in behind:
+            own, made = [sizes.get(v) for v in eqn.invars], values[eqn.outvar]
+            size = size_through(eqn.primitive, eqn.params, operands, own, made)
+            sizes[eqn.outvar] = partial(Size, *size)
     return {v: i for v, i in values.items() if isinstance(i, Interval)}, lines
 
 

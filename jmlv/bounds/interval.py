@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtyping import Array
 
-from jmlv.bounds.jax_verify_rules import ibp_rules, interval_bound
+from jmlv.bounds.jax_verify_rules import exact_bound, ibp_rules
 from jmlv.bounds.method import Interval
 from jmlv.graph import Equation
 
@@ -18,7 +18,8 @@ def interval_step(eqn: Equation, operands: Sequence[Any]) -> Interval | Array:
     Args:
         eqn: the equation.
         operands: one for each of its inputs, an :class:`Interval` if it depends on the network's
-            input, else an array.
+            input, else an array. What a function with a domain reads is taken as it is: it was moved
+            outward already (:mod:`jmlv.bounds.sizes`).
 
     Returns:
         An interval, or the value itself if no operand is an interval.
@@ -33,6 +34,6 @@ def interval_step(eqn: Equation, operands: Sequence[Any]) -> Interval | Array:
     """
     if not any(isinstance(x, Interval) for x in operands):
         return eqn.bind(*operands)
-    operands = [interval_bound(x) if isinstance(x, Interval) else x for x in operands]
+    operands = [exact_bound(x) if isinstance(x, Interval) else x for x in operands]
     bound = ibp_rules()[eqn.primitive](0, *operands, **eqn.params)
     return Interval(bound.lower, bound.upper)

@@ -32,6 +32,7 @@ from jmlv.bounds.lines import smooth_lines
 from jmlv.bounds.method import Interval
 from jmlv.bounds.products import product_interval, product_lines, pull_product
 from jmlv.bounds.relaxations import max_pool_lines, maximum_lines, patches_transpose
+from jmlv.bounds.sizes import Size, exact, outward, size_through
 from jmlv.bounds.softmax import pull_softmax, softmax_interval, softmax_lines
 from jmlv.bounds.tangents import smooth_interval
 from jmlv.graph.ir import Equation, Variable
@@ -58,14 +59,51 @@ def ibp_rules() -> Mapping[Any, Rule]:
     products = {p: functools.partial(_ibp_product, p) for p in BILINEAR}
     others = {lax.neg_p: _ibp_neg, lax.div_p: _ibp_div, softmax_p: _ibp_softmax}
     smooth = {f: functools.partial(_ibp_smooth, f) for f in SMOOTH}
-    return {**ibp._primitive_transform, **monotone, **products, **others, **smooth}
+    own = {**monotone, **products, **others, **smooth}
+    return {**ibp._primitive_transform, **{p: _sized(p, rule) for p, rule in own.items()}}
+
+
+def _sized(primitive: Any, rule: Rule) -> Rule:
+    """The same rule for bounds that know their size, which is computed when it is asked for."""
+
+    def sized(index: int, *operands: Any, **params: Any) -> Any:
+        out = rule(index, *operands, **params)
+
+        @functools.cache
+        def size() -> Size:
+            known = [Interval(x.lower, x.upper) if _is_bound(x) else x for x in operands]
+            sizes = [x.size if _is_bound(x) else None for x in operands]
+            return size_through(primitive, params, known, sizes, Interval(out.lower, out.upper))
+
+        out.size = size
+        return out
+
+    return sized
 
 
 @functools.cache
 def ibp_transform() -> Any:
     """jax_verify's forward transform with :func:`ibp_rules`."""
     jv = load()
-    return jv.bound_propagation.OpwiseBoundTransform(jv.ibp._input_transform, ibp_rules())
+    return jv.bound_propagation.OpwiseBoundTransform(_given, ibp_rules())
+
+
+def _given(_index: int, lower: Array, upper: Array) -> Any:
+    """The box, which is what it says."""
+    return exact_bound(Interval(lower, upper))
+
+
+def exact_bound(interval: Interval) -> Any:
+    """An interval as jax_verify's, whose ends are not rounded."""
+    bound = interval_bound(interval)
+    bound.size = lambda: exact(interval)
+    return bound
+
+
+def readable(f: Smooth, x: Any) -> Interval:
+    """What a function reads; one with a domain reads an interval that holds it whatever was rounded."""
+    interval = Interval(x.lower, x.upper)
+    return outward(interval, x.size()) if f.guarded else interval
 
 
 @functools.cache
@@ -116,7 +154,7 @@ def _ibp_div(_index: int, x: Any, divisor: Any, **_: Any) -> Any:
 
 
 def _ibp_smooth(f: Smooth, _index: int, x: Any) -> Any:
-    return interval_bound(smooth_interval(f, Interval(x.lower, x.upper)))
+    return interval_bound(smooth_interval(f, readable(f, x)))
 
 
 def _ibp_product(primitive: Any, _index: int, x: Any, y: Any, **params: Any) -> Any:
@@ -217,7 +255,7 @@ def _crown_maximum(_index: int, out: Any, x: Any, knee: Any) -> list:
 
 def _crown_smooth(f: Smooth, _index: int, out: Any, x: Any) -> list:
     """A smooth function: the lines of least area."""
-    lines = smooth_lines(f, Interval(x.lower, x.upper))
+    lines = smooth_lines(f, readable(f, x))
     below = lines.lower_weights[0], lines.lower_constant
     above = lines.upper_weights[0], lines.upper_constant
     return _between(out, below, above)

@@ -38,6 +38,10 @@ ROUNDING = 16
 """Units in the last place that a function's value may be wrong by."""
 
 
+EDGE = 1 / 8
+"""Planes below touch at least this far from the box's lower ends, where all slopes are moderate."""
+
+
 class SoftmaxLines(NamedTuple):
     """The interval of what softmax reads, its own range as logarithms, and how wide that is.
 
@@ -180,10 +184,13 @@ class _Planes(NamedTuple):
         return lower - top, upper - top, top
 
     def below(self, share: Float[Array, "*group n"]) -> _Plane:
-        """Tangent planes of ``exp(x_k) / Q`` at ``lower + share (upper - lower)``."""
+        """Tangent planes of ``exp(x_k) / Q`` at ``lower + share (upper - lower)``.
+
+        As ``Q >= share sum_j exp(upper_j)``, its slopes over it add up to at most ``1 / share``.
+        """
         lower, upper, top = self.ends
         width = upper - lower
-        t = lower + share * width
+        t = lower + jnp.maximum(share, EDGE) * width
         slope = jnp.exp(upper) * _mean_decay(width)
         eps = jnp.finfo(t.dtype).eps
         # chords a little too high stay chords from above

@@ -1,5 +1,6 @@
 """Products of two computed values and softmax: planes and ranges, alone and in networks."""
 
+from fractions import Fraction
 from functools import partial
 
 import jax
@@ -10,7 +11,7 @@ from flax import nnx
 from zoo import FAST_BUILD
 
 import jmlv
-from jmlv.bounds import Interval, products, softmax
+from jmlv.bounds import Interval, products, sizes, softmax
 from jmlv.bounds.products import product_interval, product_lines, pull_product
 from jmlv.bounds.softmax import pull_softmax, softmax_interval, softmax_lines
 from jmlv.errors import UnsupportedOperation
@@ -397,6 +398,54 @@ def test_a_denominator_that_may_be_zero_has_no_bound():
         found = jmlv.verify(ratio, box(0.4), property, jmlv.Bounds(method))
         assert found.status.name == "UNKNOWN" and not np.isfinite(found.lower)
         assert "reciprocal of what may be anything from -0.1 to 0.7" in found.reason
+
+
+def edge_of_a_domain(seed, size=48):
+    """Weights and a box over which ``w x + b`` is above zero but for a corner, where it is just below."""
+    rng = np.random.default_rng(seed)
+    w = rng.normal(size=size) * 10.0 ** rng.uniform(-1, 1, size)
+    low = rng.uniform(0.2, 0.4, size)
+    high = low + rng.uniform(0.1, 0.3, size)
+    corner = np.where(w > 0, low, high)
+    exact = sum(Fraction(a) * Fraction(b) for a, b in zip(w.tolist(), corner.tolist()))
+    b = float(-exact)
+    while exact + Fraction(b) >= 0:
+        b = float(np.nextafter(b, -np.inf))
+    return w, b, low, high
+
+
+EDGED = (jmlv.IBP(), jmlv.CROWNIBP(), jmlv.CROWN(chunk=4))
+
+
+def lower_at_the_edge(function, moved):
+    """Bounds in float64 of a function of a sum that may be below zero by what rounding hides."""
+
+    @partial(jax.jit, compiler_options=FAST_BUILD)
+    def lows(w, b, low, high):
+        graph = jmlv.trace(
+            lambda x: function(x.reshape(x.shape[0], -1) @ w + b)[:, None], (len(w), 1, 1)
+        )
+        row = jnp.ones((1, 1))
+        box = low[:, None, None], high[:, None, None]
+        return jnp.array([m.rows(graph, *box, row, row[0] * 0).lower[0] for m in EDGED])
+
+    cases = (np.stack(v) for v in zip(*(edge_of_a_domain(seed) for seed in range(30))))
+    with certificate_precision():
+        w, b, low, high = map(jnp.asarray, cases)
+        return np.asarray(jax.vmap(lows)(w, b + moved, low, high))
+
+
+FALLING = {"log": jnp.log, "root": jnp.sqrt, "reciprocal": lambda s: -1 / s}
+
+
+@pytest.mark.parametrize("name", FALLING)
+def test_the_edge_of_a_domain_is_not_rounded_away(name, monkeypatch):
+    assert not np.isfinite(lower_at_the_edge(FALLING[name], 0.0)).any()
+    assert np.isfinite(lower_at_the_edge(FALLING[name], 1e-9)).all()
+    if name == "log":
+        monkeypatch.setattr(sizes, "EXTRA", 0)
+        monkeypatch.setattr(sizes, "_terms", lambda *_: 0)
+        assert np.isfinite(lower_at_the_edge(FALLING[name], 0.0)).any()
 
 
 def near_a_corner(sign):

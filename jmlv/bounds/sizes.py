@@ -1,0 +1,129 @@
+r"""What the ends of an interval may be off by, where a function has no value beyond them.
+
+Bounds are rounded to the nearest number. That moves a score by a little, which proofs leave room for;
+but ``log`` of an end that is off by its own size is off by anything. So what a function with a domain
+reads is widened first, by as much as its ends may be wrong by:
+
+    e = K u M,
+
+with the unit ``u`` of the precision, a number ``K`` of roundings, and the *size* ``M``: the sum of the
+magnitudes of all terms that the value is the sum of. Through ``y = W x + b`` it is ``|W| M_x + |b|``, and a
+sum of ``n`` terms is rounded by ``n`` units of that at most, in any order (Higham, *Accuracy and Stability
+of Numerical Algorithms*, 2002, section 3.1).
+
+Sizes begin anew with the range of what a function, a product or a softmax gives, which is taken to be
+off by no more than `BEFORE` units of its largest magnitude.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from jmlv.bounds.method import Interval
+from jmlv.graph import Graph, Variable
+from jmlv.graph.operations import BILINEAR, LINEAR, is_piecewise_linear, relu_max_pool_p, take_p
+from jmlv.graph.smooth import Smooth
+
+EXTRA = 8
+"""Roundings that are allowed to every operation beyond those of its sums."""
+
+BEFORE = {"float32": 64, "float64": 4096}
+"""Units in the last place, of its largest magnitude, that what begins a size may be off by."""
+
+
+class Size(NamedTuple):
+    """The size of every entry of a value, and how many roundings led to it."""
+
+    most: Float[Array, "*shape"]
+    roundings: int
+
+
+def exact(interval: Interval) -> Size:
+    """That of numbers which are given."""
+    return Size(_reach(interval), 0)
+
+
+def outward(interval: Interval, size: Size) -> Interval:
+    """An interval that holds the true one for all that rounding can do.
+
+    >>> import jax.numpy as jnp
+    >>> ends = outward(Interval(jnp.zeros(1), jnp.ones(1)), Size(jnp.full(1, 1e3), 10))
+    >>> print(ends.lower[0] < -1e-3, ends.lower[0] > -1e-2)
+    True True
+    """
+    eps = jnp.finfo(size.most.dtype).eps
+    moved = lax.stop_gradient(size.roundings * eps * size.most)
+    return Interval(interval.lower - moved, interval.upper + moved)
+
+
+def guarded_sources(graph: Graph) -> tuple[frozenset[Variable], frozenset[Variable]]:
+    """What functions with a domain read, and all whose size is part of the size of that."""
+    read: set[Variable] = set()
+    behind: set[Variable] = set()
+    for eqn in reversed(graph.eqns):
+        if isinstance(eqn.primitive, Smooth) and eqn.primitive.guarded:
+            read.update(graph.inputs_of(eqn))
+            behind.update(graph.inputs_of(eqn))
+        elif eqn.outvar in behind and is_piecewise_linear(graph, eqn):
+            behind.update(graph.inputs_of(eqn))
+    return frozenset(read), frozenset(behind)
+
+
+def size_through(
+    primitive: Any,
+    params: Mapping[str, Any],
+    operands: Sequence[Interval | Any],
+    sizes: Sequence[Callable[[], Size] | None],
+    out: Interval,
+) -> Size:
+    """The size of an operation's output.
+
+    Args:
+        primitive, params: the operation.
+        operands: an interval for each computed operand, else a number or an array.
+        sizes: what gives those of computed operands, None for the others. Where sizes begin anew they
+            are not read.
+        out: an interval of the output.
+    """
+    computed = sum(isinstance(v, Interval) for v in operands)
+    if primitive not in _KNOWN or (primitive in BILINEAR and computed > 1):
+        return Size(_reach(out), BEFORE[str(out.lower.dtype)])
+    known = [None if s is None else s() for s in sizes]
+    roundings = max(s.roundings for s in known if s is not None)
+    magnitudes = [abs(v) if s is None else s.most for v, s in zip(operands, known)]
+    if primitive is lax.max_p:
+        most = magnitudes[0] + jnp.where(jnp.isfinite(operands[1]), magnitudes[1], 0)
+    else:
+        most = magnitudes[0] if primitive is lax.neg_p else primitive.bind(*magnitudes, **params)
+    terms = EXTRA + _terms(primitive, params, operands, out)
+    return Size(jnp.broadcast_to(most, out.lower.shape), roundings + terms)
+
+
+_KNOWN = LINEAR | BILINEAR | {lax.div_p, lax.max_p, lax.reduce_window_max_p, relu_max_pool_p}
+
+
+def _terms(primitive: Any, params: Mapping, operands: Sequence, out: Interval) -> int:
+    """How many terms an entry of the output has, or an entry of a row that is pulled back, at most."""
+    shapes = (v.lower.shape if isinstance(v, Interval) else np.shape(v) for v in operands)
+    entries, made = [max(1, math.prod(shape)) for shape in shapes], max(1, out.lower.size)
+    if primitive is lax.dot_general_p:
+        x, y = entries
+        return 1 + math.isqrt(max(x * y // made, y * made // x, x * made // y))
+    if primitive is lax.conv_general_dilated_p:
+        return entries[1]
+    if primitive is lax.reduce_window_sum_p:
+        return int(np.prod(params["window_dimensions"]))
+    if primitive is lax.cumsum_p or primitive is take_p:
+        return max(made, entries[0])
+    return max(made, entries[0]) // min(made, entries[0])
+
+
+def _reach(interval: Interval) -> Array:
+    return jnp.maximum(*map(jnp.abs, interval))
