@@ -87,9 +87,9 @@ class MarginForm:
 
 
 def nothing_from_overflow(lower: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Lower bounds, where one that came out as plus infinity proves nothing."""
+    """Lower bounds, where one that came out as plus infinity, or as no number, proves nothing."""
     xp = np if isinstance(lower, np.ndarray) else jnp
-    return xp.where(lower == xp.inf, -xp.inf, lower)
+    return xp.where((lower == xp.inf) | xp.isnan(lower), -xp.inf, lower)
 
 
 def levels_of(tree: Tree) -> tuple[Level, ...]:

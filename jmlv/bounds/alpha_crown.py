@@ -18,7 +18,7 @@ from jmlv.bounds.crown import CROWN, Relaxation, relax
 from jmlv.bounds.first_layer import FirstLayer, first_layers
 from jmlv.bounds.functionals import Functional, Whole
 from jmlv.bounds.lines import Planes
-from jmlv.bounds.method import Interval
+from jmlv.bounds.method import Interval, with_nan
 from jmlv.graph import Graph
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.require import require_fields
@@ -88,7 +88,8 @@ class AlphaCROWN(Relaxation):
         both = (jnp.concatenate([rows, -rows]) for rows in (coefficients, offsets))
         low, high = jnp.split(self.least(fused, box, self.relax(fused, box), *both), 2)
         (crown,) = (m.rows(graph, lower, upper, coefficients, offsets) for m in self.beside)
-        return Interval(jnp.maximum(low, crown.lower), jnp.minimum(-high, crown.upper))
+        both = Interval(jnp.maximum(low, crown.lower), jnp.minimum(-high, crown.upper))
+        return with_nan(both, low, high, *crown)
 
     def least(self, graph, box, relaxed, coefficients, offsets):
         ascent = SlopeAscent(self.steps, self.learning_rate, self.planes)

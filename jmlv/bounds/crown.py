@@ -25,7 +25,7 @@ from jmlv.bounds.interval import interval_step
 from jmlv.bounds.last_layers import rows_from_intervals
 from jmlv.bounds.lines import Planes, lines_of, undecided
 from jmlv.bounds.loop import masked_map
-from jmlv.bounds.method import BoundMethod, Interval
+from jmlv.bounds.method import BoundMethod, Interval, with_nan
 from jmlv.bounds.sizes import Size, exact, guarded_sources, outward, size_through
 from jmlv.compilation import one_off
 from jmlv.graph import Equation, Graph, Variable
@@ -358,7 +358,8 @@ def _check_known(graph: Graph, known: Mapping[Variable, Interval]) -> None:
 
 
 def _intersection(a: Interval, b: Interval) -> Interval:
-    return Interval(jnp.maximum(a.lower, b.lower), jnp.minimum(a.upper, b.upper))
+    both = Interval(jnp.maximum(a.lower, b.lower), jnp.minimum(a.upper, b.upper))
+    return with_nan(both, *a, *b)
 
 
 def _tighten(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jmlv.bounds.ibp import in_one_precision, propagate
 from jmlv.bounds.jax_verify_rules import backward_bound, concretize, crown_rules
 from jmlv.bounds.last_layers import rows_from_intervals
-from jmlv.bounds.method import BoundMethod, Interval
+from jmlv.bounds.method import BoundMethod, Interval, with_nan
 from jmlv.graph.fuse import fuse_relu_max_pool
 
 
@@ -42,8 +42,12 @@ class CROWNIBP(BoundMethod):
         linear = _backward(propagation, coefficients, offsets)
         bound = concretize(linear, lower, upper)
         interval = rows_from_intervals(graph, propagation.read, coefficients, offsets)
-        return Interval(
-            jnp.maximum(bound.lower, interval.lower), jnp.minimum(bound.upper, interval.upper)
+        return with_nan(
+            Interval(
+                jnp.maximum(bound.lower, interval.lower), jnp.minimum(bound.upper, interval.upper)
+            ),
+            *bound,
+            *interval,
         )
 
 

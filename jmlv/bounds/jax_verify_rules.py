@@ -29,7 +29,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jmlv.bounds.lines import smooth_lines
-from jmlv.bounds.method import Interval
+from jmlv.bounds.method import Interval, with_nan
 from jmlv.bounds.products import product_interval, product_lines, pull_product
 from jmlv.bounds.relaxations import max_pool_lines, maximum_lines, patches_transpose
 from jmlv.bounds.sizes import Size, exact, outward, size_through
@@ -45,6 +45,9 @@ Rule = Callable[..., Any]
 #: Non-decreasing in every operand: bounds go through as they are.
 MONOTONE = (LINEAR - {lax.neg_p}) | {lax.max_p, lax.reduce_window_max_p, relu_max_pool_p}
 
+#: Compiled, they may lose a NaN.
+MAXIMA = (lax.max_p, lax.reduce_window_max_p, relu_max_pool_p)
+
 #: Affine operations that may add a constant of their own.
 SHIFTING = frozenset({lax.add_p, lax.sub_p, lax.concatenate_p, lax.pad_p})
 
@@ -56,6 +59,7 @@ def ibp_rules() -> Mapping[Any, Rule]:
     """Rules ``(index, *operands, **params) -> IntervalBound``; operands are bounds or arrays."""
     ibp = load().ibp
     monotone = {p: _drop_index(ibp._make_ibp_passthrough_primitive(p)) for p in MONOTONE}
+    monotone |= {p: _seen(p, monotone[p]) for p in MAXIMA}
     products = {p: functools.partial(_ibp_product, p) for p in BILINEAR}
     others = {lax.neg_p: _ibp_neg, lax.div_p: _ibp_div, softmax_p: _ibp_softmax}
     smooth = {f: functools.partial(_ibp_smooth, f) for f in SMOOTH}
@@ -148,9 +152,21 @@ def _ibp_neg(_index: int, x: Any) -> Any:
     return interval_bound(Interval(-x.upper, -x.lower))
 
 
+def _seen(primitive: Any, rule: Rule) -> Rule:
+    """The same rule, by which a NaN stays one; of a pool in all of its windows."""
+
+    def seen(index: int, x: Any, *knee: Any, **params: Any) -> Any:
+        out = rule(index, x, *knee, **params)
+        missing = jnp.where(jnp.isnan(x.lower) | jnp.isnan(x.upper), jnp.nan, 0)
+        missing = missing if primitive is lax.max_p else missing.sum()
+        return interval_bound(with_nan(Interval(out.lower, out.upper), missing, *knee))
+
+    return seen
+
+
 def _ibp_div(_index: int, x: Any, divisor: Any, **_: Any) -> Any:
     ends = x.lower / divisor, x.upper / divisor
-    return interval_bound(Interval(jnp.minimum(*ends), jnp.maximum(*ends)))
+    return interval_bound(with_nan(Interval(jnp.minimum(*ends), jnp.maximum(*ends)), *ends))
 
 
 def _ibp_smooth(f: Smooth, _index: int, x: Any) -> Any:
@@ -212,7 +228,7 @@ def _ibp_softmax(_index: int, x: Any, **params: Any) -> Any:
 
 def _equation(primitive: Any, operands: Sequence[Any], params: dict[str, Any]) -> Equation:
     """An operation on bounds, as an equation without a graph around it."""
-    invars = tuple(Variable(i, tuple(x.shape)) for i, x in enumerate(operands))
+    invars = tuple(Variable(i, tuple(x.shape), str(x.lower.dtype)) for i, x in enumerate(operands))
     return Equation(primitive, invars, (), tuple(sorted(params.items())))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jmlv.graph import Graph
@@ -15,6 +16,22 @@ class Interval(NamedTuple):
 
     lower: Array
     upper: Array
+
+
+def with_nan(interval: Interval, *known: Array) -> Interval:
+    """The interval with NaN where one of the arrays is NaN, or an end of its own.
+
+    Compiled minima and maxima may lose a NaN: on CPUs XLA makes ``minimum(nan, 1)`` 1 where it fuses them.
+    So whatever is made by them from numbers that say 'no bound' goes through this.
+
+    >>> import jax.numpy as jnp
+    >>> print(with_nan(Interval(jnp.zeros(2), jnp.ones(2)), jnp.array([jnp.nan, 3.0])).upper)
+    [nan  1.]
+    """
+    unknown = jnp.isnan(interval.lower) | jnp.isnan(interval.upper)
+    for array in known:
+        unknown = unknown | jnp.isnan(array)
+    return Interval(*(jnp.where(unknown, jnp.nan, side) for side in interval))
 
 
 class BoundMethod(abc.ABC):

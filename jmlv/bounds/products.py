@@ -29,7 +29,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jmlv.bounds.functionals import flat_sum
-from jmlv.bounds.method import Interval
+from jmlv.bounds.method import Interval, with_nan
 from jmlv.graph import Equation
 
 ROUNDING = 16
@@ -61,6 +61,7 @@ def product_interval(eqn: Equation, left: Interval, right: Interval) -> Interval
     corners = [a * b for a in x for b in y]
     low = jnp.minimum(jnp.minimum(*corners[:2]), jnp.minimum(*corners[2:]))
     high = jnp.maximum(jnp.maximum(*corners[:2]), jnp.maximum(*corners[2:]))
+    low, high = with_nan(Interval(low, high), *corners)
     return Interval(form.total(low), form.total(high))
 
 
