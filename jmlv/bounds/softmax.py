@@ -31,12 +31,15 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float
 
 from jmlv.bounds.functionals import flat_sum
-from jmlv.bounds.method import Interval
+from jmlv.bounds.method import Interval, with_nan
 from jmlv.graph import Equation
 
 ROUNDING = 16
 """Units in the last place that a function's value may be wrong by."""
 
+
+NEGLIGIBLE = {"float32": 120.0, "float64": 800.0}
+"""An entry that is so far below another one is zero, and its exponential below the smallest number."""
 
 EDGE = 1 / 8
 """Planes below touch at least this far from the box's lower ends, where all slopes are moderate."""
@@ -48,11 +51,14 @@ class SoftmaxLines(NamedTuple):
     Attributes:
         interval: NaN in an entry gives NaN planes.
         least, most: of ``z_k = log s_k``.
+        far: which entries are so far below the largest that they count as zero, as masked ones are. They
+            are raised to where it makes no difference yet, in the interval too.
     """
 
     interval: Interval
     least: Float[Array, "*shape"]
     most: Float[Array, "*shape"]
+    far: Bool[Array, "*shape"]
 
 
 def softmax_interval(eqn: Equation, interval: Interval) -> Interval:
@@ -68,7 +74,8 @@ def softmax_interval(eqn: Equation, interval: Interval) -> Interval:
     info = jnp.finfo(lines.least.dtype)
     low = jnp.exp(lines.least) * (1 - ROUNDING * info.eps)
     high = jnp.minimum(jnp.exp(lines.most) * (1 + ROUNDING * info.eps) + info.tiny, 1)
-    return Interval(low, high)
+    low = jnp.where(lines.far, 0, low)
+    return with_nan(Interval(low, high), *lines.interval)
 
 
 def softmax_undefined(eqn: Equation, interval: Interval) -> Bool[Array, "*shape"]:
@@ -86,18 +93,25 @@ def softmax_lines(eqn: Equation, interval: Interval) -> SoftmaxLines:
     axes = eqn.params["axes"]
     undefined = softmax_undefined(eqn, interval)
     interval = Interval(*(jnp.where(undefined, jnp.nan, side) for side in interval))
-    flat = Interval(*(_grouped(side, axes) for side in interval))
-    rounded = _size(flat)
+    flat, far = _raised(Interval(*(_grouped(side, axes) for side in interval)))
+    rounded = _size(flat, far)
     unknown = _grouped(undefined, axes)
     known = jnp.isfinite(rounded)
     least = jnp.where(known, -_log_of_others(flat.upper, flat.lower) - rounded, -jnp.inf)
     most = jnp.where(known, -_log_of_others(flat.lower, flat.upper) + rounded, 0)
     most = jnp.minimum(most, 0)
-    shape = interval.lower.shape
-    least, most = (
-        _ungrouped(jnp.where(unknown, jnp.nan, side), axes, shape) for side in (least, most)
+    least, most = (jnp.where(unknown, jnp.nan, side) for side in (least, most))
+    lower, upper, *rest = (
+        _ungrouped(part, axes, interval.lower.shape) for part in (*flat, least, most, far)
     )
-    return SoftmaxLines(Interval(*interval), least, most)
+    return SoftmaxLines(Interval(lower, upper), *rest)
+
+
+def _raised(flat: Interval) -> tuple[Interval, Bool[Array, "*group n"]]:
+    """The entries that can only be zero as much as others, raised; and which these are."""
+    floor = flat.lower.max(-1, keepdims=True) - NEGLIGIBLE[str(flat.lower.dtype)]
+    far = lax.stop_gradient(flat.upper) <= floor
+    return Interval(*(jnp.where(far, lax.stop_gradient(floor), side) for side in flat)), far
 
 
 def _log_of_others(others: Array, own: Array) -> Float[Array, "*group n"]:
@@ -108,9 +122,12 @@ def _log_of_others(others: Array, own: Array) -> Float[Array, "*group n"]:
     return logsumexp(differences, axis=-1)
 
 
-def _size(flat: Interval) -> Float[Array, "*group 1"]:
-    """What a logarithm of a sum of exponentials of such numbers is rounded by at most."""
-    reach = jnp.maximum(*map(jnp.abs, flat)).max(-1, keepdims=True)
+def _size(flat: Interval, far: Bool[Array, "*group n"]) -> Float[Array, "*group 1"]:
+    """What a logarithm of a sum of exponentials of such numbers is rounded by at most.
+
+    Entries that are far below the others are none of that sum.
+    """
+    reach = jnp.where(far, 0, jnp.maximum(*map(jnp.abs, flat))).max(-1, keepdims=True)
     count = flat.lower.shape[-1]
     eps = jnp.finfo(reach.dtype).eps
     return lax.stop_gradient((ROUNDING + count) * eps * (1 + reach))
@@ -136,7 +153,11 @@ def pull_softmax(
         Interval(*(_grouped(side, axes) for side in lines.interval)),
         _grouped(lines.least, axes),
         _grouped(lines.most, axes),
+        _grouped(lines.far, axes),
     )
+    if grouped.least.shape[-1] == 1:
+        constant = flat_sum(rows + 0 * lines.least)  # one entry is 1, whatever it reads; or NaN
+        return [jnp.zeros_like(rows)], constant, jnp.full((len(rows), 2, *shape), 0.5, rows.dtype)
     used = jnp.full((len(rows), 2, *shape), 0.5, rows.dtype) if own is None else jnp.clip(own, 0, 1)
     if own is None:
         shares = jnp.full((2, *grouped.least.shape), 0.5, rows.dtype)
@@ -146,12 +167,17 @@ def pull_softmax(
         planes = [jax.vmap(grouped.below)(shares[:, 0]), jax.vmap(grouped.above)(shares[:, 1])]
     each = jax.vmap(lambda v: _grouped(v, axes))(rows)
     centre = lax.stop_gradient(_amid(each, grouped.gap))
+    noise = lax.stop_gradient(_noise(each))
     each = each - centre
     pulled, constant = 0.0, flat_sum(centre)
     for part, plane in zip((jnp.maximum(each, 0), jnp.minimum(each, 0)), planes):
         along = part * plane.factor
         pulled = pulled + along - along.sum(-1, keepdims=True) * plane.share
-        constant = constant + flat_sum(part * plane.constant)
+        constant = (
+            constant + flat_sum(part * plane.constant) - flat_sum(noise * grouped.reach(plane))
+        )
+    constant = constant + flat_sum(jnp.where(grouped.far, pulled * grouped.interval.lower, 0))
+    pulled = jnp.where(grouped.far, 0, pulled)
     back = jax.vmap(lambda v: _ungrouped(v, axes, shape))(pulled)
     return [back], constant, used
 
@@ -170,6 +196,14 @@ class _Planes(NamedTuple):
     interval: Interval
     least: Float[Array, "*group n"]
     most: Float[Array, "*group n"]
+    far: Bool[Array, "*group n"]
+
+    def reach(self, plane: _Plane) -> Float[Array, "*group 1"]:
+        """The sum of the magnitudes of all planes' terms."""
+        size = jnp.where(self.far, 0, jnp.maximum(*map(jnp.abs, self.interval)))
+        along = (plane.share * size).sum(-1, keepdims=True)
+        each = plane.factor * (size + along) + jnp.abs(plane.constant)
+        return lax.stop_gradient(each.sum(-1, keepdims=True))
 
     @property
     def gap(self) -> Float[Array, "*group n"]:
@@ -197,12 +231,13 @@ class _Planes(NamedTuple):
         total = ((jnp.exp(upper) - slope * (upper - t)) * (1 + ROUNDING * eps)).sum(
             -1, keepdims=True
         )
-        total = total + slope.sum(-1, keepdims=True) * _size(self.interval)
+        rounded = _size(self.interval, self.far)
+        total = total + slope.sum(-1, keepdims=True) * rounded
         shares = slope * (1 + ROUNDING * eps) / total
         value = jnp.exp(t) / total
         along = (shares * t).sum(-1, keepdims=True)
         sizes = (1 + shares.sum(-1, keepdims=True)) * (1 + width.max(-1, keepdims=True))
-        slack = 4 * value * sizes * _size(self.interval)
+        slack = 4 * value * sizes * rounded + jnp.finfo(t.dtype).tiny
         constant = value * (1 - t + along) - lax.stop_gradient(slack)
         shift = value * (shares.sum(-1, keepdims=True) - 1) * top
         return _Plane(value, shares, constant + shift)
@@ -218,7 +253,7 @@ class _Planes(NamedTuple):
         along = (shares * t).sum(-1, keepdims=True)
         log_total = logsumexp(t, axis=-1, keepdims=True)
         sizes = 1 + jnp.abs(self.most) + width.max(-1, keepdims=True)
-        slack = 4 * (most + factor * sizes) * _size(self.interval)
+        slack = 4 * (most + factor * sizes) * _size(self.interval, self.far)
         constant = most - factor * self.most + factor * (along - log_total)
         return _Plane(factor, shares, constant + lax.stop_gradient(slack))
 
@@ -229,6 +264,12 @@ def _mean_decay(width: Array) -> Array:
     safe = jnp.where(narrow, 1, width)
     series = 1 - width / 2 + width**2 / 6 - width**3 / 24 + width**4 / 120
     return jnp.where(narrow, series, -jnp.expm1(-safe) / safe)
+
+
+def _noise(each: Float[Array, "row *group n"]) -> Float[Array, "row *group 1"]:
+    """What coefficients less their middle are rounded by, which programs may do in several ways."""
+    units = (ROUNDING + each.shape[-1]) * jnp.finfo(each.dtype).eps
+    return units * jnp.abs(each).max(-1, keepdims=True)
 
 
 def _amid(each: Float[Array, "row *group n"], gap: Float[Array, "*group n"]) -> Array:
