@@ -112,7 +112,7 @@ class LinearBound(NamedTuple):
 def linear_bound(
     graph: Graph,
     functional: Functional,
-    lines: Mapping[int, Lines],
+    lines: Mapping[int, Planes],
     wanted: Weights | None = None,
     also: Mapping[Variable, Functional] = MappingProxyType({}),
     planes: Mapping[int, FirstLayer] = MappingProxyType({}),

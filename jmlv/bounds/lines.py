@@ -128,14 +128,15 @@ def undecided(graph: Graph, eqn: Equation, interval: Interval) -> Bool[Array, "1
 
     For ``max(x, c)`` those that may lie on both sides of ``c``. For a max pool, in every window that no element wins for sure,
     the elements that may exceed the floor and every other element's lower bound. For a smooth
-    function those over which its lines lie apart. For products and softmax all that are not known.
+    function those over which its lines lie apart, or where it may have no value. For products and softmax all that are not known.
     """
     lower, upper = interval
     if not (is_smooth(eqn) or is_maximum(eqn) or is_max_pool(eqn)):
         return lower < upper
     if is_smooth(eqn):
         low, high = smooth_interval(eqn.primitive, interval)
-        return (upper - lower > MINIMUM_WIDTH) & (high - low > MINIMUM_RISE)
+        rise = high - low  # NaN where the function has no value on all of the interval
+        return (upper - lower > MINIMUM_WIDTH) & ((rise > MINIMUM_RISE) | jnp.isnan(rise))
     if is_maximum(eqn):
         knee = knee_of(graph, eqn)
         return (lower < knee) & (upper > knee)
