@@ -453,8 +453,10 @@ class Ball:
         x = np.asarray(self.x, np.float64)
         weights = 1.0 if self.weights is None else np.asarray(self.weights, np.float64)
         weights = np.broadcast_to(weights, x.shape).copy()
-        radius = np.asarray(self.radius, np.float64)[()]
-        return Ball(x, radius, self.norm, weights, self.domain, self.layers)
+        radius, layers = np.asarray(self.radius, np.float64)[()], self.layers
+        if layers is not None:
+            layers = dataclasses.replace(layers, index=np.asarray(layers.index))
+        return Ball(x, radius, self.norm, weights, self.domain, layers)
 
     def astype(self, dtype: str) -> Ball:
         """The ball in a precision and without its domain, as bounds and attacks compute with it."""
@@ -474,7 +476,7 @@ class Ball:
     @property
     def membership(self) -> Float[Array, "entry group"]:
         """One where an entry is of a layer, else zero; of all entries where there are no layers."""
-        xp = np if is_concrete(self.x) else jnp
+        xp = np if isinstance(self.x, np.ndarray) else jnp
         if self.layers is None:
             return xp.ones((self.x.size, 1), self.x.dtype)
         places = xp.broadcast_to(self.layers.places, self.x.shape).reshape(-1, 1)

@@ -1,5 +1,6 @@
 """Balls of one radius for each layer: points, bounds, verdicts and counts, against brute force."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -203,6 +204,27 @@ def test_a_radius_in_a_direction(norm):
         jmlv.robust_radius(f, x, jmlv.InTopK(0, 1), layers=layers)
     with pytest.raises(ValueError, match="largest: expected a positive radius"):
         jmlv.robust_radius(f, x, jmlv.InTopK(0, 1), direction=np.array([1.0, 0.0]), **options)
+
+
+def test_a_bound_has_a_gradient_with_respect_to_the_radii():
+    """Through the loop over inner neurons, whose operands the layers are among."""
+    rng = np.random.default_rng(0)
+    first, last = (jnp.asarray(rng.normal(size=n) / 3, "float32") for n in ((40, 6), (6, 3)))
+    graph = jmlv.trace(lambda x: jax.nn.relu(x.reshape(len(x), 40) @ first) @ last, SHAPE)
+    form, ball = jmlv.InTopK(0, 2).form(3).astype("float32"), layered(2)
+    ends = [jnp.asarray(end, "float32") for end in (ball.box().lower, ball.box().upper)]
+
+    @jax.jit
+    def least(radius):
+        inside = graph.within(dataclasses.replace(ball.astype("float32"), radius=radius))
+        rows = jmlv.CROWN().rows(inside, *ends, form.coefficients, form.offsets)
+        return form.combine(rows.lower)
+
+    radius, step = jnp.asarray(ball.radius, "float32"), 1e-2 * jnp.eye(5)[2]
+    slope = jax.grad(least)(radius)
+    difference = (least(radius + step) - least(radius - step)) / 2e-2
+    assert slope.shape == (5,) and np.all(slope <= 0)
+    np.testing.assert_allclose(slope[2], difference, rtol=0.1)
 
 
 def test_bad_layers_are_refused():
