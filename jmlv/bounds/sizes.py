@@ -31,10 +31,10 @@ from jmlv.graph import Graph, Variable
 from jmlv.graph.operations import BILINEAR, LINEAR, is_piecewise_linear, relu_max_pool_p, take_p
 from jmlv.graph.smooth import Smooth
 
-EXTRA = 8
+EXTRA = 2
 """Roundings that are allowed to every operation beyond those of its sums."""
 
-BEFORE = {"float32": 64, "float64": 4096}
+BEFORE = {"float32": 16, "float64": 4096}
 """Units in the last place, of its largest magnitude, that what begins a size may be off by."""
 
 
