@@ -28,8 +28,15 @@ from jaxtyping import Array, Float
 
 from jmlv.bounds.method import Interval
 from jmlv.graph import Graph, Variable
-from jmlv.graph.operations import BILINEAR, LINEAR, is_piecewise_linear, relu_max_pool_p, take_p
-from jmlv.graph.smooth import Smooth
+from jmlv.graph.operations import (
+    BILINEAR,
+    LINEAR,
+    is_piecewise_linear,
+    relu_max_pool_p,
+    softmax_p,
+    take_p,
+)
+from jmlv.graph.smooth import EXP, SIGMOID, SOFTPLUS, SQUARE, Smooth
 
 EXTRA = 2
 """Roundings that are allowed to every operation beyond those of its sums."""
@@ -39,28 +46,37 @@ BEFORE = {"float32": 16, "float64": 4096}
 
 
 class Size(NamedTuple):
-    """The size of every entry of a value, and how many roundings led to it."""
+    """The size of every entry of a value, and how many roundings led to it.
+
+    Attributes:
+        floor: what no entry is below, as a sum of terms that are not negative, such as squares: it is
+            rounded by units of itself alone. Minus infinity where none is known.
+    """
 
     most: Float[Array, "*shape"]
     roundings: int
+    floor: Float[Array, "*shape"]
 
 
 def exact(interval: Interval) -> Size:
     """That of numbers which are given."""
-    return Size(_reach(interval), 0)
+    return Size(_reach(interval), 0, jnp.full_like(interval.lower, -jnp.inf))
 
 
 def outward(interval: Interval, size: Size) -> Interval:
     """An interval that holds the true one for all that rounding can do.
 
     >>> import jax.numpy as jnp
-    >>> ends = outward(Interval(jnp.zeros(1), jnp.ones(1)), Size(jnp.full(1, 1e3), 10))
+    >>> size = Size(jnp.full(1, 1e3), 10, jnp.full(1, -jnp.inf))
+    >>> ends = outward(Interval(jnp.zeros(1), jnp.ones(1)), size)
     >>> print(ends.lower[0] < -1e-3, ends.lower[0] > -1e-2)
     True True
     """
     eps = jnp.finfo(size.most.dtype).eps
-    moved = lax.stop_gradient(size.roundings * eps * size.most)
-    return Interval(interval.lower - moved, interval.upper + moved)
+    share = size.roundings * eps
+    moved, floor = lax.stop_gradient((share * size.most, size.floor * (1 - share)))
+    lower, upper = interval.lower - moved, interval.upper + moved
+    return Interval(jnp.where(floor > lower, floor, lower), upper)
 
 
 def guarded_sources(graph: Graph) -> tuple[frozenset[Variable], frozenset[Variable]]:
@@ -94,7 +110,8 @@ def size_through(
     """
     computed = sum(isinstance(v, Interval) for v in operands)
     if primitive not in _KNOWN or (primitive in BILINEAR and computed > 1):
-        return Size(_reach(out), BEFORE[str(out.lower.dtype)])
+        least = 0.0 if primitive in _NOT_NEGATIVE else -jnp.inf
+        return Size(_reach(out), BEFORE[str(out.lower.dtype)], jnp.full_like(out.lower, least))
     known = [None if s is None else s() for s in sizes]
     roundings = max(s.roundings for s in known if s is not None)
     magnitudes = [abs(v) if s is None else s.most for v, s in zip(operands, known)]
@@ -103,7 +120,29 @@ def size_through(
     else:
         most = magnitudes[0] if primitive is lax.neg_p else primitive.bind(*magnitudes, **params)
     terms = EXTRA + _terms(primitive, params, operands, out)
-    return Size(jnp.broadcast_to(most, out.lower.shape), roundings + terms)
+    floors = [v if s is None else s.floor for v, s in zip(operands, known)]
+    floor = _floor(primitive, params, floors)
+    shape = out.lower.shape
+    return Size(jnp.broadcast_to(most, shape), roundings + terms, jnp.broadcast_to(floor, shape))
+
+
+def _floor(primitive: Any, params: Mapping[str, Any], floors: Sequence[Any]) -> Any:
+    """Of sums and positive multiples of what is not negative, and of maxima with that."""
+    if primitive is lax.max_p:
+        return jnp.where(floors[1] >= 0, jnp.maximum(*floors), floors[0])
+    if primitive is lax.add_p:
+        return jnp.where((floors[0] >= 0) & (floors[1] >= 0), floors[0] + floors[1], -jnp.inf)
+    if primitive is lax.mul_p or primitive is lax.div_p:
+        x, y = (jnp.maximum(v, 0) for v in floors)
+        positive = (floors[0] >= 0) & (floors[1] > 0)
+        made = x * y if primitive is lax.mul_p else x / jnp.where(y > 0, y, 1)
+        return jnp.where(positive, made, -jnp.inf)
+    return primitive.bind(*floors, **params) if primitive in _SUMS else -jnp.inf
+
+
+_SUMS = {lax.reduce_sum_p, lax.reshape_p, lax.broadcast_in_dim_p, lax.transpose_p, lax.slice_p}
+
+_NOT_NEGATIVE = {SQUARE, EXP, SIGMOID, SOFTPLUS, softmax_p}
 
 
 _KNOWN = LINEAR | BILINEAR | {lax.div_p, lax.max_p, lax.reduce_window_max_p, relu_max_pool_p}

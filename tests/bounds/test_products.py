@@ -559,6 +559,16 @@ def test_the_edge_of_a_domain_is_not_rounded_away(name, monkeypatch):
         assert np.isfinite(lower_at_the_edge(FALLING[name], 0.0)).any()
 
 
+def test_a_sum_of_squares_stays_above_its_floor():
+    """However large the squares are: the root of a variance and a small number is defined in float32."""
+    f = lambda x: 1 / jnp.sqrt((tokens(x) ** 2).mean(2) + 1e-5)  # noqa: E731
+    graph, low, high = jmlv.trace(f, SHAPE), jnp.full(SHAPE, -30.0), jnp.full(SHAPE, 30.0)
+    row = jnp.ones((1, TOKENS))
+    for method in (jmlv.IBP(), jmlv.CROWNIBP()):
+        found = method.rows(graph, low, high, row, row[:, 0] * 0)
+        assert np.isfinite(found.upper).all() and np.all(found.upper >= TOKENS * 1e5**0.5)
+
+
 def near_a_corner(sign):
     """A sum that falls from 4.8 to 0 over the box of radius 0.1, and to below 0 at one corner only."""
     return lambda x: (x.reshape(x.shape[0], 24) - 0.5) @ sign + 2.3
