@@ -113,8 +113,9 @@ def _dual_norm(
     falls, rises = jnp.maximum(kernel, 0), jnp.maximum(-kernel, 0)
     if norm == 2:
         return _root(_product(down**2, falls**2) + _product(up**2, rises**2))
-    worth = jnp.maximum(down[..., None] * falls, up[..., None] * rises)
-    return jnp.max(worth, -2, initial=0.0)
+    worth = down[..., None] * falls, up[..., None] * rises
+    missing = jnp.isnan(worth[0]).any(-2) | jnp.isnan(worth[1]).any(-2)  # compiled maxima lose it
+    return jnp.where(missing, jnp.nan, jnp.max(jnp.maximum(*worth), -2, initial=0.0))
 
 
 def _product(entries: Array, kernel: Array) -> Array:
@@ -122,6 +123,7 @@ def _product(entries: Array, kernel: Array) -> Array:
 
 
 def _root(squares: Array) -> Array:
-    """Of what is positive, else zero; with a gradient there too."""
+    """Of what is positive, else zero, with a gradient there too; what overflowed to NaN stays NaN."""
     positive = squares > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+    otherwise = jnp.where(jnp.isnan(squares), jnp.nan, 0)
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), otherwise)

@@ -122,3 +122,16 @@ def test_where_nothing_can_move_there_is_a_gradient():
 
     value, slope = jax.value_and_grad(least)(0.5)
     assert (float(value), float(slope)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("norm", (2, 1))
+def test_what_overflows_bounds_nothing(norm):
+    """A weight so small that an entry moves infinitely far, at a coefficient of zero: NaN, never narrow."""
+    weights = jnp.ones(SHAPE).at[0, 0, 0].set(1e-45)
+    ball = jmlv.Ball(jnp.full(SHAPE, 0.5), jnp.float32(0.1), norm, weights, None)
+    kernel = DENSE.at[0, 0].set(0.0)
+    graph = jmlv.trace(lambda x: x.reshape(len(x), -1) @ kernel, SHAPE).within(ball)
+    (eqn,) = (eqn for eqn in graph.eqns if has_closed_form(graph, eqn, independent(graph)))
+    ends = Interval(jnp.zeros((1, *SHAPE)), jnp.ones((1, *SHAPE)))
+    found = jax.jit(lambda e: within_ball(graph, eqn, e))(ends)
+    assert not np.any(found.lower > -1e3) and not np.any(found.upper < 1e3)
