@@ -1,5 +1,6 @@
-"""For all tests and doctests: programs are let go of in time, and how many random cases there are."""
+"""For all tests and doctests: what stays in memory and for how long, and how many random cases there are."""
 
+import gc
 import os
 
 import hypothesis
@@ -14,6 +15,12 @@ EVERY = 10
 """Tests between two looks at how many programs there are."""
 
 _done = 0
+
+
+def pytest_collection_finish(session):
+    """What is imported stays: the collector of garbage need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_teardown(item, nextitem):

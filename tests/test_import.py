@@ -53,7 +53,7 @@ FLOORS = (
     {"oracles"},
     {"neighborhoods", "labels", "smoothing", "attacks", "training", "guarantees"},
     {"campaigns"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 """From the lowest; what is on none of them is a value, or beside them."""
 
