@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,11 +53,10 @@ def load_onnx(path: str | Path) -> Network:
 
 
 def _network(data: bytes) -> Network:
-    model = _message(data, "model", {1, 2, 3, 4, 5, 6, 7, 8, 14})
-    for entry in model.get(8, []):
-        opset = _message(entry, "opset", {1, 2})
-        if _text(opset, 1) in ("", "ai.onnx"):
-            _require(_one(opset, 2) in OPSETS, f"operators of version {_one(opset, 2)}")
+    model = _message(data, "model", {2, 3, 4, 6, 7, 8, 14}, {1: NUMBER, 5: NUMBER})
+    opsets = [_message(entry, "opset", {1}, {2: NUMBER}) for entry in model.get(8, [])]
+    versions = [_one(opset, 2) for opset in opsets if _text(opset, 1) in ("", "ai.onnx")]
+    _require(len(versions) == 1 and versions[0] in OPSETS, f"operators of version {versions}")
     graph = _message(_one(model, 7), "graph", {1, 2, 5, 10, 11, 12, 13, 16})
     builder = _Builder()
     for entry in graph.get(5, []):
@@ -80,11 +80,13 @@ def _input(entry: bytes) -> tuple[str, tuple[int, ...]]:
     """Name and shape of an input; its first axis may be open and is then one."""
     info = _message(entry, "input", {1, 2, 3})
     name = _text(info, 1)
-    kind = _message(_one(_message(_one(info, 2), "type", {1, 6}), 1), "tensor type", {1, 2})
+    kind = _message(
+        _one(_message(_one(info, 2), "type", {1, 6}), 1), "tensor type", {2}, {1: NUMBER}
+    )
     _require(_one(kind, 1) in (1, 11), f"the input {name!r} is not of floats")
     shape = []
     for axis, dim in enumerate(_message(_one(kind, 2), "shape", {1}).get(1, [])):
-        size = _one(_message(dim, "axis", {1, 2, 3}), 1, 0)
+        size = _one(_message(dim, "axis", {2, 3}, {1: NUMBER}), 1, 0)
         shape.append(1 if axis == 0 and size == 0 else size)
     _require(len(shape) > 1 and shape[0] == 1, f"the input {name!r} is no batch of one")
     _require(all(0 < size < 2**31 for size in shape), f"the input {name!r} has an open axis")
@@ -390,20 +392,38 @@ RULES: dict[str, Callable] = {
 # ---------------------------------------------------------------------------------------------
 
 
-def _message(data: bytes, what: str, known: set[int]) -> dict[int, list]:
+NUMBER, BYTES = (0,), (2,)
+NUMBERS, FLOAT, FLOATS, DOUBLES = (0, 2), (5,), (5, 2), (1, 2)
+"""The kinds of fields: integers, strings and messages, of 32 and 64 bits; of many numbers also packed."""
+
+
+def _message(
+    data: bytes,
+    what: str,
+    texts: set[int],
+    others: Mapping[int, tuple[int, ...]] = MappingProxyType({}),
+) -> dict[int, list]:
     """A message's fields by number: integers, or bytes.
+
+    Args:
+        data: the message.
+        what: its name.
+        texts: its fields that are strings or messages.
+        others: the kinds that its other fields may have. A field of another kind is none to other
+            readers.
 
     Raises:
         Refused: it is cut off, or has a field beyond those that are known.
     """
     found: dict[int, list] = {}
-    for number, value in _fields(data):
-        _require(number in known, f"field {number} of a {what}")
+    for number, kind, value in _fields(data):
+        known = BYTES if number in texts else others.get(number, ())
+        _require(kind in known, f"field {number} of a {what}, of kind {kind}")
         found.setdefault(number, []).append(value)
     return found
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -414,7 +434,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
             size, at = _varint(data, at) if tag & 7 == 2 else ({1: 8, 5: 4}[tag & 7], at)
             _require(at + size <= len(data), "a file that is cut off")
             value, at = data[at : at + size], at + size
-        yield tag >> 3, value
+        yield tag >> 3, tag & 7, value
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -453,7 +473,8 @@ def _integers(values: list) -> list[int]:
 
 
 def _tensor(entry: bytes) -> tuple[str, np.ndarray]:
-    tensor = _message(entry, "tensor", {1, 2, 4, 5, 7, 8, 9, 10, 12})
+    numbers = {1: NUMBERS, 2: NUMBER, 4: FLOATS, 5: NUMBERS, 7: NUMBERS, 10: DOUBLES}
+    tensor = _message(entry, "tensor", {8, 9, 12}, numbers)
     name, number = _text(tensor, 8), _one(tensor, 2)
     _require(number in TYPES, f"the tensor {name!r} of type {number}")
     kind, shape = np.dtype(TYPES[number]), _integers(tensor.get(1, []))
@@ -470,8 +491,11 @@ def _tensor(entry: bytes) -> tuple[str, np.ndarray]:
 
 
 def _attribute(entry: bytes) -> tuple[str, Any]:
-    attribute = _message(entry, "attribute", {1, 2, 3, 4, 5, 7, 8, 13, 20})
+    numbers = {2: FLOAT, 3: NUMBER, 7: FLOATS, 8: NUMBERS, 20: NUMBER}
+    attribute = _message(entry, "attribute", {1, 4, 5, 13}, numbers)
     name, kind = _text(attribute, 1), _one(attribute, 20)
+    own = {1: 2, 2: 3, 3: 4, 4: 5, 6: 7, 7: 8}.get(kind)
+    _require(set(attribute) <= {1, 13, 20, own}, f"the attribute {name!r} of several types")
     read = {
         1: lambda: struct.unpack("<f", _one(attribute, 2, bytes(4)))[0],
         2: lambda: _integers([_one(attribute, 3, 0)])[0],

@@ -279,7 +279,10 @@ def _digest(arrays: dict) -> str:
     digest = hashlib.sha256()
     for name in sorted(n for n in arrays if n in ("lower", "upper") or n.startswith("inner.")):
         array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
+        name = name.encode()  # behind its length, so that no name can stand for numbers
+        digest.update(
+            f"{len(name)} {array.dtype.str} {array.shape}\n".encode() + name + array.tobytes()
+        )
     return digest.hexdigest()
 
 

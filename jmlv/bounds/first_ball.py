@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from jmlv.bounds.balls import ROUNDINGS
@@ -83,8 +84,9 @@ def _nearest(ball: Ball, box: Interval) -> tuple[Float[Array, "1 ..."], Array]:
     if ball.norm == 1:
         return start, jnp.maximum(ball.radius - jnp.sum(jnp.abs(way)), 0)
     rounding = ROUNDINGS * way.size * jnp.finfo(way.dtype).eps
-    left = (1 + rounding) * ball.radius**2 - (1 - rounding) * jnp.sum(way**2)
-    return start, _root(left)
+    way = way / jnp.where(ball.radius > 0, ball.radius, 1)  # its square may be too small a number
+    left = (1 + rounding) - (1 - rounding) * jnp.sum(way**2)
+    return start, ball.radius * _root(left)
 
 
 def _moves(graph: Graph, eqn: Equation, box: Interval, start: Array) -> _Moves:
@@ -111,8 +113,10 @@ def _dual_norm(
 ) -> Float[Array, "height width output"]:
     """Of the coefficients, each times how far its entry moves the way that lowers the output."""
     falls, rises = jnp.maximum(kernel, 0), jnp.maximum(-kernel, 0)
-    if norm == 2:
-        return _root(_product(down**2, falls**2) + _product(up**2, rises**2))
+    if norm == 2:  # of shares of the largest: squares may be too small, or too large, for a number
+        moved, weighed = _scale(jnp.maximum(down, up), None), _scale(jnp.abs(kernel), 0)
+        downs, ups = (_product((d / moved) ** 2, (k / weighed) ** 2) for d, k in ((down, falls), (up, rises)))  # fmt: skip
+        return moved * weighed * _root(downs + ups)
     worth = down[..., None] * falls, up[..., None] * rises
     missing = jnp.isnan(worth[0]).any(-2) | jnp.isnan(worth[1]).any(-2)  # compiled maxima lose it
     return jnp.where(missing, jnp.nan, jnp.max(jnp.maximum(*worth), -2, initial=0.0))
@@ -120,6 +124,12 @@ def _dual_norm(
 
 def _product(entries: Array, kernel: Array) -> Array:
     return jnp.matmul(entries, kernel, precision="highest")
+
+
+def _scale(sizes: Array, axis: int | None) -> Array:
+    """The largest, or one where all are zero."""
+    largest = lax.stop_gradient(jnp.max(sizes, axis, initial=0.0))
+    return jnp.where(largest == 0, 1, largest)
 
 
 def _root(squares: Array) -> Array:

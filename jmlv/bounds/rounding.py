@@ -38,6 +38,7 @@ from jaxtyping import Array, Float
 
 from jmlv.bounds.interval import interval_step
 from jmlv.bounds.method import Interval
+from jmlv.bounds.sizes import most_terms
 from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.ir import read
@@ -55,6 +56,9 @@ from jmlv.graph.smooth import Smooth
 
 EXTRA = 2
 """Roundings that are allowed to every operation beyond its own."""
+
+SHARES = 8
+"""What the slopes of a softmax's planes do not exceed, one by one."""
 
 FUNCTIONS = 16
 """Units in the last place by which exp, tanh, .. may be off in float64, and their arguments."""
@@ -120,16 +124,25 @@ class Float32:
 
 
 class Rounded(NamedTuple):
-    """How far each score can be from the real-valued one's over a box, and how large it can be."""
+    """How far each score can be from the real-valued one's over a box.
+
+    Attributes:
+        errors: of the network's own evaluation.
+        sizes: how large the scores can be.
+        pulled: of the same numbers by linear functions that are pulled back from the scores to the input.
+            Sums are then of terms that the network itself would have cancelled before: their size is
+            that of the network of all magnitudes, ``M = |W| M + |b|``, and they have as many terms as all
+            operations together, forward or transposed.
+    """
 
     errors: Float[Array, "1 label"]
     sizes: Float[Array, "1 label"]
+    pulled: Float[Array, "1 label"]
 
 
-def rounding_operations(graph: Graph) -> int:
-    """How many operations round at all: those that move entries, or choose among them, do not."""
-    chooses = (is_maximum(eqn) or is_max_pool(eqn) or eqn.primitive in _EXACT for eqn in graph.eqns)
-    return sum(not exact for exact in chooses)
+def bounded_operations(graph: Graph) -> int:
+    """How many operations read values that are bounded on their own, the scores among them."""
+    return 1 + sum(not is_affine(graph, eqn) for eqn in graph.eqns)
 
 
 def rounding_errors(
@@ -164,13 +177,19 @@ def rounding_errors(
     step = _Step(graph, graph.constants(), arithmetic)
     values: dict[Variable, Any] = graph.constants() | {graph.input: box}
     errors: dict[Variable, Array] = {graph.input: jnp.full_like(box.lower, arithmetic.tiny)}
+    whole, terms = {graph.input: _size(box)}, box.lower.size
     for eqn in graph.eqns:
         intervals = {v: values[v] for v in graph.inputs_of(eqn)}
         error = step.through(eqn, intervals, errors)
         errors[eqn.outvar] = jnp.where(jnp.isnan(error), jnp.inf, error)
-        found = interval_step(eqn, [read(values, v) for v in eqn.invars])
-        values[eqn.outvar] = _within(found, known.get(eqn.outvar))
-    return Rounded(errors[graph.output], _size(values[graph.output]))
+        operands = [read(values, v) for v in eqn.invars]
+        found = _within(interval_step(eqn, operands), known.get(eqn.outvar))
+        values[eqn.outvar] = found
+        magnitude = step.magnitude(eqn, intervals, errors, whole)
+        whole[eqn.outvar] = jnp.where(jnp.isnan(magnitude), jnp.inf, magnitude)
+        terms += EXTRA + most_terms(eqn.primitive, eqn.params, operands, found)
+    pulled = min(terms * arithmetic.unit, 1.0) * 2 * whole[graph.output]
+    return Rounded(errors[graph.output], _size(values[graph.output]), pulled)
 
 
 def _require_known_constants(graph: Graph, arithmetic: Arithmetic) -> None:
@@ -230,6 +249,35 @@ class _Step(NamedTuple):
         assert is_softmax(eqn), eqn.primitive
         return _softmax(eqn.params["axes"], intervals[source], errors[source], share)
 
+    def magnitude(
+        self,
+        eqn: Equation,
+        intervals: Mapping[Variable, Interval],
+        errors: Mapping[Variable, Array],
+        whole: Mapping[Variable, Array],
+    ) -> Array:
+        """The sum of the magnitudes of all terms of a value that lines and planes stand for."""
+        if is_affine(self.graph, eqn):
+            return _magnitudes(eqn, self.constants, whole, with_constants=True)
+        if is_product(self.graph, eqn):
+            x, y = (_size(intervals[v]) + errors[v] for v in eqn.invars)
+            mx, my = (whole[v] for v in eqn.invars)
+            return eqn.bind(mx, y) + eqn.bind(x, my) + 4 * eqn.bind(x, y)
+        (source,) = self.graph.inputs_of(eqn)
+        interval, error = intervals[source], errors[source]
+        terms = whole[source] + _size(interval) + error
+        if is_maximum(eqn):
+            knee = read(self.constants, eqn.invars[1])
+            off = interval.upper + error < knee
+            return jnp.where(off, 0.0, terms) + jnp.where(jnp.isfinite(knee), jnp.abs(knee), 0)
+        if is_max_pool(eqn):
+            return math.prod(eqn.params["window_dimensions"]) * eqn.bind(terms)
+        if is_smooth(eqn):
+            steep, value = _steepest(eqn.primitive, interval, error)
+            return steep * terms + value
+        summed = jnp.sum(terms, eqn.params["axes"], keepdims=True)
+        return jnp.broadcast_to(SHARES * summed + 1, terms.shape)
+
     def _maximum(
         self,
         eqn: Equation,
@@ -283,7 +331,18 @@ class _Step(NamedTuple):
 
 
 def _smooth(f: Smooth, interval: Interval, error: Array, share: float) -> Array:
-    """Between knots the slope is monotone, so that it is largest at an end or at a knot."""
+    lower, upper = interval.lower - error, interval.upper + error
+    steep, value = _steepest(f, interval, error)
+    reach = jnp.maximum(jnp.abs(lower), jnp.abs(upper))
+    found = steep * error + share * (value + steep * reach)
+    return jnp.where(f.defined(lower, upper), found, jnp.inf)
+
+
+def _steepest(f: Smooth, interval: Interval, error: Array) -> tuple[Array, Array]:
+    """The largest slope, and the largest value, over an interval whose ends may be off.
+
+    Between knots the slope is monotone, so that it is largest at an end or at a knot.
+    """
     lower, upper = interval.lower - error, interval.upper + error
     ends = [f.jet(lower), f.jet(upper)]
     steep = jnp.maximum(*(jnp.abs(end.slope) for end in ends))
@@ -294,9 +353,7 @@ def _smooth(f: Smooth, interval: Interval, error: Array, share: float) -> Array:
         )
     value = jnp.maximum(*(jnp.abs(end.value) for end in ends))
     value = value if f.minimum is None else jnp.maximum(value, abs(f.minimum[1]))
-    reach = jnp.maximum(jnp.abs(lower), jnp.abs(upper))
-    found = steep * error + share * (value + steep * reach)
-    return jnp.where(f.defined(lower, upper), found, jnp.inf)
+    return steep, value
 
 
 def _softmax(axes: tuple[int, ...], interval: Interval, error: Array, share: float) -> Array:

@@ -119,7 +119,7 @@ def size_through(
         most = magnitudes[0] + jnp.where(jnp.isfinite(operands[1]), magnitudes[1], 0)
     else:
         most = magnitudes[0] if primitive is lax.neg_p else primitive.bind(*magnitudes, **params)
-    terms = EXTRA + _terms(primitive, params, operands, out)
+    terms = EXTRA + most_terms(primitive, params, operands, out)
     floors = [v if s is None else s.floor for v, s in zip(operands, known)]
     floor = _floor(primitive, params, floors)
     shape = out.lower.shape
@@ -148,7 +148,7 @@ _NOT_NEGATIVE = {SQUARE, EXP, SIGMOID, SOFTPLUS, softmax_p}
 _KNOWN = LINEAR | BILINEAR | {lax.div_p, lax.max_p, lax.reduce_window_max_p, relu_max_pool_p}
 
 
-def _terms(primitive: Any, params: Mapping, operands: Sequence, out: Interval) -> int:
+def most_terms(primitive: Any, params: Mapping, operands: Sequence, out: Interval) -> int:
     """How many terms an entry of the output has, or an entry of a row that is pulled back, at most."""
     shapes = (v.lower.shape if isinstance(v, Interval) else np.shape(v) for v in operands)
     entries, made = [max(1, math.prod(shape)) for shape in shapes], max(1, out.lower.size)
@@ -156,7 +156,8 @@ def _terms(primitive: Any, params: Mapping, operands: Sequence, out: Interval) -
         x, y = entries
         return 1 + math.isqrt(max(x * y // made, y * made // x, x * made // y))
     if primitive is lax.conv_general_dilated_p:
-        return entries[1]
+        outputs, inputs = (np.shape(operands[1])[axis] for axis in params["dimension_numbers"].rhs_spec[:2])  # fmt: skip
+        return entries[1] // min(outputs, inputs)
     if primitive is lax.reduce_window_sum_p:
         return int(np.prod(params["window_dimensions"]))
     if primitive is lax.cumsum_p or primitive is take_p:

@@ -35,7 +35,10 @@ class Builder:
     def variable(self, shape: tuple[int, ...], dtype: Any) -> Variable:
         """A fresh variable; never handed out twice, so inlined calls cannot share one."""
         self.count += 1
-        name = str(np.dtype(dtype))
+        extended = jax.dtypes.issubdtype(
+            dtype, jax.dtypes.extended
+        )  # a random key's, which is no number
+        name = str(dtype) if extended else str(np.dtype(dtype))
         return Variable(self.count, tuple(map(int, shape)), self.dtype if name in REAL else name)
 
     def emit(self, primitive: Any, *operands: Any, **params: Any) -> Any:

@@ -13,8 +13,8 @@ from jmlv.bounds.rounding import (
     FLOAT64,
     Arithmetic,
     Rounded,
+    bounded_operations,
     rounding_errors,
-    rounding_operations,
 )
 from jmlv.compilation import one_off
 from jmlv.graph import Variable
@@ -50,10 +50,10 @@ _rounded = one_off(3)(rounding_errors)
 def margin_rounding(query: Query, bound: float, needed: float) -> float:
     """How far a float64 bound on the property's margin can be from a true one; infinite: nobody knows.
 
-    A bound evaluates the network's products in another order than the network does: from the scores
-    to the input. Every operation's products then appear once more in the error, with the sums of all
-    behind it: so for ``n`` operations the error is at most ``n`` times that of a plain evaluation, in
-    the first order. Intervals of inner neurons are off by no more than the values themselves.
+    A bound is the network's own evaluation (of interval arithmetic), or that of linear functions that are
+    pulled back from the scores to the input (:class:`jmlv.bounds.rounding.Rounded`). Intervals of inner values
+    are such bounds too: where one is off by ``e``, lines through its ends are, which reaches the
+    scores as an error of the value itself would. So every operation that reads them adds as much once more.
 
     Args:
         query: the network, the box and the property.
@@ -72,6 +72,7 @@ def _of_rows(query: Query, scores: Rounded) -> float:
     coefficients, offsets = np.abs(coefficients), np.abs(offsets)
     own = (coefficients.shape[1] + 2) * FLOAT64.unit * (coefficients @ scores.sizes + offsets)
     with np.errstate(invalid="ignore"):
-        rows = rounding_operations(query.graph) * (coefficients @ scores.errors) + own
+        off = scores.errors + scores.pulled
+        rows = bounded_operations(query.graph) * (coefficients @ off) + own
     largest = float(rows.max(initial=0.0))
     return largest if np.isfinite(largest) else np.inf

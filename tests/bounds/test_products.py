@@ -555,7 +555,7 @@ def test_the_edge_of_a_domain_is_not_rounded_away(name, monkeypatch):
     assert np.isfinite(lower_at_the_edge(FALLING[name], 1e-9)).all()
     if name == "log":
         monkeypatch.setattr(sizes, "EXTRA", 0)
-        monkeypatch.setattr(sizes, "_terms", lambda *_: 0)
+        monkeypatch.setattr(sizes, "most_terms", lambda *_: 0)
         assert np.isfinite(lower_at_the_edge(FALLING[name], 0.0)).any()
 
 

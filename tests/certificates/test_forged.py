@@ -15,6 +15,7 @@ import pytest
 import jmlv_check
 from jmlv_check.certificate import FORMAT, check
 from jmlv_check.network import Network, Refused
+from jmlv_check.proof import _digest
 
 SCORES = {
     "x - 2": ([1], [0], -2.0),  # never positive
@@ -195,3 +196,14 @@ def test_without_a_check_a_forgery_passes(what, tmp_path, monkeypatch):
     assert checked.check(FORGED[forged], own).claim in ("robust", "not robust")
     for module in [m for m in sys.modules if m.partition(".")[0] == name]:
         del sys.modules[module]
+
+
+def test_a_name_never_stands_for_numbers():
+    """Boxes' bounds are known by their arrays: no name of an array may spell another array's header."""
+    ends = {"lower": np.zeros(1), "upper": np.ones(1)}
+    spelt = f"inner.a |u1 (0,)\nlower <f8 (1,)\n{bytes(8).decode()}upper <f8 (1,)\n"
+    first = _digest({**ends, "inner.a": np.zeros(0, np.uint8)})
+    named = {spelt: np.frombuffer(np.ones(1).tobytes(), np.uint8)}
+    assert first != _digest(named) and first != _digest({**ends, "inner.b": np.zeros(0, np.uint8)})
+    renamed = {"inner.a": np.zeros(3, np.uint8)}, {"inner.a1": np.zeros(3, np.uint8)}
+    assert _digest(renamed[0]) != _digest(renamed[1])

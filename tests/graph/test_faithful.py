@@ -14,6 +14,7 @@ from jmlv.graph import normalise
 from jmlv.graph.rules.arithmetic import add, subtract
 from jmlv.graph.rules.maxima import relu
 from jmlv.oracles import Query
+from jmlv.verdict import Status
 
 WEIGHTS = np.random.default_rng(0).normal(size=(4, 3))
 SHAPE = (2, 2, 1)
@@ -176,7 +177,7 @@ class Failed(jmlv.CROWN):
 
 
 def test_a_failed_bound_stays_one():
-    assert np.isnan(jmlv.bound(_net, BOX, jmlv.AboveThreshold(0), Failed()).lower)
+    assert not jmlv.bound(_net, BOX, jmlv.AboveThreshold(0), Failed()).lower > -np.inf
 
 
 def test_bounds_of_a_point_are_in_order_and_keep_their_slopes():
@@ -204,3 +205,42 @@ def test_points_are_those_of_the_box():
     wrong = jmlv.trace(lambda x: jnp.maximum(x.reshape(x.shape[0], -1), 0.9905), SHAPE)
     with pytest.raises(SoundnessError):
         faithful.require_same_function(f, wrong, (np.full(SHAPE, 0.98), np.full(SHAPE, 0.991)))
+
+
+SIGNS = np.tile(np.float32([1, -1]), 20)
+"""Of 40 inputs, whose mean times these is 1 at one corner only, where no point of a comparison lies."""
+
+
+def _of_the_corner(logits):
+    def f(x):
+        x = x.reshape(-1, len(SIGNS))
+        return logits(2 * jnp.mean(x * SIGNS, -1, keepdims=True))
+
+    return f
+
+
+def _not_robust(f, asked):
+    box = jmlv.Box(np.zeros(len(SIGNS), np.float32), np.ones(len(SIGNS), np.float32))
+    return jmlv.verify(f, box, asked, jmlv.Bounds()).status is not Status.ROBUST
+
+
+def test_a_maximum_that_leaves_an_entry_out_is_not_the_maximum():
+    """Padding and stride take the last of four entries out of the window: its exponential overflows."""
+
+    def shares(t):
+        z = jnp.concatenate([0 * t, 0.1 * t, 0 * t - 1, 95 * t], -1)
+        most = lax.reduce_window(z, -jnp.inf, lax.max, (1, 4), (1, 2), ((0, 0), (1, 0)))
+        e = jnp.exp(z - most)
+        return e / e.sum(-1, keepdims=True)
+
+    assert _not_robust(_of_the_corner(shares), jmlv.AboveThreshold(3, -0.5))
+
+
+def test_shares_that_vanish_are_not_there_to_be_proven():
+    """The second of two has a fifth in real numbers, and nothing where its exponential is flushed."""
+
+    def shares(t):
+        e = jnp.exp(jnp.concatenate([-86.2 + 0 * t, -86.7 - 0.8 * t], -1))
+        return e / e.sum(-1, keepdims=True)
+
+    assert _not_robust(_of_the_corner(shares), jmlv.AboveThreshold(1, 0.2))

@@ -306,5 +306,18 @@ def test_input_splitting_keeps_what_it_knows_where_nothing_can_be_halved(region)
         return jnp.abs(x.reshape(-1, 1) - 0.25) + 5e-7
 
     asked = jmlv.AboveThreshold(0, 0.0)
-    verdict = jmlv.verify(f, region, asked, InputSplitting(batch=16), budget=20)
+    verdict = jmlv.verify(f, region, asked, InputSplitting(batch=16), budget=6)
     assert verdict.status is jmlv.Status.UNKNOWN and 0 < verdict.lower and verdict.upper < 1e-6
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_first_layer_of_tiny_weights_moves_as_far_as_another(norm):
+    """Their squares are no numbers of the precision."""
+
+    def f(x):
+        return jax.nn.relu(x.reshape(-1, 4) @ jnp.full((4, 1), 1e-20)) * 1e20
+
+    ball = jmlv.Ball(np.full(4, 0.5, np.float32), 0.4, norm)
+    found = jmlv.bound(f, ball, jmlv.AboveThreshold(0, 0.0), jmlv.CROWN())
+    exact = 2 - 0.4 * 4 ** (1 - 1 / norm)
+    assert exact - 0.01 < found.lower <= exact + 1e-5

@@ -200,3 +200,9 @@ def test_a_graph_of_unknown_origin_is_refused():
     bare = type(graph)(structure, graph.consts)
     with pytest.raises(jmlv.UnsupportedOperation, match="unknown source"):
         jmlv.verify(bare, BOX, PROPERTY, jmlv.Bounds(), deployed=FLOAT32)
+
+
+def test_integers_longer_than_a_cut_are_products():
+    """1031 has eleven bits: bfloat16 has eight of them."""
+    f = scaled(lambda: (jnp.full((1, 1), 1031.0) @ jnp.full((1, 2), 1031.0))[0])
+    assert share(f) > 0 and jmlv.trace(f, (2,)).structure.folded.products

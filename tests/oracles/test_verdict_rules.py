@@ -14,6 +14,7 @@ from jmlv.bounds.rounding import FLOAT64
 from jmlv.graph import Graph, Literal
 from jmlv.numerics import PROOF_TOLERANCE
 from jmlv.oracles import Deadline, Evidence, Oracle, Query, SoundnessError, judge
+from jmlv.oracles.cascade import AT_THE_ROOT
 from jmlv.oracles.rounding import margin_rounding, score_errors
 from jmlv.verdict import Status, Verdict
 
@@ -104,6 +105,25 @@ def test_a_reason_names_no_more_than_is_proven():
     assert other.reason == "no input breaks it"
 
 
+def test_rounding_is_that_of_rows_pulled_back():
+    """What the network cancels entry by entry, and a bound sums up apart: 4096 terms of 2^25."""
+    n = 4096
+    with jax.enable_x64(True):
+        large, double = 2.0**25 * (1 + 2.0**-47), 2.0**26
+
+        def f(x):
+            return (x * double - large)[:, :n] @ jnp.ones((n, 1))
+
+        low = np.full(n, 0.5)
+        true = n * (2.0**25 - large)
+        high = np.where(np.arange(n) == 0, 0.5 + 4 * abs(true) / double, low)
+        box = jmlv.Box.between(jnp.asarray(low), jnp.asarray(high))
+        asked = jmlv.AboveThreshold(0, 0.75 * true)  # broken at the lower corner
+        oracle = jmlv.Cascade((jmlv.Bounds(), AT_THE_ROOT))
+        verdict = jmlv.verify(f, box, asked, oracle, budget=30)
+    assert verdict.status is not Status.ROBUST and verdict.lower < -0.1
+
+
 FACTORS = 1.6017253398895264, 1.5667142868041992, 1.8980895280838013, 0.6723989248275757
 
 
@@ -145,7 +165,7 @@ def test_float64_rounds_by_no_more_than_is_said(name):
     points = (rng.random((12, 1, 1)) + 0.02 * rng.random((40, 12, 1, 1))).astype(np.float32)
     asked = Query.of(f, jmlv.Box(points.min(0), points.max(0)), jmlv.AboveThreshold(0))
     coarse = FLOAT64._replace(unit=2.0**-24, tiny=2.0**-126)
-    errors, sizes = score_errors(asked, coarse)
+    errors, sizes, _ = score_errors(asked, coarse)
     exact = np.stack([asked.scores_exact(x) for x in points])
     off = np.abs(np.asarray(f(jnp.asarray(points)), np.float64) - exact).max(0)
     assert (off <= errors).all() and (np.abs(exact) <= sizes + errors).all()

@@ -50,9 +50,11 @@ def softmax_of(b: Builder, x: Any, y: Any) -> Variable | None:
 
 
 def _largest_exponent(dtype: str, count: int) -> float:
-    """Of so many exponentials of at most this the sum is finite, and of minus this none vanishes."""
+    """Of so many exponentials of at most this the sum is finite; where the largest is of minus this, those
+    that vanish are less than one rounding of the sum."""
     info = np.finfo(dtype)
-    return min(math.log(info.max) - math.log(count), -math.log(info.tiny)) - 1
+    highest = math.log(info.max), -math.log(info.tiny) - info.nmant * math.log(2)
+    return min(highest) - math.log(count) - 1
 
 
 def _less_its_maximum(b: Builder, z: Variable, axes: tuple[int, ...]) -> Variable | None:
@@ -82,6 +84,8 @@ def _is_maximum_of(b: Builder, value: Variable, x: Variable, axes: tuple[int, ..
     reduced = tuple(a for a, (n, size) in enumerate(zip(shape, window)) if size == n)
     left = tuple(1 if a in reduced else n for a, n in enumerate(shape))
     if any(size not in (1, n) for n, size in zip(shape, window)) or pool.outvar.shape != left:
+        return False
+    if any(map(any, pool.params["padding"])):  # then a window as long as the axis leaves some out
         return False
     whole, part = origin(b, pool.invars[0]), origin(b, x)
     numbers = np.broadcast_to(below.numbers, x.shape)
