@@ -41,7 +41,7 @@ def bounds_and_values(methods, graph, low, high, coefficients, offsets, t):
 IN_FLOAT64 = ("conv", "pool", "residual", "odds_and_ends")
 
 
-DEAR = {"clipped", "padded_pools", "linen", "nnx", "batch_groups", "conv", "residual"}
+DEAR = {"clipped", "padded_pools", "linen", "nnx", "batch_groups", "conv", "residual", "rearranged"}
 """Nets whose operations others, :mod:`test_maximum`, or this module in float64 have too."""
 
 

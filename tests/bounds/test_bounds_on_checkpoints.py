@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from zoo import FAST_BUILD
+from zoo import FAST_BUILD, mostly_slow
 
 import jmlv
 from jmlv import checkpoints
@@ -17,7 +17,9 @@ FOLDERS = checkpoints.available(Path(__file__).parents[2] / "checkpoints")
 RADII = (0.003, 0.01, 0.05, 0.3)
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder", mostly_slow(FOLDERS, *FOLDERS[::3]), ids=lambda folder: folder.name
+)
 def test_no_point_is_below_a_bound(folder):
     model, _ = checkpoints.restore(folder)
     data = double_digits("test", size=3)

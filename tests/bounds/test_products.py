@@ -445,7 +445,11 @@ def found_for(name, methods=METHODS):
         )
 
 
-CASES = [(name, False) for name in NETWORKS]
+DEAR = {"mixed", "normalised"}
+"""Networks of what others have one by one."""
+
+CASES = [(name, False) for name in NETWORKS if name not in DEAR]
+CASES += [pytest.param(name, False, marks=pytest.mark.slow) for name in sorted(DEAR)]
 CASES += [pytest.param(name, True, marks=pytest.mark.slow) for name in NETWORKS]
 
 

@@ -109,7 +109,7 @@ def test_verify_and_labels_by_name(files, capsys):
     assert all(name in printed for name in NAMES) and "unknown" in printed
 
 
-@pytest.mark.parametrize("masks", ["masks", "coco.json"])
+@pytest.mark.parametrize("masks", [pytest.param("masks", marks=pytest.mark.slow), "coco.json"])
 def test_grow_around_the_objects_of_photographs(masks, files, tmp_path, capsys):
     more = ["--masks", files / masks, "--strategy", "uniform", "--budget", 20, "--out", tmp_path]
     assert main(["grow", *own(files, *more)]) == 0

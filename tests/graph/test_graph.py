@@ -20,7 +20,7 @@ from jmlv.numerics import certificate_precision
 X = np.random.default_rng(0).random((4, *SHAPE)).astype("float32")
 
 
-USUAL = ("dense", "dilated", "batch_groups", "pool", "odds_and_ends", "rearranged", "nnx")
+USUAL = ("dense", "dilated", "pool", "odds_and_ends", "nnx")
 
 
 @pytest.mark.parametrize("name", mostly_slow(NETS, *USUAL))

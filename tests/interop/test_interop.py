@@ -484,7 +484,9 @@ def _sessions(path):
     yield lambda x: session.run(None, {"image": x})[0]
 
 
-@pytest.mark.parametrize("name", zoo.NETS)
+@pytest.mark.parametrize(
+    "name", zoo.mostly_slow(zoo.NETS, "dense", "dilated", "pool", "odds_and_ends", "linen")
+)
 def test_onnx_computes_what_the_network_does(name, tmp_path, onnx):
     f = zoo.NETS[name](zoo.Weights(0))
     path = tmp_path / "net.onnx"

@@ -95,7 +95,7 @@ def test_it_agrees_with_the_milp(name):
     assert {Status.ROBUST, Status.NOT_ROBUST} <= seen
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", mostly_slow(NETS, "pooled"))
 def test_every_subdomain_bound_holds_on_its_subdomain(name):
     """Whatever lines, mixtures, multipliers and splits are: sampled points of the subdomain."""
     checked, broken = _subdomain_bounds(name)

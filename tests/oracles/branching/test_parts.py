@@ -275,6 +275,7 @@ def _run_trees(stuck=False):
     return broken
 
 
+@pytest.mark.slow
 def test_trees_are_below_every_point():
     assert _run_trees() == 0 and _run_trees(stuck=True) == 0
 
