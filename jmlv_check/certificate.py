@@ -14,7 +14,7 @@ from jmlv_check.arithmetic import Floats, Integers
 from jmlv_check.network import Network, Refused
 from jmlv_check.proof import Question, check_robust, check_violated, floats, leaves
 
-FORMAT = "jmlv-certificate 1"
+FORMAT = "jmlv-certificate 2"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,7 +38,7 @@ from jaxtyping import Array, Float
 
 from jmlv.bounds.interval import interval_step
 from jmlv.bounds.method import Interval
-from jmlv.bounds.sizes import most_terms
+from jmlv.bounds.sizes import most_terms, reach
 from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.ir import read
@@ -177,7 +177,7 @@ def rounding_errors(
     step = _Step(graph, graph.constants(), arithmetic)
     values: dict[Variable, Any] = graph.constants() | {graph.input: box}
     errors: dict[Variable, Array] = {graph.input: jnp.full_like(box.lower, arithmetic.tiny)}
-    whole, terms = {graph.input: _size(box)}, box.lower.size
+    whole, terms = {graph.input: reach(box)}, box.lower.size
     for eqn in graph.eqns:
         intervals = {v: values[v] for v in graph.inputs_of(eqn)}
         error = step.through(eqn, intervals, errors)
@@ -189,7 +189,7 @@ def rounding_errors(
         whole[eqn.outvar] = jnp.where(jnp.isnan(magnitude), jnp.inf, magnitude)
         terms += EXTRA + most_terms(eqn.primitive, eqn.params, operands, found)
     pulled = min(terms * arithmetic.unit, 1.0) * 2 * whole[graph.output]
-    return Rounded(errors[graph.output], _size(values[graph.output]), pulled)
+    return Rounded(errors[graph.output], reach(values[graph.output]), pulled)
 
 
 def _require_known_constants(graph: Graph, arithmetic: Arithmetic) -> None:
@@ -208,10 +208,6 @@ def _within(found: Interval, known: Interval | None) -> Interval:
     if known is None:
         return found
     return Interval(jnp.fmax(found.lower, known.lower), jnp.fmin(found.upper, known.upper))
-
-
-def _size(interval: Interval) -> Array:
-    return jnp.maximum(*map(jnp.abs, interval))
 
 
 class _Step(NamedTuple):
@@ -260,12 +256,12 @@ class _Step(NamedTuple):
         if is_affine(self.graph, eqn):
             return _magnitudes(eqn, self.constants, whole, with_constants=True)
         if is_product(self.graph, eqn):
-            x, y = (_size(intervals[v]) + errors[v] for v in eqn.invars)
+            x, y = (reach(intervals[v]) + errors[v] for v in eqn.invars)
             mx, my = (whole[v] for v in eqn.invars)
             return eqn.bind(mx, y) + eqn.bind(x, my) + 4 * eqn.bind(x, y)
         (source,) = self.graph.inputs_of(eqn)
         interval, error = intervals[source], errors[source]
-        terms = whole[source] + _size(interval) + error
+        terms = whole[source] + reach(interval) + error
         if is_maximum(eqn):
             knee = read(self.constants, eqn.invars[1])
             off = interval.upper + error < knee
@@ -296,7 +292,7 @@ class _Step(NamedTuple):
         errors: Mapping[Variable, Array],
     ) -> Array:
         tiny, unit, cut = self.arithmetic.tiny, self.arithmetic.unit, self.arithmetic.cut
-        reached = {v: _size(interval) + errors[v] for v, interval in intervals.items()}
+        reached = {v: reach(interval) + errors[v] for v, interval in intervals.items()}
         moved = eqn.primitive in _EXACT
         wrong = {v: errors[v] if moved else errors[v] + tiny for v in intervals}
         spread = _magnitudes(eqn, self.constants, wrong, with_constants=False)
@@ -321,7 +317,7 @@ class _Step(NamedTuple):
     ) -> Array:
         (x, y), (ex, ey) = (
             [of[v] for v in eqn.invars]
-            for of in ({v: _size(i) for v, i in intervals.items()}, errors)
+            for of in ({v: reach(i) for v, i in intervals.items()}, errors)
         )
         whole = eqn.bind(x + ex, y + ey)
         spread = eqn.bind(x, ey) + eqn.bind(ex, y + ey)
@@ -333,8 +329,8 @@ class _Step(NamedTuple):
 def _smooth(f: Smooth, interval: Interval, error: Array, share: float) -> Array:
     lower, upper = interval.lower - error, interval.upper + error
     steep, value = _steepest(f, interval, error)
-    reach = jnp.maximum(jnp.abs(lower), jnp.abs(upper))
-    found = steep * error + share * (value + steep * reach)
+    largest = jnp.maximum(jnp.abs(lower), jnp.abs(upper))
+    found = steep * error + share * (value + steep * largest)
     return jnp.where(f.defined(lower, upper), found, jnp.inf)
 
 
@@ -358,8 +354,8 @@ def _steepest(f: Smooth, interval: Interval, error: Array) -> tuple[Array, Array
 
 def _softmax(axes: tuple[int, ...], interval: Interval, error: Array, share: float) -> Array:
     """Shares are at most 1; the exponents are rounded where the largest is taken off them."""
-    reach = _size(interval) + error
-    exponent = jnp.max(error + share * reach, axes, keepdims=True)
+    largest = reach(interval) + error
+    exponent = jnp.max(error + share * largest, axes, keepdims=True)
     entries = math.prod(interval.lower.shape[axis] for axis in axes)
     found = jnp.expm1(2 * exponent) + share * entries
     return jnp.broadcast_to(jnp.minimum(found, 1.0), interval.lower.shape)

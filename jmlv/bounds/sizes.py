@@ -60,7 +60,7 @@ class Size(NamedTuple):
 
 def exact(interval: Interval) -> Size:
     """That of numbers which are given."""
-    return Size(_reach(interval), 0, jnp.full_like(interval.lower, -jnp.inf))
+    return Size(reach(interval), 0, jnp.full_like(interval.lower, -jnp.inf))
 
 
 def outward(interval: Interval, size: Size) -> Interval:
@@ -111,7 +111,7 @@ def size_through(
     computed = sum(isinstance(v, Interval) for v in operands)
     if primitive not in _KNOWN or (primitive in BILINEAR and computed > 1):
         least = 0.0 if primitive in _NOT_NEGATIVE else -jnp.inf
-        return Size(_reach(out), BEFORE[str(out.lower.dtype)], jnp.full_like(out.lower, least))
+        return Size(reach(out), BEFORE[str(out.lower.dtype)], jnp.full_like(out.lower, least))
     known = [None if s is None else s() for s in sizes]
     roundings = max(s.roundings for s in known if s is not None)
     magnitudes = [abs(v) if s is None else s.most for v, s in zip(operands, known)]
@@ -165,5 +165,6 @@ def most_terms(primitive: Any, params: Mapping, operands: Sequence, out: Interva
     return max(made, entries[0]) // min(made, entries[0])
 
 
-def _reach(interval: Interval) -> Array:
+def reach(interval: Interval) -> Array:
+    """The largest magnitude of each entry."""
     return jnp.maximum(*map(jnp.abs, interval))

@@ -91,7 +91,6 @@ def _refuted(rows, witness, box=(-1.0, 1.0)):
 
 
 ALL = [1, 0, 1]
-WEIGHTS = {"leaf.slopes": np.array([0, 0])}
 
 TRUE = {
     "always": certificate([ALWAYS]),
@@ -124,10 +123,10 @@ FORGED = {
         [ABOVE], proof=unit(0.7, unit(0.9), unit(0.1)), beta=(50.0, 50.0)
     ),
     "weights that sum up to 2": certificate(
-        [LESS], box=(-0.01, 1.0), **WEIGHTS, **{"leaf.0.2": np.array([[255]], np.uint8)}
+        [LESS], box=(-0.01, 1.0), **{"leaf.0.2": np.array([[255]], np.uint8)}
     ),
     "a negative weight": certificate(
-        [MORE], box=(-1.0, 0.1), **WEIGHTS, **{"leaf.0.2": np.array([[-128]], np.int8)}
+        [MORE], box=(-1.0, 0.1), **{"leaf.0.2": np.array([[-128]], np.int8)}
     ),
     "an inverted box": certificate([NEVER], box=(1.0, -1.0)),
     "another network's": certificate([ALWAYS], head={"network": "0" * 64}),
