@@ -64,6 +64,7 @@ def test_later_processes_take_programs_from_the_folder_unless_they_are_damaged(t
     assert _run(tmp_path / "kept")[1] == margin
 
 
+@pytest.mark.slow
 def test_several_processes_fill_one_folder_at_once(tmp_path):
     processes = [
         subprocess.Popen(_command(tmp_path), stdout=subprocess.PIPE, text=True, env=_clean())
@@ -73,6 +74,7 @@ def test_several_processes_fill_one_folder_at_once(tmp_path):
     assert len(margins) == 1 and list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_folder_that_jax_has_already_stays_and_its_switch_turns_all_off(tmp_path):
     used, _, _, _ = _run(tmp_path / "other", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "first"))
     assert used == str(tmp_path / "first") and not (tmp_path / "other").exists()

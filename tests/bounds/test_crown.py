@@ -135,6 +135,7 @@ def _lower_bounds(graph, frozen):
     return jax.jit(lambda e: method.rows(graph, x - e, x + e, rows, jnp.zeros(6)).lower)
 
 
+@pytest.mark.slow
 def test_frozen_changes_the_gradient_only():
     graph = jmlv.trace(NETS["residual"](Weights(2)), SHAPE)
     free, frozen = (_lower_bounds(graph, frozen) for frozen in (False, True))

@@ -153,6 +153,8 @@ def test_what_another_writer_is_at_is_waited_for(tmp_path):
 
 
 def test_ctrl_c_keeps_what_is_written_and_nothing_half_done(tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+
     def f(x):
         return np.float32(1) * x.reshape(x.shape[0], 2)
 

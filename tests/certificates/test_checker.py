@@ -228,7 +228,7 @@ def test_every_field_damaged(proofs):
 def test_random_bits_flipped(proofs):
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(250):
+    for _ in range(120):
         f, certificate = proofs[rng.integers(len(proofs))]
         arrays = {n: v.copy() for n, v in certificate.contents().items()}
         name = rng.choice(sorted(arrays))
@@ -237,7 +237,7 @@ def test_random_bits_flipped(proofs):
         raw[place] ^= 1 << rng.integers(8)
         arrays[name] = np.frombuffer(bytes(raw), arrays[name].dtype).reshape(arrays[name].shape)
         refused += _refused_or_true(f, arrays, certificate.network, name)
-    assert refused > 25
+    assert refused > 12
 
 
 def _refused_or_true(f, arrays, network, what):

@@ -124,6 +124,7 @@ def test_grow_around_the_objects_of_photographs(masks, files, tmp_path, capsys):
             assert (arrays["layer"] == 0)[expected].all() and (arrays["layer"] == 0).sum() <= 9
 
 
+@pytest.mark.slow
 def test_attack_and_smooth(files, tmp_path, capsys):
     named = own(files, "--k", "2", "--out", tmp_path, images="--images-from")
     assert main(["attack", *named, "--label", "dog", "--budgets", "0.3"]) == 0

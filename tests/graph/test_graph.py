@@ -194,6 +194,7 @@ def test_unsupported_operations_are_all_listed_before_any_work(name):
         jmlv.trace(f, SHAPE)
 
 
+@pytest.mark.slow
 def test_supported_networks_have_nothing_to_list():
     for name, net in NETS.items():
         assert jmlv.check(net(Weights(1)), X[0]) == [], name

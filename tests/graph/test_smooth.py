@@ -386,7 +386,7 @@ def bounds_and_values(methods, graph, low, high, coefficients, offsets, t):
     return jax.vmap(one)(low, high)
 
 
-@pytest.mark.parametrize("name", mostly_slow(CASES, "tanh", "gelu", "gelu_tanh", "square"))
+@pytest.mark.parametrize("name", mostly_slow(CASES, "gelu_tanh", "square"))
 def test_bounds_hold(name):
     """On twelve boxes; every method at least as tight as intervals, alpha-CROWN as CROWN."""
     net, methods = CASES[name]

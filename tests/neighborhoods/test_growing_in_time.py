@@ -75,6 +75,7 @@ def test_what_a_few_queries_certify_is_in_hand():
     assert ended.reason == "the strategy ended" and ended.size == 0 and ended.verdict.robust
 
 
+@pytest.mark.slow
 def test_the_image_alone_needs_no_bound():
     @dataclasses.dataclass(frozen=True)
     class Endless(jmlv.CROWN):

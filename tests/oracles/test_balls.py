@@ -306,7 +306,7 @@ def test_input_splitting_keeps_what_it_knows_where_nothing_can_be_halved(region)
         return jnp.abs(x.reshape(-1, 1) - 0.25) + 5e-7
 
     asked = jmlv.AboveThreshold(0, 0.0)
-    verdict = jmlv.verify(f, region, asked, InputSplitting(batch=16), budget=6)
+    verdict = jmlv.verify(f, region, asked, InputSplitting(batch=16), budget=3)
     assert verdict.status is jmlv.Status.UNKNOWN and 0 < verdict.lower and verdict.upper < 1e-6
 
 

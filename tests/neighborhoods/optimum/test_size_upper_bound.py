@@ -70,6 +70,7 @@ def test_bound_encloses_a_known_optimum(few, monkeypatch):
     assert all(np.array([1.0, 2.0, 4.0]) @ cut >= 1.5 - 1e-5 for cut in found.cuts)
 
 
+@pytest.mark.slow
 def test_every_cut_is_a_counterexample_and_sizes_stay_below():
     rng = np.random.default_rng(0)
     a, b = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((16, 8), (8, 3)))
@@ -145,6 +146,7 @@ def test_a_budget_that_ends_at_once_leaves_a_valid_bound(budget):
     assert 1.25 - 1e-6 <= found.value <= 3.0
 
 
+@pytest.mark.slow
 def test_a_smooth_network_is_branched_on_too():
     g = lambda x: jax.nn.gelu(x.reshape(-1, 3) * jnp.array([1.0, 2.0, 4.0])).sum(-1)  # noqa: E731
     f = lambda x: jnp.stack([1.5 - g(x), 0 * g(x)], -1)  # noqa: E731

@@ -196,7 +196,7 @@ def _held_by(gap):
         yield query.about(jmlv.AboveThreshold(0, query.property.threshold + least - gap)), point
 
 
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mixed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_bound_for_violators_taken_for_a_margin_is_caught(mixed, monkeypatch):
     """It exceeds what a known input reaches, once it is no longer cut off at the ceiling."""
     monkeypatch.setattr(Weakest, "descend", lambda *_: None)
@@ -213,6 +213,7 @@ def test_a_bound_for_violators_taken_for_a_margin_is_caught(mixed, monkeypatch):
     assert (caught > 0) == mixed
 
 
+@pytest.mark.slow
 def test_it_decides_as_without():
     """In fewer subdomains, all in all."""
     counts = {0: 0, UNITS: 0}

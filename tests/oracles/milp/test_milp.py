@@ -762,6 +762,7 @@ def test_inner_values_are_bounded_tightly_where_many_are_undecided(monkeypatch):
     assert asked == [jmlv.CROWN()]
 
 
+@pytest.mark.slow
 def test_a_tighter_relaxation_decides_the_same_with_no_more_binaries():
     rng = np.random.default_rng(11)
     a, b = (jnp.asarray(rng.normal(size=s), "float32") for s in ((6, 10), (10, 8)))
