@@ -565,7 +565,7 @@ class Ball:
         points = np.clip(np.asarray(points, np.float64), box.lower, box.upper)
         length = self._exact_lengths(points)
         long = length > ball.radii * (1 - _CERTAINLY)
-        share = ball.radii * (1 - _INSIDE) / np.maximum(length, np.finfo(float).tiny)
+        share = ball.radii * (1 - _INSIDE) / np.where(long & (length > 0), length, 1)
         return np.where(ball.spread(long), ball.x + ball.spread(share) * (points - ball.x), points)
 
     def contains(self, x: Any) -> bool:

@@ -124,7 +124,7 @@ class WholeSearch:
     def row_bounds(
         self, deadline: Deadline
     ) -> tuple[Float[np.ndarray, " row"], Float[np.ndarray, "row *image"]]:
-        """A bound on each row over the whole box, NaN where there is none, and where it is reached.
+        """A bound on each row over the whole box, not finite where there is none, and where it is reached.
 
         Raises:
             TimeUp: the deadline has passed between two batches of rows.
