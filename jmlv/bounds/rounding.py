@@ -174,19 +174,16 @@ def rounding_errors(
     """
     if arithmetic.refolds:
         _require_known_constants(graph, arithmetic)
-    step = _Step(graph, graph.constants(), arithmetic)
-    values: dict[Variable, Any] = graph.constants() | {graph.input: box}
+    constants = graph.constants()
+    values: dict[Variable, Any] = constants | {graph.input: box}
     errors: dict[Variable, Array] = {graph.input: jnp.full_like(box.lower, arithmetic.tiny)}
     whole, terms = {graph.input: reach(box)}, box.lower.size
     for eqn in graph.eqns:
-        intervals = {v: values[v] for v in graph.inputs_of(eqn)}
-        error = step.through(eqn, intervals, errors)
-        errors[eqn.outvar] = jnp.where(jnp.isnan(error), jnp.inf, error)
         operands = [read(values, v) for v in eqn.invars]
         found = _within(interval_step(eqn, operands), known.get(eqn.outvar))
-        values[eqn.outvar] = found
-        magnitude = step.magnitude(eqn, intervals, errors, whole)
-        whole[eqn.outvar] = jnp.where(jnp.isnan(magnitude), jnp.inf, magnitude)
+        step = _Step(graph, eqn, constants, arithmetic, values, errors, whole)
+        error, magnitude = (_known(value, found) for value in (step.error(), step.magnitude()))
+        values[eqn.outvar], errors[eqn.outvar], whole[eqn.outvar] = found, error, magnitude
         terms += EXTRA + most_terms(eqn.primitive, eqn.params, operands, found)
     pulled = min(terms * arithmetic.unit, 1.0) * 2 * whole[graph.output]
     return Rounded(errors[graph.output], reach(values[graph.output]), pulled)
@@ -210,25 +207,38 @@ def _within(found: Interval, known: Interval | None) -> Interval:
     return Interval(jnp.fmax(found.lower, known.lower), jnp.fmin(found.upper, known.upper))
 
 
+def _known(value: Array, interval: Interval) -> Array:
+    """Infinite where it, or an end of what it is about, is no number: compiled maxima may lose that."""
+    missing = jnp.isnan(value) | jnp.isnan(interval.lower) | jnp.isnan(interval.upper)
+    return jnp.where(missing, jnp.inf, value)
+
+
 class _Step(NamedTuple):
-    """The error of an equation's output, of intervals and errors of its operands."""
+    """One equation, with what is known of its operands.
+
+    Attributes:
+        values: intervals, and constants.
+        errors: how far the operands can be off.
+        whole: the sums of the magnitudes of all their terms.
+    """
 
     graph: Graph
+    eqn: Equation
     constants: Mapping[Variable, Any]
     arithmetic: Arithmetic
+    values: Mapping[Variable, Any]
+    errors: Mapping[Variable, Array]
+    whole: Mapping[Variable, Array]
 
-    def through(
-        self,
-        eqn: Equation,
-        intervals: Mapping[Variable, Interval],
-        errors: Mapping[Variable, Array],
-    ) -> Array:
+    def error(self) -> Array:
+        """That of the equation's output."""
+        eqn = self.eqn
         if is_maximum(eqn):
-            return self._maximum(eqn, intervals, errors)
+            return jnp.where(self._off, 0.0, self.errors[eqn.invars[0]])
         if is_max_pool(eqn):
-            return eqn.bind(errors[eqn.invars[0]])  # the largest in each window
+            return eqn.bind(self.errors[eqn.invars[0]])  # the largest in each window
         if is_affine(self.graph, eqn):
-            return self._affine(eqn, intervals, errors)
+            return self._affine()
         units = self.arithmetic.functions
         if units is None:
             raise UnsupportedOperation(
@@ -237,64 +247,57 @@ class _Step(NamedTuple):
                 "real-valued one."
             )
         if is_product(self.graph, eqn):
-            return self._product(eqn, intervals, errors)
+            return self._product()
         (source,) = self.graph.inputs_of(eqn)
         share = units * self.arithmetic.unit
         if is_smooth(eqn):
-            return _smooth(eqn.primitive, intervals[source], errors[source], share)
+            return _smooth(eqn.primitive, self.values[source], self.errors[source], share)
         assert is_softmax(eqn), eqn.primitive
-        return _softmax(eqn.params["axes"], intervals[source], errors[source], share)
+        return _softmax(eqn.params["axes"], self.values[source], self.errors[source], share)
 
-    def magnitude(
-        self,
-        eqn: Equation,
-        intervals: Mapping[Variable, Interval],
-        errors: Mapping[Variable, Array],
-        whole: Mapping[Variable, Array],
-    ) -> Array:
-        """The sum of the magnitudes of all terms of a value that lines and planes stand for."""
+    def magnitude(self) -> Array:
+        """The sum of the magnitudes of all terms of the output, with lines and planes in place of what
+        is not linear."""
+        eqn = self.eqn
         if is_affine(self.graph, eqn):
+            whole = {v: self.whole[v] for v in self.graph.inputs_of(eqn)}
             return _magnitudes(eqn, self.constants, whole, with_constants=True)
         if is_product(self.graph, eqn):
-            x, y = (reach(intervals[v]) + errors[v] for v in eqn.invars)
-            mx, my = (whole[v] for v in eqn.invars)
+            (x, y), (mx, my) = (
+                [of(v) for v in eqn.invars] for of in (self._reached, self.whole.get)
+            )
             return eqn.bind(mx, y) + eqn.bind(x, my) + 4 * eqn.bind(x, y)
         (source,) = self.graph.inputs_of(eqn)
-        interval, error = intervals[source], errors[source]
-        terms = whole[source] + reach(interval) + error
+        terms = self.whole[source] + self._reached(source)
         if is_maximum(eqn):
             knee = read(self.constants, eqn.invars[1])
-            off = interval.upper + error < knee
-            return jnp.where(off, 0.0, terms) + jnp.where(jnp.isfinite(knee), jnp.abs(knee), 0)
+            own = jnp.where(jnp.isfinite(knee), jnp.abs(knee), 0)
+            return jnp.where(self._off, 0.0, terms) + own
         if is_max_pool(eqn):
             return math.prod(eqn.params["window_dimensions"]) * eqn.bind(terms)
         if is_smooth(eqn):
-            steep, value = _steepest(eqn.primitive, interval, error)
+            steep, value = _steepest(eqn.primitive, self.values[source], self.errors[source])
             return steep * terms + value
         summed = jnp.sum(terms, eqn.params["axes"], keepdims=True)
         return jnp.broadcast_to(SHARES * summed + 1, terms.shape)
 
-    def _maximum(
-        self,
-        eqn: Equation,
-        intervals: Mapping[Variable, Interval],
-        errors: Mapping[Variable, Array],
-    ) -> Array:
-        """None where the constant is the larger one throughout, as it is of a ReLU that is off."""
-        source, error = eqn.invars[0], errors[eqn.invars[0]]
-        off = intervals[source].upper + error < read(self.constants, eqn.invars[1])
-        return jnp.where(off, 0.0, error)
+    def _reached(self, v: Variable) -> Array:
+        """How large an operand can be as it is computed."""
+        return reach(self.values[v]) + self.errors[v]
 
-    def _affine(
-        self,
-        eqn: Equation,
-        intervals: Mapping[Variable, Interval],
-        errors: Mapping[Variable, Array],
-    ) -> Array:
+    @property
+    def _off(self) -> Array:
+        """Where the constant of a maximum is the larger one throughout, as it is of a ReLU that is off."""
+        source, knee = self.eqn.invars
+        upper = self.values[source].upper + self.errors[source]
+        return upper < read(self.constants, knee)
+
+    def _affine(self) -> Array:
+        eqn, inputs = self.eqn, self.graph.inputs_of(self.eqn)
         tiny, unit, cut = self.arithmetic.tiny, self.arithmetic.unit, self.arithmetic.cut
-        reached = {v: reach(interval) + errors[v] for v, interval in intervals.items()}
+        reached = {v: self._reached(v) for v in inputs}
         moved = eqn.primitive in _EXACT
-        wrong = {v: errors[v] if moved else errors[v] + tiny for v in intervals}
+        wrong = {v: self.errors[v] + (0 if moved else tiny) for v in inputs}
         spread = _magnitudes(eqn, self.constants, wrong, with_constants=False)
         whole = _magnitudes(eqn, self.constants, reached, with_constants=True)
         if moved:
@@ -309,18 +312,11 @@ class _Step(NamedTuple):
         error = spread + share * whole + flushed
         return jnp.where(whole < self.arithmetic.largest, error, jnp.inf)
 
-    def _product(
-        self,
-        eqn: Equation,
-        intervals: Mapping[Variable, Interval],
-        errors: Mapping[Variable, Array],
-    ) -> Array:
-        (x, y), (ex, ey) = (
-            [of[v] for v in eqn.invars]
-            for of in ({v: reach(i) for v, i in intervals.items()}, errors)
-        )
-        whole = eqn.bind(x + ex, y + ey)
-        spread = eqn.bind(x, ey) + eqn.bind(ex, y + ey)
+    def _product(self) -> Array:
+        eqn = self.eqn
+        (x, y), (ex, ey) = ([of(v) for v in eqn.invars] for of in (self._reached, self.errors.get))
+        whole = eqn.bind(x, y)
+        spread = eqn.bind(x, ey) + eqn.bind(ex, y)
         share = _gamma(_terms(eqn) + EXTRA, self.arithmetic.unit)
         error = spread + share * whole + _terms(eqn) * self.arithmetic.tiny
         return jnp.where(whole < self.arithmetic.largest, error, jnp.inf)

@@ -107,7 +107,10 @@ class Asking:
         asked = tuple(dict.fromkeys(self.asked))
         return dataclasses.replace(self.known, stats={**self.known.stats, "asked": asked})
 
-    def leave(self) -> None:
+    def __enter__(self) -> Asking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Nobody waits any longer for those who are still at work."""
         for turn in self.working:
             turn.aside.leave()

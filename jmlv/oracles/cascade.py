@@ -63,8 +63,5 @@ class Cascade(Oracle):
         return "cascade(" + ", ".join(stage.name for stage in self.stages) + ")"
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
-        asking = Asking(query, deadline)
-        try:
+        with Asking(query, deadline) as asking:
             return asking.run(self.stages)
-        finally:
-            asking.leave()

@@ -47,11 +47,8 @@ class Portfolio(Oracle):
         return " beside ".join(member.name for member in self.members)
 
     def search(self, query: Query, deadline: Deadline) -> Evidence:
-        asking = Asking(query, deadline)
-        try:
+        with Asking(query, deadline) as asking:
             return asking.run_together(self.members)
-        finally:
-            asking.leave()
 
 
 AT_THE_END = Portfolio((MILP(), BranchAndBound(parts=None, hurried=True)))
