@@ -25,6 +25,9 @@ Ten times the solvers' feasibility tolerance: at 1e-6 two solvers call an infeas
 SOLVER_FEASIBILITY = 1e-6
 """Primal feasibility tolerance asked of every mixed-integer solver."""
 
+EXTRA = 2
+"""Roundings that are allowed to every operation beyond those of its sums."""
+
 CONTRADICTION = 1e-4
 """A proven bound this far above a margin that was reached is a defect, not rounding; relative to the
 margin where that exceeds 1. (Proofs by solvers are off by their tolerances at most.)"""

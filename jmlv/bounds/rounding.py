@@ -53,9 +53,7 @@ from jmlv.graph.operations import (
     take_p,
 )
 from jmlv.graph.smooth import Smooth
-
-EXTRA = 2
-"""Roundings that are allowed to every operation beyond its own."""
+from jmlv.numerics import EXTRA
 
 SHARES = 8
 """What the slopes of a softmax's planes do not exceed, one by one."""

@@ -37,9 +37,7 @@ from jmlv.graph.operations import (
     take_p,
 )
 from jmlv.graph.smooth import EXP, SIGMOID, SOFTPLUS, SQUARE, Smooth
-
-EXTRA = 2
-"""Roundings that are allowed to every operation beyond those of its sums."""
+from jmlv.numerics import EXTRA
 
 BEFORE = {"float32": 16, "float64": 4096}
 """Units in the last place, of its largest magnitude, that what begins a size may be off by."""

@@ -35,10 +35,8 @@ class Builder:
     def variable(self, shape: tuple[int, ...], dtype: Any) -> Variable:
         """A fresh variable; never handed out twice, so inlined calls cannot share one."""
         self.count += 1
-        extended = jax.dtypes.issubdtype(
-            dtype, jax.dtypes.extended
-        )  # a random key's, which is no number
-        name = str(dtype) if extended else str(np.dtype(dtype))
+        is_key = jax.dtypes.issubdtype(dtype, jax.dtypes.extended)  # a random one, and no number
+        name = str(dtype) if is_key else str(np.dtype(dtype))
         return Variable(self.count, tuple(map(int, shape)), self.dtype if name in REAL else name)
 
     def emit(self, primitive: Any, *operands: Any, **params: Any) -> Any:

@@ -23,11 +23,9 @@ import jax
 import numpy as np
 
 from jmlv.graph.ir import Folded
+from jmlv.numerics import EXTRA
 
 UNIT = 2.0**-24
-
-EXTRA = 2
-"""Roundings that are allowed to every operation beyond its own."""
 
 ROOT = 2.0**-21
 
@@ -75,9 +73,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.met, self.alike = EXACT, False
-        self._known: dict[
-            int, tuple[Any, Folded]
-        ] = {}  # with the arrays, which keeps their ids theirs
+        # By id, with the arrays, which keeps their ids theirs.
+        self._known: dict[int, tuple[Any, Folded]] = {}
 
     def of(self, value: Any) -> Folded:
         return self._known.get(id(value), (None, EXACT))[1]
@@ -236,14 +233,9 @@ def _quotient(op: _Operation) -> float:
     a, b = op.arrays
     if np.any(b == 0):
         return math.inf
-    halves = np.all(
-        np.abs(np.frexp(b)[0]) == 0.5
-    )  # a power of two: as a product with its inverse too
-    if (
-        op.given == 0
-        and halves
-        and np.array_equal(op.value * b, np.broadcast_to(a, op.value.shape))
-    ):
+    halving = np.all(np.abs(np.frexp(b)[0]) == 0.5)  # by powers of two, whose inverses are exact
+    same = np.array_equal(op.value * b, np.broadcast_to(a, op.value.shape))
+    if op.given == 0 and halving and same:
         return 0.0
     return _amplified(np.abs(a / b), op.value, op.given + _gamma(1))
 

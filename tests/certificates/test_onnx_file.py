@@ -225,7 +225,7 @@ def test_a_proof_that_cuts_units_is_renumbered():
 def test_damaged_files_are_refused_with_a_sentence(proof):
     """Cut off, or with a bit flipped: another network perhaps, but no other error."""
     path, _ = proof
-    data, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    data, rng, refused = path.read_bytes(), np.random.default_rng(0), []
     places = rng.integers(0, len(data), 120)
     damaged = [data[:place] for place in places[:40]]
     for place in places[40:]:
@@ -238,8 +238,8 @@ def test_damaged_files_are_refused_with_a_sentence(proof):
             jmlv_check.load(path.with_name("damaged.onnx"))
         except Refused as problem:
             assert len(str(problem)) > 20
-            refused += 1
-    assert refused >= 40
+            refused.append(content)
+    assert set(damaged[:40]) <= set(refused) and len(refused) > 50, "some bits, too, are noticed"
 
 
 def test_numbers_in_any_of_their_fields(tmp_path):
