@@ -51,9 +51,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--networks", nargs="+", choices=published.CONFIGS, default=list(published.CONFIGS)
-    )
+    published.add_networks_argument(parser)
     parser.add_argument("--radii", nargs="+", type=float, default=[0.005, 0.01])
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--k", type=int, default=2)

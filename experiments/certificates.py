@@ -168,7 +168,7 @@ def rows_of(rows: list[dict]) -> list[list[str]]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--networks", nargs="+", default=["linf", "plain", "x2"])
+    published.add_networks_argument(parser)
     parser.add_argument("--labels", type=int, default=50, help="a network, in whole images")
     parser.add_argument("--neighborhoods", type=int, default=10, help="a network")
     parser.add_argument("--radius", type=float, default=0.01)

@@ -114,7 +114,7 @@ def rows_of(rows: list[dict]) -> tuple[list[str], list[list]]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--networks", nargs="+", default=["linf", "plain", "x2"])
+    published.add_networks_argument(parser)
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--radii", nargs="+", type=float, default=[0.003, 0.01, 0.02])
     parser.add_argument("--out", type=Path, default=Path("results/deployed"))

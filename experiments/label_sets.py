@@ -71,9 +71,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--networks", nargs="+", choices=published.CONFIGS, default=list(published.CONFIGS)
-    )
+    published.add_networks_argument(parser)
     parser.add_argument("--radii", nargs="+", type=float, default=list(RADII))
     parser.add_argument("--k", nargs="+", type=int, default=[2, 3])
     parser.add_argument("--images", type=int, default=10)

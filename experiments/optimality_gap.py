@@ -30,7 +30,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=["plain", "linf", "x2"])
+    published.add_networks_argument(parser)
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--bands", type=int, default=5, help="0 for all layers")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each of the two bounds")

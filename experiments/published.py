@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from pathlib import Path
 
@@ -20,6 +21,13 @@ CONFIGS = {
         input_shape=(64, 64, 1), channels=(16, 32), kernels=(4, 4), strides=(4, 4), pool=None
     ),
 }
+
+
+def add_networks_argument(parser: argparse.ArgumentParser) -> None:
+    """``--networks``, all of them by default."""
+    parser.add_argument("--networks", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+
+
 INK = 0.1
 """A pixel brighter than this belongs to the digit of its half."""
 
