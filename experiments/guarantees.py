@@ -4,9 +4,9 @@
     python experiments/guarantees.py --norm l2 --radii 0.05 0.1 0.2 0.4 # beside MultiGuard, Jia et al.
     python experiments/guarantees.py --data mulan FOLDER scene          # trained here if need be
 
-Every answer is a line of ``answers.jsonl`` in the output folder, so an interrupted run goes on where it
-stopped. At the end: a table and a figure for each network. Compiling is not in the seconds, except for
-programs that only later questions need.
+Every answer is a row of ``answers`` in the output folder, so an interrupted run goes on where it stopped. At
+the end: a table and a figure for each network; what holds at one radius counts at the others where it must
+hold too. Compiling is not in the seconds, except for programs that only later questions need.
 
 What is proven and attacked is about the network itself. What smoothing certifies is about another
 classifier, the network under Gaussian noise, in l2, and with probability 1 - alpha for each image. At equal
@@ -16,23 +16,24 @@ radius both say how many of an image's true labels are in a set of k labels.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
-import hashlib
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from asking import add_executor_arguments, ask
 from flax import nnx
 from recorded import add_record_argument, keep_table
-from sources import Images, add_data_argument, source
+from sources import Images, Source, add_data_argument, source
 
 import jmlv
 from jmlv import checkpoints
+from jmlv.campaigns import CallQuestion, Checkpoint, Network
 from jmlv.cli.report import table
-from jmlv.graph.fingerprint import fingerprint
 from jmlv.guarantees import Count, GuaranteeTable, Kept
 from jmlv.records import version, write_json
 from jmlv.smoothing import (
@@ -55,16 +56,12 @@ def main() -> None:
     options = parse()
     jmlv.keep_compiled()
     data = source(options.data)
-    test = data.load("test", options.images, 2_000)
-    options.out.mkdir(parents=True, exist_ok=True)
+    test = list(_pairs(data.load("test", options.images, 2_000)))
     kept: list[dict] = []
-    for name, model in _networks(options, data):
-        answers = Answers(options.out / "answers.jsonl")
-        found = [
-            [answers.kept(model, x, _true(y), radius, options) for x, y in _pairs(test)]
-            for radius in options.radii
-        ]
-        smoothed = _smoothed(answers, model, test, options) if options.norm == "l2" else {}
+    for name, folder in _networks(options, data):
+        subject = Subject(name, folder, test)
+        found = _kept_of(subject, options)
+        smoothed = _smoothed(subject, options) if options.norm == "l2" else {}
         kept += _report(name, found, smoothed, options)
     keep_table(options, tuple(kept[0]), [tuple(row.values()) for row in kept], CODE)
 
@@ -82,6 +79,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=2)
     parser.add_argument("--sigma", type=float, default=0.25, help="of the noise, for smoothing")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds an image and radius")
+    add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/guarantees"))
     add_record_argument(parser)
     options = parser.parse_args()
@@ -89,15 +87,14 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def _networks(options: argparse.Namespace, data) -> Iterator[tuple[str, nnx.Module]]:
+def _networks(options: argparse.Namespace, data: Source) -> Iterator[tuple[str, Path]]:
+    """Names and checkpoints; a table's network is trained here if need be."""
     if data.name == "digits":
-        for name in options.networks:
-            yield name, checkpoints.restore(options.checkpoints / name)[0]
+        yield from ((name, options.checkpoints / name) for name in options.networks)
     else:
-        yield (
-            data.name,
-            data.network(options.out / f"network_{data.name}", jmlv.training.binary_cross_entropy),
-        )
+        folder = options.out / f"network_{data.name}"
+        data.network(folder, jmlv.training.binary_cross_entropy)
+        yield data.name, folder
 
 
 def _pairs(test: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -111,87 +108,102 @@ def _true(labels: np.ndarray) -> tuple[int, ...]:
     return tuple(int(label) for label in np.flatnonzero(labels))
 
 
-FORMAT = 1
-"""Goes up when an answer can no longer be taken for that of the same question before."""
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A network and the images it is asked about, with their label vectors."""
+
+    name: str
+    checkpoint: Path
+    pairs: list[tuple[np.ndarray, np.ndarray]]
+
+    def question(
+        self, function: str, image: int, about: dict[str, Any], **tags: Any
+    ) -> CallQuestion:
+        """One about an image, to ``guarantees:FUNCTION``."""
+        x, _ = self.pairs[image]
+        return CallQuestion(
+            f"guarantees:{function}",
+            {"checkpoint": str(self.checkpoint), "x": x, **about},
+            network=Network.of(Checkpoint(self.checkpoint)),
+            tags={"network": self.name, "image": image, **tags},
+        )
 
 
-class Answers:
-    """A file of one answer a line, by what was asked."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
-        records = map(json.loads, whole.splitlines())
-        self.known = {record["key"]: record for record in records}
-        path.write_bytes(whole + b"\n" if whole else b"")  # a line that was cut off goes
-
-    def kept(self, model, x, labels: tuple[int, ...], radius: float, options) -> Kept:
-        """Both bounds on how many of the labels stay; answered once."""
-        asked = labels, options.k, options.norm, radius, options.budget
-        record = self._answer(model, x, asked, lambda: _asked(model, x, labels, radius, options))
-        count = Count(record["lost_lower"], record["lost_upper"])
-        return Kept(labels, options.k, count, record["queries"], record["seconds"])
-
-    def counts(self, model, x, options) -> dict:
-        """How often each label is in the top k under noise, and the seconds that took."""
-        asked = "noise", options.sigma, SAMPLES, options.k
-        return self._answer(model, x, asked, lambda: _counts(model, x, options))
-
-    def _answer(self, model, x, asked, work) -> dict:
-        key = f"{FORMAT} {version()} {fingerprint(model, x.shape)[:16]} {_hash_of(x)} {asked}"
-        if key not in self.known:
-            self.known[key] = {"key": key, "jmlv": version(), **work()}
-            with self.path.open("a") as file:
-                file.write(json.dumps(self.known[key]) + "\n")
-        return self.known[key]
-
-
-def _hash_of(x: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()[:16]
+def _kept_of(subject: Subject, options: argparse.Namespace) -> list[list[Kept]]:
+    """Both bounds on how many of each image's labels stay, (radius, image)."""
+    about = {"k": options.k, "norm": options.norm, "seconds": options.budget}
+    cases = [(radius, image) for radius in options.radii for image in range(len(subject.pairs))]
+    questions = [
+        subject.question(
+            "kept", image, {**about, "radius": radius, "labels": _true(subject.pairs[image][1])},
+            radius=radius,
+        )
+        for radius, image in cases
+    ]  # fmt: skip
+    found = [
+        Kept(
+            _true(subject.pairs[image][1]), options.k,
+            Count(answer["lost_lower"], answer["lost_upper"]), answer["queries"], answer["seconds"],
+        )
+        for (_, image), answer in zip(cases, ask(questions, options, subject.name))
+    ]  # fmt: skip
+    count = len(subject.pairs)
+    return [found[row : row + count] for row in range(0, len(found), count)]
 
 
 WARM_UP = 120.0
 """Seconds for the first question of a process, which compiles for all that follow; it is asked again."""
 
+_warmed: set[tuple[tuple[int, ...], str]] = set()
+"""Shapes and norms whose programs this process has."""
+
 
 @functools.cache
-def _warmed(shape: tuple[int, ...], norm: str) -> list:
-    """Empty until the programs for such inputs are compiled."""
-    return []
+def _restored(checkpoint: str) -> nnx.Module:
+    return checkpoints.restore(Path(checkpoint))[0]
 
 
-def _asked(model, x, labels, radius, options) -> dict:
-    warmed = _warmed(x.shape, options.norm)
-    if not warmed:
-        warmed.append(_kept(model, x, labels, radius, options, WARM_UP))
-    found = _kept(model, x, labels, radius, options, options.budget)
+def kept(
+    checkpoint: str, x: np.ndarray, labels: tuple[int, ...], k: int, norm: str, radius: float,
+    seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Both bounds on how many of the labels leave the top k."""
+    ball = jmlv.Ball(x, radius) if norm == "l2" else jmlv.Box.around(x, np.float32(radius))
+    answer = functools.partial(jmlv.kept, _restored(checkpoint), ball, labels, k, x=x)
+    if (x.shape, norm) not in _warmed:
+        answer(budget=WARM_UP)
+        _warmed.add((x.shape, norm))
+    found = answer(budget=seconds)
     lost = {"lost_lower": found.lost.lower, "lost_upper": found.lost.upper}
     return {**lost, "queries": found.queries, "seconds": found.seconds, "reason": found.lost.reason}
 
 
-def _kept(model, x, labels, radius, options, budget: float) -> Kept:
-    ball = jmlv.Ball(x, radius) if options.norm == "l2" else jmlv.Box.around(x, np.float32(radius))
-    return jmlv.kept(model, ball, labels, options.k, x=x, budget=budget)
+def counts(
+    checkpoint: str, x: np.ndarray, k: int, sigma: float, samples: int, seed: int
+) -> dict[str, Any]:
+    """How often each label is in the top k under noise, and the seconds that took."""
+    start, model = time.perf_counter(), _restored(checkpoint)
+    setting = {"sigma": sigma, "n": samples, "k_prime": k}
+    found = sample_counts(model, x, **setting, key=jax.random.key(seed))
+    return {"counts": np.asarray(found).tolist(), "seconds": time.perf_counter() - start}
 
 
-def _counts(model, x, options) -> dict:
-    start, key = time.perf_counter(), jax.random.key(int(_hash_of(x)[:7], 16))
-    setting = {"sigma": options.sigma, "n": SAMPLES, "k_prime": options.k}
-    counts = sample_counts(model, x, **setting, key=key)
-    return {"counts": np.asarray(counts).tolist(), "seconds": time.perf_counter() - start}
-
-
-def _smoothed(answers: Answers, model, test: Images, options) -> dict[str, np.ndarray]:
+def _smoothed(subject: Subject, options: argparse.Namespace) -> dict[str, np.ndarray]:
     """What smoothing certifies for each radius and image."""
-    found = [answers.counts(model, x, options) for x, _ in _pairs(test)]
-    counts = np.array([record["counts"] for record in found])
-    labels = np.stack([y for _, y in _pairs(test)])
+    about = {"k": options.k, "sigma": options.sigma, "samples": SAMPLES}
+    questions = [
+        subject.question("counts", image, {**about, "seed": image})
+        for image in range(len(subject.pairs))
+    ]
+    found = ask(questions, options, f"{subject.name} under noise")
+    sampled = np.array([record["counts"] for record in found])
+    labels = np.stack([y for _, y in subject.pairs])
     seconds = np.mean([record["seconds"] for record in found])
     print(f"smoothing: {seconds:.2f} s an image, sigma {options.sigma}, {SAMPLES} noisy inputs")
     setting = {"k": options.k, "k_prime": options.k, "sigma": options.sigma, "alpha": ALPHA}
     return {
         name: np.asarray(
-            certify(counts, SAMPLES, labels, radius=np.array(options.radii), **setting)
+            certify(sampled, SAMPLES, labels, radius=np.array(options.radii), **setting)
         ).T.reshape(len(options.radii), len(labels))
         for name, certify in SMOOTHING.items()
     }
@@ -199,7 +211,7 @@ def _smoothed(answers: Answers, model, test: Images, options) -> dict[str, np.nd
 
 def _report(name: str, found: list[list[Kept]], smoothed: dict, options) -> list[dict]:
     """The table on standard output, and files; its rows."""
-    numbers = GuaranteeTable.of(options.radii, found, smoothed)
+    numbers = GuaranteeTable.of(options.radii, found, smoothed).nested()
     rows = numbers.rows()
     for row, kept in zip(rows, found):
         row["seconds"] = float(np.mean([one.seconds for one in kept]))

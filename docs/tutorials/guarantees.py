@@ -51,6 +51,7 @@ smoothed = certified_intersection_size(
 
 # %%
 table = GuaranteeTable.of(radii, kept, {"MultiGuard": np.reshape(smoothed, (len(radii), 1))})
+table = table.nested()  # what is proven of a ball holds in every smaller one
 for row in table.rows():
     print(row)
 jmlv.plotting.guarantees(table, radius="l2 radius", title="true labels that stay in the top two")

@@ -109,5 +109,6 @@ def _write(arguments: argparse.Namespace, network: str, asked: list, results: li
 
     by_radius = np.array(results, object).reshape(len(arguments.epsilon), -1)
     counts = [[found.changed for found in row] for row in by_radius]
-    figure = guarantees(GuaranteeTable.of(arguments.epsilon, counts), radius=arguments.norm)
+    numbers = GuaranteeTable.of(arguments.epsilon, counts).nested()
+    figure = guarantees(numbers, radius=arguments.norm)
     figure.savefig(arguments.out / "flips.png", dpi=120)

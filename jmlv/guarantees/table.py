@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jmlv.guarantees.result import Count, Kept
 
@@ -75,6 +75,22 @@ class GuaranteeTable:
         proven = "lower" if kinds == {Kept} else "upper"
         return GuaranteeTable(np.asarray(radii, float), lower, upper, proven, numbers)
 
+    def nested(self) -> GuaranteeTable:
+        """The same where each region lies in those of larger radius, as balls around one input do.
+
+        What is proven at a radius then holds at every smaller one, and what an attack reaches is reached
+        at every larger one too. ``smoothed`` stays as it is.
+
+        >>> table = GuaranteeTable.of([0.1, 0.2], [[Count(1, 3)], [Count(0, 2)]]).nested()
+        >>> table.lower.tolist(), table.upper.tolist()
+        ([[1.0], [1.0]], [[2.0], [2.0]])
+        """
+        smaller = self.radii[:, None] >= self.radii  # column's region lies in the row's
+        around = smaller if self.attacked == "lower" else smaller.T
+        return dataclasses.replace(
+            self, lower=_largest(self.lower, around), upper=-_largest(-self.upper, around.T)
+        )
+
     @property
     def attacked(self) -> str:
         """Which of the two ends a witness reaches."""
@@ -92,3 +108,10 @@ class GuaranteeTable:
             }
             for i, radius in enumerate(self.radii)
         ]
+
+
+def _largest(
+    values: Float[np.ndarray, "radius image"], within: Bool[np.ndarray, "radius radius"]
+) -> Float[np.ndarray, "radius image"]:
+    """For each radius and image the largest of the values of the radii that are marked in its row."""
+    return np.where(within[:, :, None], values, -np.inf).max(axis=1)

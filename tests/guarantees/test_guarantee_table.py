@@ -32,6 +32,24 @@ def test_rows_are_means_and_say_which_end_is_proven():
     assert (changed["proven"], changed["attacked"]) == (3, 1)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_a_proof_holds_in_smaller_regions_and_an_attack_in_larger_ones(order):
+    radii, ends = (0.1, 0.2, 0.3), ((0, 2), (1, 2), (0, 1))
+    table = GuaranteeTable.of(
+        [radii[i] for i in order],
+        [[kept(*ends[i])] for i in order],
+        {"noise": [[i] for i in order]},
+    ).nested()
+    found = {
+        radius: (low, up) for radius, [low], [up] in zip(table.radii, table.lower, table.upper)
+    }
+    assert found == {0.1: (1, 2), 0.2: (1, 2), 0.3: (0, 1)}
+    assert table.smoothed["noise"].ravel().tolist() == list(order)
+    changed = GuaranteeTable.of(radii, [[Count(1, 2)], [Count(0, 1)], [Count(0, 3)]]).nested()
+    assert changed.lower.ravel().tolist() == [1, 1, 1]
+    assert changed.upper.ravel().tolist() == [1, 1, 3]
+
+
 def test_the_picture_has_a_curve_for_each():
     table = GuaranteeTable.of([0.1, 0.2], [[kept(2, 2)], [kept(0, 1)]], {"MultiGuard": [[1], [0]]})
     axes = jmlv.plotting.guarantees(table, radius="l2 radius").axes[0]
