@@ -5,14 +5,13 @@
 *Inputs* is input splitting, which is asked about boxes of four moving inputs only ("narrow").
 Every network is asked one question ('stays in', 'stays out'; k = 1, 2) about one box. A *contradiction*
 is a proof beside a counterexample, or a proven bound above the margin of a known input: corners and
-uniform points of the box, and whatever point an oracle found. Every network is a line of
-fuzz.jsonl in the output folder, so that an interrupted run goes on where it stopped.
+uniform points of the box, and whatever point an oracle found. Every network is a row of ``answers`` in the
+output folder, so that an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from asking import add_executor_arguments, ask
 
 import jmlv
+from jmlv.campaigns import CallQuestion
 from jmlv.cli.report import table
 from jmlv.numerics import certificate_precision
 from jmlv.oracles import MILP, BranchAndBound, Deadline, InputSplitting, Oracle, Query, judge
@@ -85,17 +86,15 @@ KINDS = {"patches": patches, "dense": dense, "pooled": pooled, "narrow": dense}
 def main() -> None:
     jmlv.keep_compiled()
     options = parse()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "fuzz.jsonl"
-    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    records = {(r["kind"], r["seed"]): r for r in known}
-    for seed in range(options.nets):
-        kind = options.kinds[seed % len(options.kinds)]
-        if (kind, seed) not in records:
-            records[kind, seed] = record = one(kind, seed, options.budget)
-            with path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-    print(summary(list(records.values())))
+    cases = [
+        {"kind": options.kinds[seed % len(options.kinds)], "seed": seed}
+        for seed in range(options.nets)
+    ]
+    questions = [
+        CallQuestion("fuzz_oracles:one", {**case, "seconds": options.budget}, tags=case)
+        for case in cases
+    ]
+    print(summary(ask(questions, options, "networks")))
 
 
 def parse() -> argparse.Namespace:
@@ -103,6 +102,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--nets", type=int, default=300)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--budget", type=float, default=30.0, help="seconds a question")
+    add_executor_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("results/fuzz_oracles"))
     return parser.parse_args()
 
@@ -122,14 +122,14 @@ def question(kind: str, seed: int) -> Query:
     return Query.of(graph, box, asked[int(rng.integers(2))], graph)
 
 
-def one(kind: str, seed: int, budget: float) -> dict[str, Any]:
+def one(kind: str, seed: int, seconds: float) -> dict[str, Any]:
     """All oracles on one network, and how far their bounds are above the least known margin."""
     query = question(kind, seed)
     least = sampled(query, np.random.default_rng(seed))
     found, lowers = {}, []
     for name, oracle in ORACLES.items():
         start = time.process_time()
-        verdict = judge(query, oracle.search(query, Deadline(budget)), name)
+        verdict = judge(query, oracle.search(query, Deadline(seconds)), name)
         found[name] = {"status": verdict.status.name, "seconds": time.process_time() - start}
         least = min(least, verdict.upper)
         lowers.append(verdict.lower)
@@ -137,7 +137,7 @@ def one(kind: str, seed: int, budget: float) -> dict[str, Any]:
     both = {Status.ROBUST.name, Status.NOT_ROBUST.name} <= statuses
     excess = float(max(lowers) - least)
     return {
-        "kind": kind, "seed": seed, "answers": found, "contradiction": both or excess > SLACK,
+        "answers": found, "contradiction": both or excess > SLACK,
         "excess": excess if np.isfinite(excess) else None,
     }  # fmt: skip
 
