@@ -35,7 +35,7 @@ class Builder:
     def variable(self, shape: tuple[int, ...], dtype: Any) -> Variable:
         """A fresh variable; never handed out twice, so inlined calls cannot share one."""
         self.count += 1
-        is_key = jax.dtypes.issubdtype(dtype, jax.dtypes.extended)  # a random one, and no number
+        is_key = jnp.issubdtype(dtype, jax.dtypes.extended)  # a random one, and no number
         name = str(dtype) if is_key else str(np.dtype(dtype))
         return Variable(self.count, tuple(map(int, shape)), self.dtype if name in REAL else name)
 
