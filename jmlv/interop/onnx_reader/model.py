@@ -72,7 +72,6 @@ def load(path: Path) -> Content:
 def _package() -> Any:
     try:
         import onnx
-        import onnx.external_data_helper
         import onnx.numpy_helper
     except ImportError:
         raise ImportError(
@@ -105,9 +104,7 @@ def _array(tensor: Any, folder: Path) -> np.ndarray:
     """A tensor as an array that is checked for NaN."""
     onnx = _package()
     try:
-        if onnx.external_data_helper.uses_external_data(tensor):
-            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        value = np.array(onnx.numpy_helper.to_array(tensor))
+        value = np.array(onnx.numpy_helper.to_array(tensor, str(folder)))
     except (OSError, onnx.checker.ValidationError) as error:
         raise Damaged(f"the external data of {tensor.name!r} is missing ({error})") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
