@@ -65,7 +65,7 @@ VARIANTS = {
     "shrink: none": {"search": NoiseSearch(cut=None)},
     "shrink: all the way back": {"search": NoiseSearch(cut=0.0)},
     "largest level: 1": {"search": NoiseSearch(largest=1.0)},
-    "steps: 25": {"search": NoiseSearch(steps=25)},
+    "steps: 100": {"search": NoiseSearch(steps=100, learning_rate=0.15)},
     "effort: 0.5": {"search": NoiseSearch(effort=0.5)},
     "effort: 8": {"search": NoiseSearch(effort=8.0)},
     "looks: 1": {"looks": 1},

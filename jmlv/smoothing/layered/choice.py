@@ -11,7 +11,7 @@ from jaxtyping import Float
 from jmlv.oracles import Deadline
 from jmlv.oracles.deadline import TimeUp
 from jmlv.smoothing.layered.meter import Meter, within
-from jmlv.smoothing.layered.search import Ascent, NoiseSearch, slope_of
+from jmlv.smoothing.layered.search import GRADIENT, Ascent, NoiseSearch, slope_of
 from jmlv.smoothing.layered.store import State, Store
 from jmlv.smoothing.layered.task import Task
 
@@ -106,7 +106,7 @@ class Choice:
             except TimeUp:
                 return False
             self.state.compared.clear()  # of an earlier call, which came less far
-            self.meter.add("gradients", m)
+            self.meter.add("gradients", GRADIENT * m)
             self.store.write(self.state)
         return True
 

@@ -74,7 +74,7 @@ class SmoothedNeighborhood:
         alpha: failure probability of everything here, all looks together.
         objective: what the noise was chosen for, "box" or "radii".
         looks: every look at certification samples; the best one is what is returned.
-        samples: noisy images by what they were for; gradients are counted as one sample each.
+        samples: noisy images by what they were for; a gradient is counted as four, as that is what it takes.
         seconds: wall time.
         trace: ``(seconds, size)`` at every certificate that was larger.
         reason: why the search ended.

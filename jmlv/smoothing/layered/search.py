@@ -52,6 +52,10 @@ ENOUGH = 1000
 DECAYS = (0.9, 0.999)
 """Adam's."""
 
+GRADIENT = 4
+"""What one noisy image's gradient is counted as, in samples: on convolutional networks it takes the seconds
+of about so many that are only counted."""
+
 
 @dataclasses.dataclass(frozen=True)
 class NoiseSearch:
@@ -67,7 +71,7 @@ class NoiseSearch:
         relaxation: what stands for the probabilities' slopes: :class:`SoftTopK`,
             :class:`StraightThrough` or :class:`Moments`.
         cut: how much of a step that lost the radius is kept, in [0, 1); ``None`` never cuts back.
-        effort: samples that choosing may take, in units of ``n``.
+        effort: samples that choosing may take, in units of ``n``; a gradient is :data:`GRADIENT` of them.
         largest: level of any layer. Far above 1 a layer is drowned: its epsilon may be 1, and the
             smoothed classifier sees nothing of it. A smaller one keeps the classifier informed, at the
             price of size.
@@ -78,8 +82,8 @@ class NoiseSearch:
 
     levels: tuple[float, ...] = (0.25, 0.12, 0.5, 0.06, 1.0, 0.03)
     starts: int = 2
-    steps: int = 100
-    learning_rate: float = 0.15
+    steps: int = 30
+    learning_rate: float = 0.5
     relaxation: Relaxation = SoftTopK()
     cut: float | None = 0.5
     effort: float = 2.0
@@ -107,12 +111,13 @@ class NoiseSearch:
         return min(ENOUGH, max(1, int(self.effort * n / 8 / len(self.levels))))
 
     def stepped(self, n: int, most: int) -> int:
-        """Samples of each step, at most ``most``: five eighths are for the ascents."""
-        return min(most, max(2, int(self.effort * n * 5 / 8 / max(1, self.starts * self.steps))))
+        """Samples of each step, at most ``most``: three quarters of the effort are for the ascents."""
+        steps = max(1, self.starts * self.steps)
+        return min(most, max(2, int(self.effort * n * 3 / 4 / GRADIENT / steps)))
 
     def compared(self, n: int) -> int:
-        """Samples of each candidate: a quarter is for the comparison."""
-        return max(1, int(self.effort * n / 4 / (self.starts + 1)))
+        """Samples of each candidate: an eighth is for the comparison."""
+        return max(1, int(self.effort * n / 8 / (self.starts + 1)))
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ import jmlv
 from jmlv.smoothing import LayeredNoise, Moments, NoiseSearch, SoftTopK, StraightThrough
 from jmlv.smoothing.layered.objective import OBJECTIVES, box_size, certified_value, radii_sum
 from jmlv.smoothing.layered.relaxation import gaps
-from jmlv.smoothing.layered.search import Ascent
+from jmlv.smoothing.layered.search import GRADIENT, Ascent
 
 SHAPE = (4, 6, 2)
 LAYERS = jmlv.Layers.around(np.eye(4, 6, dtype=bool)[:, ::-1])
@@ -130,3 +130,14 @@ def test_bad_searches_are_named(options, message):
         NoiseSearch(**options)
     with pytest.raises(ValueError, match="^temperature: "):
         SoftTopK(0.0)
+
+
+@pytest.mark.parametrize("search", [NoiseSearch(), NoiseSearch(starts=0), NoiseSearch(effort=0.5)])
+@pytest.mark.parametrize("n", [2000, 10_000, 1_000_000])
+def test_choosing_takes_no_more_than_its_effort(search, n):
+    """In samples of forward passes, as what a gradient takes beyond them is counted too."""
+    gradients = GRADIENT * search.starts * search.steps * search.stepped(n, n)
+    scanned = len(search.levels) * search.scanned(n)
+    taken = scanned + gradients + (search.starts + 1) * search.compared(n)
+    assert taken <= search.effort * n
+    assert search.starts == 0 or taken > 0.8 * search.effort * n
