@@ -18,6 +18,7 @@ import numpy as np
 import photographs
 from asking import ask
 from flax import nnx
+from recorded import keep_table
 
 import jmlv
 from jmlv import checkpoints
@@ -39,6 +40,9 @@ SIZES = ResNetSizes(
 )
 DEFENCE = LayeredGaussianNoise(lowest=0.05, highest=1.0, ring=10, silent=0.25)
 TRAINING = TrainingConfig(epochs=400, batch_size=21, learning_rate=3e-3)
+CHANGES, METHODS = ("box", "outline"), ("isotropic", "layered")
+"""What may change of an object: its box, or the pixels inside its outline. One noise level, or one a layer."""
+
 OBJECTS = 3
 """Boxes of a photograph in its matrix of relations, the largest of different labels."""
 
@@ -54,14 +58,16 @@ def study(options: argparse.Namespace) -> None:
     fixed = {"folder": str(options.data), "out": str(options.out), "n": options.samples}
     questions = [
         CallQuestion(
-            "smoothed_photographs:grown", {**fixed, "image": image, "method": method},
-            tags=names(data, image) | {"method": method},
+            "smoothed_photographs:grown",
+            {**fixed, "image": image, "method": method, "changes": changes},
+            tags=names(data, image) | {"method": method, "changes": changes},
         )
         for image in range(len(data))
-        for method in ("isotropic", "layered")
-    ]  # fmt: skip
+        for changes in CHANGES
+        for method in METHODS
+    ]
     records = ask(questions, options, "photographs")
-    report(records, options.out)
+    report(records, options.out, options)
     questions = [
         CallQuestion("smoothed_photographs:relations", {**fixed, "image": image}, tags={})
         for image in related(data)[:1]
@@ -103,7 +109,7 @@ def names(data: MultiLabelImages, image: int) -> dict[str, object]:
     return {"photograph": number, "changed": changed, "kept": kept}
 
 
-def grown(folder: str, out: str, n: int, image: int, method: str) -> dict:
+def grown(folder: str, out: str, n: int, image: int, method: str, changes: str) -> dict:
     """Grows, and draws where it is layered; the record of one photograph."""
     from smoothed_neighborhoods import ISOTROPIC
 
@@ -111,19 +117,55 @@ def grown(folder: str, out: str, n: int, image: int, method: str) -> dict:
     changed, kept = photographs.pair(data, image)
     k = int(data.labels[image].sum())
     options = {"search": ISOTROPIC, "looks": 1} if method == "isotropic" else {}
+    mask = data.masks[image, changed]
+    if changes == "outline":
+        mask = outline(Path(folder), int(data.source_indices[image, 0]), changed)
     result = jmlv.grow_smoothed(
-        model, data.images[image], rings(data.masks[image, changed]),
-        [int(data.object_labels[image, kept])], k=k, k_prime=k, weights=jmlv.by_pixel_count, n=n,
+        model, data.images[image], rings(mask), [int(data.object_labels[image, kept])], k=k,
+        k_prime=k, weights=jmlv.by_pixel_count, n=n,
         key=jax.random.key(image, impl="threefry2x32"), **options,
     )  # fmt: skip
     if method == "layered":
-        credits = photographs.licences(Path(folder))
-        credit = photographs.credit(int(data.source_indices[image, 0]), credits)
-        one = names(data, image)
-        title = f"{one['changed']} changed, '{one['kept']}' kept: size {result.size:.2f}\n{result.claim}\n{credit}"
-        drawn = jmlv.plotting.heatmap(result, target=data.masks[image, kept], title=title)
-        drawn.savefig(Path(out, f"{data.source_indices[image, 0]}.png"), dpi=110)
+        draw(result, data, image, kept, Path(folder), Path(out), changes)
     return result.as_dict() | {"predicted": result.predicted}
+
+
+def draw(result, data, image: int, kept: int, folder: Path, out: Path, changes: str) -> None:
+    number, one = int(data.source_indices[image, 0]), names(data, image)
+    credit = photographs.credit(number, photographs.licences(folder))
+    title = (
+        f"{changes} of '{one['changed']}' changed, '{one['kept']}' kept: size {result.size:.2f}\n"
+        f"{result.claim}\n{credit}"
+    )
+    drawn = jmlv.plotting.heatmap(result, target=data.masks[image, kept], title=title)
+    drawn.savefig(Path(out, f"{number}-{changes}.png"), dpi=110)
+
+
+@cache
+def outlines(folder: Path) -> dict[int, list[tuple[dict, tuple[int, int]]]]:
+    """Every photograph's annotations in the order of its boxes, which is that of their ids, and its size."""
+    content = json.loads((folder / "annotations" / "instances_train2017.json").read_text())
+    sizes = {one["id"]: (one["width"], one["height"]) for one in content["images"]}
+    found = {number: [] for number in sizes}
+    for one in sorted(content["annotations"], key=lambda one: one["id"]):
+        found[one["image_id"]].append((one, sizes[one["image_id"]]))
+    return found
+
+
+def outline(folder: Path, number: int, box: int) -> np.ndarray:
+    """The pixels of the resized photograph that an object's polygons have; a group's are its box."""
+    from PIL import Image, ImageDraw
+
+    annotation, (width, height) = outlines(folder)[number][box]
+    polygons = annotation["segmentation"]
+    if annotation["iscrowd"]:  # run lengths, no polygons
+        x, y, w, h = annotation["bbox"]
+        polygons = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    drawn = Image.new("1", (SIDE, SIDE))
+    for polygon in polygons:
+        points = np.reshape(polygon, (-1, 2)) * (SIDE / width, SIDE / height)
+        ImageDraw.Draw(drawn).polygon([*map(tuple, points.tolist())], fill=1, outline=1)
+    return np.asarray(drawn)
 
 
 def rings(mask: np.ndarray) -> jmlv.Layers:
@@ -171,15 +213,34 @@ def relations(folder: str, out: str, n: int, image: int) -> dict:
     return json.loads(json.dumps(result.as_dict()))
 
 
-def report(records: list[dict], out: Path) -> None:
-    columns = ("photograph", "changed", "kept", "method", "size", "predicted", "radius", "seconds")
+def report(records: list[dict], out: Path, options: argparse.Namespace | None = None) -> None:
+    """A row a photograph and what may change of it, and their means."""
+    cases = {}
+    for r in records:
+        cases.setdefault((r["photograph"], r["changed"], r["kept"], r["changes"]), {})[
+            r["method"]
+        ] = r
     rows = [
-        tuple(float("nan") if r[name] is None else r[name] for name in columns) for r in records
+        (*case, *(by[method]["size"] for method in METHODS), by["layered"]["seconds"])
+        for case, by in cases.items()
     ]
+    for changes in CHANGES:
+        own = [row for row in rows if row[3] == changes]
+        means = (float(np.mean([row[place] for row in own])) for place in (4, 5))
+        rows.append(("mean", "", "", changes, *means, float(np.median([row[6] for row in own]))))
+    columns = (
+        "photograph",
+        "changed",
+        "kept",
+        "of it",
+        "common level",
+        "a level a layer",
+        "seconds",
+    )
+    keep_table(options, columns, rows, ["experiments/smoothed_photographs.py", "jmlv/smoothing"])
     text = table(columns, rows)
-    for method in ("isotropic", "layered"):
-        own = [r for r in records if r["method"] == method]
-        sizes = [r["size"] for r in own]
-        text += f"\n{method}: mean size {np.mean(sizes):.3f}, {sum(s > 0 for s in sizes)} of {len(own)} certified"
+    for method in METHODS:
+        sizes = [r["size"] for r in records if r["method"] == method]
+        text += f"\n{method}: {sum(size > 0 for size in sizes)} of {len(sizes)} certified"
     (out / "table.txt").write_text(text + "\n")
     print(text)

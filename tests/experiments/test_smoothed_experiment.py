@@ -1,5 +1,7 @@
 """The experiment on smoothed neighbourhoods: methods at equal property, tables, and no stored lie."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -73,3 +75,22 @@ def test_the_largest_box_of_each_label_is_taken():
     assert smoothed_photographs.related(data) == []
     rings = smoothed_photographs.rings(masks[0, 2])
     assert rings.mask(1)[:30, 30].all() and rings.mask(1)[0, 39] and not rings.mask(1)[0, 40]
+
+
+def test_an_outline_is_that_of_its_box_and_a_group_is_its_box(tmp_path):
+    common = {"image_id": 7, "bbox": [50.0, 0.0, 50.0, 40.0]}
+    triangle = [0.0, 0.0, 100.0, 0.0, 0.0, 50.0]
+    content = {
+        "images": [{"id": 7, "width": 100, "height": 50}],
+        "annotations": [
+            common | {"id": 9, "iscrowd": 1, "segmentation": {"counts": [1], "size": [50, 100]}},
+            common | {"id": 3, "iscrowd": 0, "segmentation": [triangle]},
+        ],
+    }
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+    drawn = smoothed_photographs.outline(tmp_path, 7, 0)
+    assert drawn[0, :].all() and drawn[:, 0].all() and not drawn[-1, 2:].any()
+    assert drawn.mean() == pytest.approx(0.5, abs=0.02)
+    group = smoothed_photographs.outline(tmp_path, 7, 1)
+    assert group[:102, 64:].all() and not group[:, :63].any() and not group[104:].any()
