@@ -21,6 +21,7 @@ from jmlv.graph.along import along
 from jmlv.neighborhoods.optimum.counterexamples import ROUNDING, Counterexamples, Image, Vector
 from jmlv.neighborhoods.optimum.half_spaces import HalfSpaces
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision, search_precision
+from jmlv.oracles.rounding import margin_rounding
 
 BATCH = 16
 """Boxes of epsilons that are bounded at a time, at most."""
@@ -96,7 +97,9 @@ class FixedPatterns:
         self.heap: list[tuple[float, int, Node]] = []
         self.numbers = itertools.count()
         self.nodes = 0
-        self._push(self._root())
+        root = self._root()
+        self.slack = self._slack(root.upper)
+        self._push(root)
 
     @property
     def bound(self) -> float:
@@ -146,6 +149,18 @@ class FixedPatterns:
         upper = self._outside_cuts(lower, upper)
         return Node(float(self.weights @ upper), lower, upper, upper, self._signs(1)[0])
 
+    def _slack(self, largest: Vector) -> float:
+        """What is added to a linear function above a row, for all that float64 rounds.
+
+        Twice the account of the whole box: from both ends of a box of epsilons a point is ``start + t (end -
+        start)``, whose terms add up to twice the point's magnitude at most, in [0, 1]. Infinite where
+        nothing is known: then no function rules anything out.
+        """
+        radius = largest[self.known.places]
+        ends = np.clip(self.known.x - radius, 0, 1), np.clip(self.known.x + radius, 0, 1)
+        query = self.known.query.inside(*ends)
+        return max(PROOF_TOLERANCE, 2 * margin_rounding(query, -np.inf, PROOF_TOLERANCE))
+
     def _next(self) -> Node:
         return heapq.heappop(self.heap)[2]
 
@@ -190,7 +205,7 @@ class FixedPatterns:
             arguments = (jnp.asarray(a, jnp.float64) for a in arguments)
             found = _majorants(CROWN(self.chunk), self.graph, self.edges, *arguments)
         constants, slopes = map(np.asarray, found)
-        constants = constants + PROOF_TOLERANCE
+        constants = constants + self.slack
         return [HalfSpaces.of_shares(*one) for one in zip(constants, slopes, lower, upper)]
 
     def _clause(self, rows: np.ndarray) -> list[int]:

@@ -185,6 +185,28 @@ def test_its_bound_closes_on_a_known_optimum():
     np.testing.assert_allclose(splitting.largest, [1, 0, 0.125, 0], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "wide, slack", [(0.0, (1e-6, 1e-6)), (1e10, (1e-5, 1e-1)), (1e300, (1e9, np.inf))]
+)
+def test_what_float64_rounds_rules_nothing_out(wide, slack):
+    """Sums that cancel: their rounding is added to every function, and where nobody knows it all stays."""
+    slopes = np.array([1.0, 2.0, 4.0, 3.0])
+
+    def f(images):
+        x = images.reshape(images.shape[0], -1)
+        moved = jnp.stack([x @ slopes + x @ (wide * slopes), -x @ (wide * slopes)], -1)
+        moved = jax.nn.relu(moved + wide * 20) @ jnp.ones(2) - 2 * wide * 20
+        return jnp.stack([1.5 - moved, jnp.zeros_like(moved)], -1)
+
+    layers, x = jmlv.Layers.around(np.eye(1, 4, dtype=bool)), np.zeros((1, 4, 1), np.float32)
+    with jax.enable_x64(True):
+        splitting = _splitting(f, x, layers, jmlv.InTopK(0, 1), np.array([1.0, 1.0, 3.0, 0.0]))
+        assert slack[0] <= splitting.slack <= slack[1]
+        for _ in range(4):
+            splitting.split()
+    assert splitting.bound >= 1.375
+
+
 def test_large_networks_get_small_batches():
     def f(images):
         hidden = jnp.maximum(jnp.repeat(images.reshape(-1, 36), 2**16, 1) - 0.5, 0)
