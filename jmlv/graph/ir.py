@@ -129,6 +129,17 @@ class Structure:
     def __hash__(self) -> int:
         return self._hash
 
+    @cached_property
+    def _others(self) -> dict[str, Structure]:
+        return {}
+
+    def astype(self, dtype: str) -> Structure:
+        """The same in another precision: one value for each, which a compiled program is found by at
+        once, where an equal one would be compared with it equation by equation."""
+        if dtype not in self._others:
+            self._others[dtype] = _retype(self, dtype)
+        return self._others[dtype]
+
 
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -212,7 +223,7 @@ class Graph:
         if dtype == self.dtype:
             return self
         consts = tuple(c if not _is_float(c) else _converted(c, dtype) for c in self.consts)
-        return Graph(_retype(self.structure, dtype), consts)
+        return Graph(self.structure.astype(dtype), consts)
 
     def within(self, ball: Ball | None) -> Graph:
         """The same network, for inputs in a ball only."""

@@ -65,6 +65,15 @@ def test_same_architecture_has_the_same_structure():
     assert other.structure != first.structure
 
 
+def test_graphs_of_one_structure_have_one_in_the_other_precision_too():
+    first = jmlv.trace(lambda x: jax.nn.relu(x - jnp.ones(3)), (3,))
+    second = jmlv.graph.Graph(first.structure, tuple(2 * c for c in first.consts))
+    with certificate_precision():
+        exact = [graph.astype("float64") for graph in (first, second)]
+    assert exact[0].structure is exact[1].structure
+    assert {exact[0].dtype, exact[0].output.dtype} == {"float64"} and first.dtype == "float32"
+
+
 def test_every_inlined_call_has_fresh_variables():
     relu = jax.jit(lambda x: jnp.maximum(x, 0))
     graph = jmlv.trace(lambda x: relu(x) - relu(-x), (3,))
