@@ -39,6 +39,7 @@ from jaxtyping import Array, Float
 from jmlv.bounds.interval import interval_step
 from jmlv.bounds.method import Interval
 from jmlv.bounds.sizes import most_terms, reach
+from jmlv.bounds.softmax import EDGE
 from jmlv.errors import UnsupportedOperation
 from jmlv.graph import Equation, Graph, Variable
 from jmlv.graph.ir import read
@@ -55,8 +56,8 @@ from jmlv.graph.operations import (
 from jmlv.graph.smooth import Smooth
 from jmlv.numerics import EXTRA
 
-SHARES = 8
-"""What the slopes of a softmax's planes do not exceed, one by one."""
+SHARES = 1 / EDGE + 1
+"""What the shares of a softmax's planes, below and above together, add up to at most."""
 
 FUNCTIONS = 16
 """Units in the last place by which exp, tanh, .. may be off in float64, and their arguments."""
@@ -179,9 +180,10 @@ def rounding_errors(
     for eqn in graph.eqns:
         operands = [read(values, v) for v in eqn.invars]
         found = _within(interval_step(eqn, operands), known.get(eqn.outvar))
+        values[eqn.outvar] = found
         step = _Step(graph, eqn, constants, arithmetic, values, errors, whole)
         error, magnitude = (_known(value, found) for value in (step.error(), step.magnitude()))
-        values[eqn.outvar], errors[eqn.outvar], whole[eqn.outvar] = found, error, magnitude
+        errors[eqn.outvar], whole[eqn.outvar] = error, magnitude
         terms += EXTRA + most_terms(eqn.primitive, eqn.params, operands, found)
     pulled = min(terms * arithmetic.unit, 1.0) * 2 * whole[graph.output]
     return Rounded(errors[graph.output], reach(values[graph.output]), pulled)
@@ -215,7 +217,7 @@ class _Step(NamedTuple):
     """One equation, with what is known of its operands.
 
     Attributes:
-        values: intervals, and constants.
+        values: intervals, of its output too, and constants.
         errors: how far the operands can be off.
         whole: the sums of the magnitudes of all their terms.
     """
@@ -266,7 +268,8 @@ class _Step(NamedTuple):
             )
             return eqn.bind(mx, y) + eqn.bind(x, my) + 4 * eqn.bind(x, y)
         (source,) = self.graph.inputs_of(eqn)
-        terms = self.whole[source] + self._reached(source)
+        reached = self._reached(source)
+        terms = self.whole[source] + reached
         if is_maximum(eqn):
             knee = read(self.constants, eqn.invars[1])
             own = jnp.where(jnp.isfinite(knee), jnp.abs(knee), 0)
@@ -276,8 +279,8 @@ class _Step(NamedTuple):
         if is_smooth(eqn):
             steep, value = _steepest(eqn.primitive, self.values[source], self.errors[source])
             return steep * terms + value
-        summed = jnp.sum(terms, eqn.params["axes"], keepdims=True)
-        return jnp.broadcast_to(SHARES * summed + 1, terms.shape)
+        largest = self.values[eqn.outvar].upper
+        return _softmax_magnitude(eqn.params["axes"], largest, self.whole[source], reached)
 
     def _reached(self, v: Variable) -> Array:
         """How large an operand can be as it is computed."""
@@ -353,6 +356,20 @@ def _softmax(axes: tuple[int, ...], interval: Interval, error: Array, share: flo
     entries = math.prod(interval.lower.shape[axis] for axis in axes)
     found = jnp.expm1(2 * exponent) + share * entries
     return jnp.broadcast_to(jnp.minimum(found, 1.0), interval.lower.shape)
+
+
+def _softmax_magnitude(axes: tuple[int, ...], upper: Array, whole: Array, reached: Array) -> Array:
+    """The sum of the magnitudes of the terms of planes around a softmax (:mod:`jmlv.bounds.softmax`).
+
+    A plane of entry ``k`` is ``f (x_k - sum_j share_j x_j) + c``, with ``f`` at most the largest value ``p`` of
+    the entry. Its constant is computed from numbers in the box, less their largest: they add up to
+    ``p (1 + |x_k| + 3 sum_j share_j max |x| + log n) + 1`` at most. From a functional's coefficients a mean is
+    taken off before: each may come back once, on all entries.
+    """
+    n = math.prod(whole.shape[axis] for axis in axes)
+    around = jnp.max(whole, axes, keepdims=True) + 3 * jnp.max(reached, axes, keepdims=True)
+    each = upper * (whole + reached + SHARES * around + 2 + math.log(n)) + 1
+    return each + jnp.sum(each, axes, keepdims=True)
 
 
 #: Round nothing: they move entries, or change signs.
