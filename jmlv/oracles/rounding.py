@@ -19,7 +19,12 @@ from jmlv.bounds.rounding import (
 from jmlv.compilation import one_off
 from jmlv.graph import Variable
 from jmlv.graph.fuse import fuse_relu_max_pool
-from jmlv.numerics import as_float64, certificate_precision
+from jmlv.numerics import (
+    PROOF_TOLERANCE,
+    SOLVER_TOLERANCE,
+    as_float64,
+    certificate_precision,
+)
 from jmlv.oracles.oracle import Query
 from jmlv.oracles.per_box import inner_intervals, once_per_box
 
@@ -64,6 +69,15 @@ def margin_rounding(query: Query, bound: float, needed: float) -> float:
     if bound - rounding > needed or bound <= needed:
         return rounding
     return min(rounding, _of_rows(query, _score_errors_by_crown(query)))
+
+
+def margin_needed(query: Query) -> float:
+    """What a float64 bound on the property's margin has to exceed to prove it, rounding taken off.
+
+    Where nothing is known of that no bound proves anything, and the least number is returned.
+    """
+    rounding = margin_rounding(query, SOLVER_TOLERANCE, PROOF_TOLERANCE)
+    return PROOF_TOLERANCE + (rounding if np.isfinite(rounding) else 0.0)
 
 
 def _of_rows(query: Query, scores: Rounded) -> float:

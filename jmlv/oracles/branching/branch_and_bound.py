@@ -8,7 +8,6 @@ import numpy as np
 
 from jmlv.bounds import CROWN, AlphaCROWN, Relaxation
 from jmlv.clauses import open_clauses
-from jmlv.numerics import PROOF_TOLERANCE
 from jmlv.oracles.branching.parts.part_search import Settings
 from jmlv.oracles.branching.parts.separable import PartRows, problem_of
 from jmlv.oracles.branching.whole_search import WholeSearch
@@ -21,7 +20,7 @@ from jmlv.shown import at_least
 
 @dataclasses.dataclass(frozen=True)
 class BranchAndBound(Oracle):
-    """Splits the box on ReLUs and max pools, many subdomains in one batch, until all are proven.
+    """Splits the box on units of the network, many subdomains in one batch, until all are proven.
 
     The property is taken apart into clauses (:mod:`jmlv.clauses`), each with a linear bound
     of its own. The subdomain with the lowest bound is split on the neuron that loses most
@@ -29,14 +28,15 @@ class BranchAndBound(Oracle):
     mixture and multipliers, and closed by a bound in float64. Every point at which a bound is
     reached in the first subdomains of a batch is descended from: counterexamples turn up on the way.
 
-    Smooth functions, products and softmax keep the lines of the whole box: with them the search is not
-    complete, and ends where nothing is left to split.
+    Units are ReLUs, max pools, and what smooth functions, products and softmax read
+    (:mod:`jmlv.oracles.branching.bent`): of these a split shortens the interval, with a look ahead at some
+    candidates. It goes on until a bound exceeds what float64 may have rounded in it, too.
 
     A network that falls apart over the box, into parts that share no pixel, is searched part by part
     first (:mod:`jmlv.oracles.branching.parts.part_search`), and as a whole only where that proves too little.
 
     Source: Wang et al., *Beta-CROWN*, NeurIPS 2021, arXiv:2103.06624; Bunel et al., *Branch and
-    Bound for Piecewise Linear Neural Network Verification*, JMLR 2020.
+    Bound for Piecewise Linear Neural Network Verification*, JMLR 2020; Shi et al., *GenBaB*, TACAS 2025.
 
     Attributes:
         relaxation: gives the neurons' intervals, in float64, once for the whole box.
@@ -116,12 +116,12 @@ class BranchAndBound(Oracle):
         rows, points = search.row_bounds(deadline) if parts is None else parts.bounds()
         known = margin_of(query.property.form(query.label_count), rows)
         reason = f"bounds of single rows: at least {at_least(known)}"
-        if known > PROOF_TOLERANCE:
+        if known > search.needed:
             return Evidence(known, reason=reason)
         search.look(points[np.argsort(rows)])
         if not np.isfinite(rows).all():
             return Evidence(known, search.weakest.point, reason)
-        proven = frozenset(np.flatnonzero(rows > PROOF_TOLERANCE).tolist())
+        proven = frozenset(np.flatnonzero(rows > search.needed).tolist())
         clauses = open_clauses(query.property.tree(query.label_count), proven)
         if clauses is None:
             reason = "branch and bound: too many clauses are open"

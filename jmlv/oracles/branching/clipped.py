@@ -36,7 +36,9 @@ from jmlv.bounds.lines import lines_of, undecided
 from jmlv.compilation import one_off
 from jmlv.graph import Graph, Variable
 from jmlv.graph.ir import prefix
+from jmlv.graph.operations import is_affine
 from jmlv.numerics import certificate_precision
+from jmlv.oracles.branching.bent import bent_equations
 from jmlv.oracles.branching.ends import Ends, clipped_task
 from jmlv.oracles.branching.subdomains import (
     Choice,
@@ -106,7 +108,7 @@ def unit_planes(task: Task, count: int) -> UnitPlanes:
     unit, slopes, constants = (np.array(v) for v in (known.unit, *known.planes))
     places, filled = len(unit), 0
     with certificate_precision():
-        for variable, entries in reversed(_wanted(task).items()):
+        for variable, entries in _wanted(task).items():
             start = _starts(task.graph)[variable]
             part = prefix(task.graph, variable)
             entries = entries[: places - filled]
@@ -129,14 +131,15 @@ def _starts(graph: Graph) -> dict[Variable, int]:
 
 
 def _wanted(task: Task) -> dict[Variable, np.ndarray]:
-    """Of each source, in the graph's order, the undecided entries, the widest first."""
+    """Of each source the undecided entries, the widest first; what has a kink before what bends smoothly,
+    and of each kind the last in the graph first."""
     found = {}
-    for eqn in nonlinear(task.graph):
-        variable = eqn.invars[0]
-        interval = task.intervals[variable.index]
-        open_ = np.flatnonzero(undecided(task.graph, eqn, interval))
-        width = np.asarray(interval.upper - interval.lower).reshape(-1)[open_]
-        found.setdefault(variable, open_[np.argsort(-width, kind="stable")])
+    for eqn in (*nonlinear(task.graph)[::-1], *bent_equations(task.graph)[::-1]):
+        for variable in task.graph.inputs_of(eqn):
+            interval = task.intervals[variable.index]
+            open_ = np.flatnonzero(undecided(task.graph, eqn, interval))
+            width = np.asarray(interval.upper - interval.lower).reshape(-1)[open_]
+            found.setdefault(variable, open_[np.argsort(-width, kind="stable")])
     return found
 
 
@@ -144,8 +147,9 @@ def _wanted(task: Task) -> dict[Variable, np.ndarray]:
 def _planes(part: Graph, box: Interval, intervals: dict, entries: Int[Array, " chunk"]) -> Planes:
     """Planes below entries of a graph's output, and below minus them: (2, chunk, ...)."""
     lines = {
-        eqn.outvar.index: lines_of(part, eqn, [intervals[eqn.invars[0].index]])
-        for eqn in nonlinear(part)
+        eqn.outvar.index: lines_of(part, eqn, [intervals[v.index] for v in part.inputs_of(eqn)])
+        for eqn in part.eqns
+        if not is_affine(part, eqn)
     }
     functionals = with_negatives(one_hot(part.output, entries))
     below, constants, *_ = linear_bound(part, functionals, lines)

@@ -1,9 +1,9 @@
 """The numbers of branch and bound: bounds of many subdomains at once, and where to split them.
 
 A subdomain is the box together with *splits* of units: the input of ``max(x, c)`` held on one side
-of ``c``, or a max pool's output on one side of a threshold. On ``z <= t`` (for a pool: every element at most
-``t``) and ``z >= t`` (for a pool: a higher floor) the lines are tighter; and the split enters the
-bound as a Lagrange multiplier (beta-CROWN): where ``s (z - t) >= 0`` the function is at least
+of ``c``, or a max pool's output, or an operand of anything else that bends, on one side of a threshold. On
+``z <= t`` (for a pool: every element at most ``t``) and ``z >= t`` (for a pool: a higher floor) the lines are
+tighter; and the split enters the bound as a Lagrange multiplier (beta-CROWN): where ``s (z - t) >= 0`` the function is at least
 ``f - beta s (z - t)`` for any ``beta >= 0``.
 
 Source: Wang et al., *Beta-CROWN*, NeurIPS 2021, arXiv:2103.06624. New here: the splits of max pools,
@@ -31,14 +31,16 @@ from jmlv.bounds.lines import Lines, Planes, admissible, floor_constant, lines_a
 from jmlv.bounds.relaxations import patches
 from jmlv.compilation import one_off
 from jmlv.graph import Equation, Graph, Variable
-from jmlv.graph.operations import is_max_pool, is_maximum, is_piecewise_linear, knee_of
+from jmlv.graph.operations import is_max_pool, is_maximum, knee_of
+from jmlv.oracles.branching.bent import bent_equations, bent_scores, bent_sources, held_intervals
 from jmlv.oracles.branching.ends import Ends, clipped_task
 
 
 class Splits(NamedTuple):
     """Units held on one side of a threshold; unused places have side 0.
 
-    Units are numbered through: the outputs of all nonlinear equations, one after the other. The
+    Units are numbered through: the outputs of all maxima and max pools, one after the other, then what
+    smooth functions, products and softmax read (:mod:`jmlv.oracles.branching.bent`). The
     scale is the size of the unit's coefficient when it was split, in which its multiplier is
     measured.
     """
@@ -71,55 +73,97 @@ class Task(NamedTuple):
     offsets: Float[Array, " row"]
 
 
+class Cut(NamedTuple):
+    """Units, thresholds, scales of multipliers, and the gains that are expected of the splits."""
+
+    unit: Int[Array, "*batch"]
+    threshold: Float[Array, "*batch"]
+    scale: Float[Array, "*batch"]
+    gain: Float[Array, "*batch"]
+
+
 class Scores(NamedTuple):
-    """Where a subdomain's bound is reached, the unit that loses most there, and how many are open."""
+    """Where a subdomain's bound is reached, the units that lose most there, and how many are open.
+
+    The units are the one that loses most; where something bends smoothly, several, of different groups, the
+    first of them that one.
+    """
 
     point: Float[Array, "*image"]
-    unit: Int[Array, ""]
-    threshold: Float[Array, ""]
-    scale: Float[Array, ""]
-    gain: Float[Array, ""]
+    cuts: Cut
     open: Int[Array, ""]
 
 
 def nonlinear(graph: Graph) -> list[Equation]:
-    """The equations whose outputs are the units: maxima and max pools."""
+    """The equations whose outputs are units: maxima and max pools."""
     return [eqn for eqn in graph.eqns if is_maximum(eqn) or is_max_pool(eqn)]
 
 
-def _never_split(graph: Graph) -> list[Equation]:
-    """Nonlinear equations without units: their lines are those of the whole box."""
-    return [eqn for eqn in graph.eqns if not is_piecewise_linear(graph, eqn)]
-
-
-def unit_count(graph: Graph) -> int:
+def kinked_count(graph: Graph) -> int:
+    """The number of the first unit that is an operand of something smooth: maxima and pools come first."""
     return sum(eqn.outvar.size for eqn in nonlinear(graph))
 
 
-def _places(graph: Graph, splits: Splits) -> Iterator[tuple[Equation, Int[Array, " depth"]]]:
-    """Each nonlinear equation with the splits' places among its outputs; its size means none."""
+def unit_count(graph: Graph) -> int:
+    return sum(held.size for held, _ in _groups(graph))
+
+
+def _groups(graph: Graph) -> list[tuple[Variable, Equation | None]]:
+    """What units are numbered through: what a split holds, and the maximum or pool that it is of, if any."""
+    maxima = [(eqn.invars[0] if is_maximum(eqn) else eqn.outvar, eqn) for eqn in nonlinear(graph)]
+    return [*maxima, *((variable, None) for variable in bent_sources(graph))]
+
+
+def _places(
+    graph: Graph, splits: Splits
+) -> Iterator[tuple[Variable, Equation | None, Int[Array, " depth"]]]:
+    """Each group of units with the splits' places in it; its size means none."""
     start = 0
-    for eqn in nonlinear(graph):
-        size = eqn.outvar.size
+    for held, eqn in _groups(graph):
         place = splits.unit - start
-        yield eqn, jnp.where((place >= 0) & (place < size), place, size)
-        start += size
+        yield held, eqn, jnp.where((place >= 0) & (place < held.size), place, held.size)
+        start += held.size
 
 
-def _relaxed(task: Task, splits: Splits) -> dict[int, tuple[Lines, Interval]]:
-    """Lines of every nonlinear equation on one subdomain, and the interval that they are made for.
+class _Relaxed(NamedTuple):
+    """One subdomain's lines of every nonlinear equation, by the index of its output.
 
-    The interval is that of the inputs of ``max(x, c)``, or of a max pool's outputs.
+    Attributes:
+        lines: as they are.
+        reached: of maxima their inputs' intervals, of max pools their outputs', by the same index.
+        operands: intervals of what all others read, by that variable's index.
     """
-    least = jnp.where(splits.side > 0, splits.threshold, -jnp.inf)
-    most = jnp.where(splits.side < 0, splits.threshold, jnp.inf)
-    found = {}
-    for eqn, place in _places(task.graph, splits):
+
+    lines: dict[int, Planes]
+    reached: dict[int, Interval]
+    operands: dict[int, Interval]
+
+
+def _relaxed(task: Task, splits: Splits) -> _Relaxed:
+    ends = (
+        jnp.where(splits.side > 0, splits.threshold, -jnp.inf),
+        jnp.where(splits.side < 0, splits.threshold, jnp.inf),
+    )
+    places = list(_places(task.graph, splits))
+    held = {variable: place for variable, eqn, place in places if eqn is None}
+    intervals = held_intervals(task.intervals, held, ends)
+    operands = {variable.index: intervals[variable.index] for variable in held}
+    lines, reached = _bent_lines(task.graph, operands), {}
+    for _, eqn, place in places:
+        if eqn is None:
+            continue
         relaxed = _relaxed_maximum if is_maximum(eqn) else _relaxed_pool
-        found[eqn.outvar.index] = relaxed(
-            task.graph, eqn, task.intervals[eqn.invars[0].index], place, (least, most)
-        )
-    return found
+        known, index = intervals[eqn.invars[0].index], eqn.outvar.index
+        lines[index], reached[index] = relaxed(task.graph, eqn, known, place, ends)
+    return _Relaxed(lines, reached, operands)
+
+
+def _bent_lines(graph: Graph, operands: Mapping[int, Interval]) -> dict[int, Planes]:
+    """The lines of smooth functions, products and softmax."""
+    return {
+        eqn.outvar.index: lines_of(graph, eqn, [operands[v.index] for v in graph.inputs_of(eqn)])
+        for eqn in bent_equations(graph)
+    }
 
 
 def _relaxed_maximum(
@@ -150,21 +194,6 @@ def _relaxed_pool(
     return lines, reached
 
 
-def _lines(task: Task, splits: Splits) -> dict[int, Planes]:
-    return _fixed(task) | {index: lines for index, (lines, _) in _relaxed(task, splits).items()}
-
-
-def _fixed(task: Task) -> dict[int, Planes]:
-    """The lines of what is never split."""
-    graph = task.graph
-    return {
-        eqn.outvar.index: lines_of(
-            graph, eqn, [task.intervals[v.index] for v in graph.inputs_of(eqn)]
-        )
-        for eqn in _never_split(graph)
-    }
-
-
 class _Aim(NamedTuple):
     """What is bounded on a subdomain: a mixture of the clause's rows, and the splits' multipliers."""
 
@@ -180,8 +209,7 @@ def _aim(task: Task, clause: Float[Array, " row"], splits: Splits, choice: Choic
     beta = jnp.zeros_like(splits.side) if choice is None else jnp.maximum(choice.beta, 0)
     push = beta * jnp.abs(splits.scale) * splits.side  # a negative multiplier proves nothing
     also: dict[Variable, Functional] = {}
-    for eqn, place in _places(task.graph, splits):
-        held = eqn.invars[0] if is_maximum(eqn) else eqn.outvar
+    for held, _, place in _places(task.graph, splits):
         rows = jnp.zeros(held.size, held.dtype).at[place].add(-push, mode="drop")
         also[held] = add(also.get(held), Whole(rows.reshape(1, *held.shape)), held)
     constant = push @ splits.threshold + mixture @ task.offsets
@@ -218,7 +246,8 @@ def _prepare(
     """Lines of each subdomain, CROWN's own choice (XLA drops its bound), and Adam's first memory."""
 
     def one(clause: Array, splits: Splits, ends: Ends | None) -> tuple[Any, Choice]:
-        lines = _lines(task if within is None else clipped_task(task, within[0], ends), splits)
+        own = task if within is None else clipped_task(task, within[0], ends)
+        lines = _relaxed(own, splits).lines
         weights = _below(task, lines, clause, splits, None).weights
         return lines, Choice(weights, clause / clause.sum(), jnp.zeros_like(splits.side))
 
@@ -226,15 +255,28 @@ def _prepare(
     return lines, choice, _ADAM.init(choice)
 
 
+def _bounds(task: Task, *each: Any) -> Float[Array, " batch"]:
+    """Of subdomains, with their lines, clauses, splits and choices."""
+    return jax.vmap(lambda *own: _least(task, _below(task, *own), task.box))(*each)
+
+
+@one_off()
+def _better(task: Task, lines, clauses, splits, own: Choice, start: Choice) -> Choice:
+    """A subdomain's own lines in place of those that it is to start with, where its bound is better.
+
+    What bends smoothly has other lines over every interval: the same numbers do not name the same ones.
+    """
+    own = start._replace(weights=own.weights)
+    found = [_bounds(task, lines, clauses, splits, choice) for choice in (own, start)]
+    return keep_better(found[0] > found[1], own, start)
+
+
 @one_off()
 def _step(task, lines, clauses, splits, choice, memory, best, kept, rate) -> tuple:
     """One step of projected Adam on every subdomain's choice; keeps the best so far of each."""
 
-    def bound(*own: Any) -> Array:
-        return _least(task, _below(task, *own), task.box)
-
     def loss(choice: Choice) -> tuple[Array, Array]:
-        found = jax.vmap(bound)(lines, clauses, splits, choice)
+        found = _bounds(task, lines, clauses, splits, choice)
         return -found.sum(), found
 
     slopes, found = jax.grad(loss, has_aux=True)(choice)
@@ -262,7 +304,10 @@ def ascend(
             intervals is known.
     """
     lines, choice, memory = _prepare(task, clauses, splits, within)
-    kept = choice = choice if start is None else start
+    if start is not None:
+        bends = bent_equations(task.graph)
+        choice = _better(task, lines, clauses, splits, choice, start) if bends else start
+    kept = choice
     best = np.full(len(clauses), -np.inf, np.float32)
     for share in np.linspace(1.0, 0.1, steps + 1, dtype=np.float32):
         choice, memory, best, kept = _step(
@@ -302,29 +347,56 @@ def certified_one(
 ) -> tuple[Float[Array, ""], Scores, LinearBound]:
     """:func:`certify` for one subdomain, and the linear function whose least value the bound is."""
     relaxed = _relaxed(task, splits)
-    lines = _fixed(task) | {index: pair[0] for index, pair in relaxed.items()}
-    below = _below(task, lines, clause, splits, choice)
-    found, by_box = jax.value_and_grad(partial(_least, task, below))(task.box)
+
+    def bound(box: Interval, operands: dict[int, Interval]) -> tuple[Array, LinearBound]:
+        lines = relaxed.lines | _bent_lines(task.graph, operands)
+        below = _below(task, lines, clause, splits, choice)
+        return _least(task, below, box), below
+
+    (found, below), (by_box, by_operand) = jax.value_and_grad(bound, (0, 1), has_aux=True)(
+        task.box, relaxed.operands
+    )
     middle = (task.box.lower + task.box.upper) / 2
     point = jnp.where(by_box.upper < 0, task.box.upper, middle)
     point = jnp.where(by_box.lower > 0, task.box.lower, point)
     values = task.graph.environment(point)
-    nothing = jnp.full(1, -jnp.inf, point.dtype)  # wins only where no unit is open
-    gains, thresholds, scales = [], [], []
-    for eqn in nonlinear(task.graph):
-        index = eqn.outvar.index
-        own = choice.weights[index][0]
-        slope = whole(below.passed[index], eqn.outvar).rows[0]
-        parts = _unit_scores(task.graph, eqn, lines[index], own, slope, relaxed[index][1], values)
-        for kept, new in zip((gains, thresholds, scales), parts):
-            kept.append(new.reshape(-1))
-    gain, threshold, scale = (
-        jnp.concatenate([*parts, nothing]) for parts in (gains, thresholds, scales)
-    )
-    best = jnp.argmax(gain)
-    open_ = jnp.isfinite(gain).sum()
-    scores = Scores(point[0], best, threshold[best], scale[best], gain[best], open_)
-    return found, scores, below
+    cuts, start = [], 0
+    for held, eqn in _groups(task.graph):
+        if eqn is None:
+            known, slopes = relaxed.operands[held.index], by_operand[held.index]
+            parts = bent_scores(known, slopes, values[held])
+        else:
+            index = eqn.outvar.index
+            own = choice.weights[index][0]
+            slope = whole(below.passed[index], eqn.outvar).rows[0]
+            lines, reached = relaxed.lines[index], relaxed.reached[index]
+            parts = _unit_scores(task.graph, eqn, lines, own, slope, reached, values)
+        gain, threshold, scale = (part.reshape(-1) for part in parts)
+        unit = jnp.arange(start, start + held.size)
+        cuts.append(Cut(unit, threshold, scale, gain))
+        start += held.size
+    open_ = sum(jnp.isfinite(cut.gain).sum() for cut in cuts)
+    return found, Scores(point[0], _best_cuts(task.graph, cuts, start), open_), below
+
+
+CANDIDATES = 4
+"""Groups of units of which the best one is looked at, where gains of several kinds are compared."""
+
+
+def _best_cuts(graph: Graph, cuts: list[Cut], count: int) -> Cut:
+    """The cut that gains most; where something bends smoothly, the best cuts of several groups."""
+    if not cuts:
+        return Cut(
+            jnp.full(1, count),
+            *(jnp.zeros(1, graph.dtype),) * 2,
+            jnp.full(1, -jnp.inf, graph.dtype),
+        )
+    if not bent_equations(graph):
+        cuts = [Cut(*map(jnp.concatenate, zip(*cuts)))]
+    firsts = [jax.tree.map(lambda v, at=jnp.argmax(cut.gain): v[at], cut) for cut in cuts]
+    best = Cut(*map(jnp.stack, zip(*firsts)))
+    order = jax.lax.top_k(best.gain, min(CANDIDATES, len(firsts)))[1]
+    return jax.tree.map(lambda v: v[order], best)
 
 
 def _unit_scores(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -19,23 +19,26 @@ from jmlv.clauses import Clause
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.operations import is_piecewise_linear
 from jmlv.margin_form import padded_rows
-from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
+from jmlv.numerics import SOLVER_TOLERANCE, as_float64, certificate_precision, search_precision
 from jmlv.oracles.branching.clipped import certify_clipped, no_ends, no_planes, unit_planes
 from jmlv.oracles.branching.ends import Ends
 from jmlv.oracles.branching.hand_over import solve_subdomain
 from jmlv.oracles.branching.parts.separable import Outcome
 from jmlv.oracles.branching.subdomains import (
     Choice,
+    Cut,
     Scores,
     Splits,
     Task,
     ascend,
+    kinked_count,
     unit_count,
 )
 from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.milp.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Query
 from jmlv.oracles.per_box import inner_intervals
+from jmlv.oracles.rounding import margin_needed
 from jmlv.shown import at_least
 
 
@@ -62,6 +65,13 @@ PATIENCE = 256
 solver's process alone takes as long as bounding them."""
 
 
+GLANCE = 2
+"""Gradient steps on the halves by a candidate."""
+
+WORTH_IT = 0.05
+"""The share of what is missing that both halves have to gain for a glance at them to count."""
+
+
 class Domain(NamedTuple):
     """An open subdomain; the heap takes the lowest bound first.
 
@@ -71,7 +81,7 @@ class Domain(NamedTuple):
         clause: whose largest row is bounded.
         splits: what makes it a part of the box.
         beta: the multipliers of its splits.
-        cut: unit, threshold, scale and expected gain of its next split.
+        cuts: candidates for its next split, the best one first.
         ends: what units, and inputs, of a violator in it are known to lie between.
         open: how many units are open in it.
         few: with so many or fewer of them it is handed to the solver; -1 is never.
@@ -84,7 +94,7 @@ class Domain(NamedTuple):
     splits: Splits
     beta: np.ndarray
     ends: Ends
-    cut: tuple[int, float, float, float] = (0, 0.0, 0.0, -1.0)
+    cuts: Cut = Cut(np.zeros(1, int), np.zeros(1), np.zeros(1), np.full(1, -1.0))
     open: int = 0
     few: int = -1
     asked: bool = False
@@ -109,8 +119,9 @@ class WholeSearch:
         self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph_inside))
         graph = query.graph
         self.piecewise_linear = all(is_piecewise_linear(graph, eqn) for eqn in graph.eqns)
+        self.kinked = kinked_count(self.fast.graph)
         self.whole = options.whole or not self.piecewise_linear
-        self.few, self.clipped = (options.few, options.clipped) if self.piecewise_linear else (0, 0)
+        self.few, self.clipped = options.few if self.piecewise_linear else 0, options.clipped
         self.units, self.ceiling = no_planes(self.exact, self.clipped), np.inf
         self.known, self.closed, self.stuck = -np.inf, np.inf, np.inf
         rows = len(query.property.rows(query.label_count)[1])
@@ -120,6 +131,11 @@ class WholeSearch:
         self.numbers = itertools.count()
         self.bounded = self.handed_over = self.retired = 0
         self.weakest = Weakest(query)
+
+    @cached_property
+    def needed(self) -> float:
+        """What a bound has to exceed: the search goes on until rounding takes no proof away."""
+        return margin_needed(self.query)
 
     def row_bounds(
         self, deadline: Deadline
@@ -163,9 +179,10 @@ class WholeSearch:
         for i, clause in enumerate(clauses):
             self.masks[i, sorted(clause)] = 1.0
         if self.clipped:
-            self.units, self.ceiling = unit_planes(self.exact, self.clipped), CEILING
+            self.units = unit_planes(self.exact, self.clipped)
+            self.ceiling = CEILING if self.needed < CEILING else self.needed + CEILING
         self._roots(deadline)
-        if self.few:
+        if self.few and self.needed < SOLVER_TOLERANCE:
             roots = list(self.heap)
             self._split_until(deadline, self.bounded + PATIENCE)
             self._begin_again(roots)
@@ -218,6 +235,7 @@ class WholeSearch:
         """Splits the subdomains with the lowest bounds in two and bounds the halves."""
         count = max(1, self.options.batch // 2)
         parents = [heapq.heappop(self.heap) for _ in range(min(count, len(self.heap)))]
+        parents = self._ahead(parents)
         halves = [half for domain in parents for half in self._halves(domain)]
         if halves:
             padded = _padded(halves, max(2, self.options.batch))
@@ -230,11 +248,18 @@ class WholeSearch:
                 self._place(half, found, np.asarray(found.choice.beta[i]), i)
 
     def _halves(self, domain: Domain) -> list[Domain]:
-        place = int(np.sum(domain.splits.side != 0))
-        unit, threshold, scale, gain = domain.cut
-        if not gain > 0 or place == self.options.depth:
+        if not self._splittable(domain):
             self._retire(domain)
             return []
+        return self._cut(domain, 0)
+
+    def _splittable(self, domain: Domain) -> bool:
+        return domain.cuts.gain[0] > 0 and np.sum(domain.splits.side != 0) < self.options.depth
+
+    def _cut(self, domain: Domain, which: int) -> list[Domain]:
+        """Both halves of a subdomain, by one of its candidates."""
+        place = int(np.sum(domain.splits.side != 0))
+        unit, threshold, scale, _ = (array[which] for array in domain.cuts)
         found = []
         for side in (1.0, -1.0):
             new = Splits(*(array.copy() for array in domain.splits))
@@ -243,11 +268,46 @@ class WholeSearch:
             found.append(domain._replace(number=next(self.numbers), splits=new, asked=False))
         return found
 
+    def _ahead(self, domains: list[Domain]) -> list[Domain]:
+        """The subdomains with that candidate first whose worse half gains most.
+
+        Asked where the first candidate has no kink, so that its gain is a guess; they stay as they are
+        where no candidate gains much at once.
+        """
+        asked = [
+            (i, c)
+            for i, domain in enumerate(domains)
+            if self._splittable(domain) and domain.cuts.unit[0] >= self.kinked
+            for c in np.flatnonzero(domain.cuts.gain > 0)
+        ]
+        halves = [half for i, c in asked for half in self._cut(domains[i], c)]
+        glances = [self._glance(part) for part in _parts(halves, self.options.batch)]
+        worse = np.concatenate([np.zeros(0), *glances]).reshape(-1, 2).min(1)
+        found, best = list(domains), np.array([domain.lower for domain in domains])
+        best += WORTH_IT * (self.needed - best)
+        for (i, c), bound in zip(asked, worse):
+            if bound > best[i]:
+                best[i] = bound
+                found[i] = domains[i]._replace(cuts=Cut(*(a[c : c + 1] for a in domains[i].cuts)))
+        return found
+
+    def _glance(self, halves: list[Domain]) -> Float[np.ndarray, " half"]:
+        """Bounds in float32 of at most a batch of subdomains, for comparing them alone."""
+        padded = _padded(halves, self.options.batch)
+        masks = self.masks[[d.clause for d in padded]]
+        splits = Splits(*map(np.stack, zip(*(d.splits for d in padded))))
+        ends = Ends(*map(np.stack, zip(*(d.ends for d in padded))))
+        within = self.units.unit, jax.tree.map(np.float32, ends)
+        with search_precision():
+            rate = self.options.learning_rate
+            _, found = ascend(self.fast, masks, splits, GLANCE, rate, self._start(padded), within)
+        return np.nan_to_num(np.asarray(found)[: len(halves)], nan=-np.inf)
+
     def _retire(self, domain: Domain) -> None:
         """What cannot be split further stays open for good, unless the solver closes it."""
         if domain.few >= 0 and not domain.asked and self._may_ask():
             domain = self._asked(domain)
-        if domain.lower > PROOF_TOLERANCE:
+        if domain.lower > self.needed:
             self.closed = min(self.closed, domain.lower)
         else:
             self.stuck, self.retired = min(self.stuck, domain.lower), self.retired + 1
@@ -268,7 +328,7 @@ class WholeSearch:
 
     def _look_where_open(self, found: _Bounded) -> None:
         """Descends from where the bounds of subdomains that are not proven are reached."""
-        left = found.lower <= PROOF_TOLERANCE
+        left = found.lower <= self.needed
         if left.any():
             self.weakest.descend(found.scores.point[left])
 
@@ -277,16 +337,16 @@ class WholeSearch:
         self.bounded += 1
         bound, scores = float(found.lower[i]), found.scores
         lower = max(domain.lower, bound) if np.isfinite(bound) else domain.lower
-        cut = (v[i].item() for v in (scores.unit, scores.threshold, scores.scale, scores.gain))
+        cuts = Cut(*(array[i] for array in scores.cuts))
         ends, left = Ends(*(array[i] for array in found.ends)), int(scores.open[i])
-        new = {"lower": lower, "beta": beta, "ends": ends, "cut": tuple(cut), "open": left}
+        new = {"lower": lower, "beta": beta, "ends": ends, "cuts": cuts, "open": left}
         self._open(domain._replace(**new))
 
     def _open(self, domain: Domain) -> None:
         """Puts a subdomain on the heap, unless it is small and the solver closes it."""
-        if domain.lower <= PROOF_TOLERANCE and domain.open <= domain.few and self._may_ask():
+        if domain.lower <= self.needed and domain.open <= domain.few and self._may_ask():
             domain = self._asked(domain)
-        if domain.lower > PROOF_TOLERANCE:
+        if domain.lower > self.needed:
             self.closed = min(self.closed, domain.lower)
         else:
             heapq.heappush(self.heap, domain)
@@ -328,6 +388,10 @@ class WholeSearch:
             why = "a counterexample was found" if self.weakest.margin <= 0 else why
             reason = f"{self.options.name}: {why} with {left} subdomains open, at least {at_least(lower)}"
         return Evidence(max(lower, self.known), self.weakest.point, reason, stats)
+
+
+def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _padded(items: Sequence[Any], size: int) -> list[Any]:

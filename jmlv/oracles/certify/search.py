@@ -263,8 +263,9 @@ class _Search:
         for i, node in enumerate(nodes):
             if np.isfinite(bounds[i]) and bounds[i] > PROOF_TOLERANCE:
                 node.leaf, node.choice = self._leaf(rounded, splits, i), None
-            elif scores.gain[i] > 0:
-                node.cut = int(scores.unit[i]), float(scores.threshold[i]), float(scores.scale[i])
+            elif scores.cuts.gain[i, 0] > 0:
+                unit, threshold, scale, _ = (v[i, 0] for v in scores.cuts)
+                node.cut = int(unit), float(threshold), float(scale)
                 node.choice = jax.tree.map(lambda own, i=i: own[i].copy(), choice)
         return bounds
 

@@ -14,7 +14,7 @@ from jmlv.bounds import CROWN, backward
 from jmlv.clauses import open_clauses
 from jmlv.numerics import PROOF_TOLERANCE, certificate_precision, search_precision
 from jmlv.oracles import BranchAndBound, Deadline, Query, SoundnessError, judge
-from jmlv.oracles.branching import clipped, hand_over, subdomains, whole_search
+from jmlv.oracles.branching import bent, clipped, hand_over, subdomains, whole_search
 from jmlv.oracles.branching.whole_search import WholeSearch, _task
 from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.milp import milp
@@ -62,7 +62,21 @@ def _plain_pool(rng):
     return f
 
 
-NETS = {"dense": _dense, "pooled": _pooled, "plain pool": _plain_pool}
+def _bent(rng):
+    """A softmax, its product with a sigmoid, and a ReLU of both: every kind of unit but pools."""
+    a, b, c = (2 * _weights(rng, 16, 4) for _ in range(3))
+    d = 2 * _weights(rng, 8, LABELS)
+
+    def f(x):
+        x = x.reshape(-1, 16)
+        mixed = jax.nn.softmax(2 * x @ a) * jax.nn.sigmoid(3 * x @ b)
+        return jnp.concatenate([mixed, jax.nn.relu(x @ c - 2 * mixed)], -1) @ d
+
+    return f
+
+
+EXACT = {"dense": _dense, "pooled": _pooled, "plain pool": _plain_pool}
+NETS = {**EXACT, "bent": _bent}
 
 
 def _cases(name, count):
@@ -77,7 +91,7 @@ def _cases(name, count):
         yield graph, jmlv.Box.around(x, [0.05, 0.12, 0.2][i % 3]), properties[i // 3 % 2]
 
 
-@pytest.mark.parametrize("name", mostly_slow(NETS, "pooled"))
+@pytest.mark.parametrize("name", mostly_slow(EXACT, "pooled"))
 def test_it_agrees_with_the_milp(name):
     """On every case both decide, and alike; no sampled point is below the bound."""
     seen, rng = set(), np.random.default_rng(0)
@@ -136,7 +150,10 @@ def _random_splits(rng, task, query):
         values = _unit_values(task, points[:1])[0]
     unit = rng.integers(0, count, (8, 3))
     relu = np.concatenate(
-        [np.full(e.outvar.size, subdomains.is_maximum(e)) for e in subdomains.nonlinear(task.graph)]
+        [
+            np.full(held.size, eqn is not None and subdomains.is_maximum(eqn))
+            for held, eqn in subdomains._groups(task.graph)
+        ]
     )
     threshold = np.where(relu[unit], 0, values[unit]).astype(np.float32)
     side = np.where(values[unit] >= threshold, 1, -1) * np.where(rng.random((8, 3)) < 0.2, 0, 1)
@@ -147,15 +164,11 @@ def _random_splits(rng, task, query):
 
 
 def _unit_values(task, points):
-    """Inputs of ReLUs and outputs of max pools, numbered through, at each point."""
+    """Inputs of ReLUs, outputs of max pools and operands of all else, numbered through, at each point."""
 
     def one(x):
         env = task.graph.environment(x[None])
-        held = [
-            e.invars[0] if subdomains.is_maximum(e) else e.outvar
-            for e in subdomains.nonlinear(task.graph)
-        ]
-        return jnp.concatenate([env[v].reshape(-1) for v in held])
+        return jnp.concatenate([env[v].reshape(-1) for v, _ in subdomains._groups(task.graph)])
 
     return np.asarray(jax.vmap(one)(jnp.asarray(points)))
 
@@ -281,6 +294,102 @@ def test_a_fault_in_a_bound_is_caught(fault, monkeypatch):
     with _freshly_compiled():
         _, broken = _subdomain_bounds("dense")
     assert broken > 0
+
+
+SMOOTH = {
+    "product": lambda x: (x[:, :1] + x[:, 1:] - 0.9) * (x[:, :1] - 0.4 * x[:, 1:] - 0.3),
+    "softmax of a product": lambda x: jax.nn.softmax(8 * x * x[:, ::-1] - 3 * x)[:, :1],
+    "two functions": lambda x: (
+        jnp.tanh(4 * (x[:, :1] - x[:, 1:])) ** 2 + jax.nn.gelu(3 * x.sum(1, keepdims=True) - 4)
+    ),
+}
+LESS = {"product": 0.12, "softmax of a product": 0.02, "two functions": 0.06}
+AXIS = np.linspace(0, 1, 401, dtype=np.float32)
+GRID = np.stack(np.meshgrid(AXIS, AXIS), -1).reshape(-1, 2, 1, 1)
+SQUARE = jmlv.Box.between(np.zeros((2, 1, 1)), np.ones((2, 1, 1)))
+
+
+def _beyond_on_halves(name):
+    """By how much bounds on halves exceed the least score of the half, of all points of a grid, at most.
+
+    Of every operand one entry is split, at values of several points.
+    """
+    query = Query.of(lambda x: SMOOTH[name](x.reshape(-1, 2)), SQUARE, jmlv.AboveThreshold(0))
+    task, rng = _task(query, CROWN()), np.random.default_rng(0)
+    with certificate_precision():
+        values, scores = (
+            _unit_values(task, GRID.astype(float)),
+            np.asarray(task.graph.scores(GRID.astype(float)))[:, 0],
+        )
+    starts = np.cumsum([0, *(v.size for v, _ in subdomains._groups(task.graph))])[:-1]
+    unit = np.repeat(starts, 4)
+    threshold = values[rng.integers(0, len(values), len(unit)), unit].astype(np.float32)
+    side = np.resize(np.float32([1, -1]), len(unit))
+    columns = (v[:, None] for v in (unit.astype(np.int32), threshold, side, np.ones_like(side)))
+    splits = subdomains.Splits(*columns)
+    mask = np.ones((len(unit), 1), np.float32)
+    with search_precision():
+        choice, _ = subdomains.ascend(_single(task), mask, splits, 8, 0.3)
+    with certificate_precision():
+        bounds = np.asarray(subdomains.certify(task, mask, splits, choice)[0])
+    inside = side * (values[:, unit] - threshold) >= 0
+    least = np.where(inside, scores[:, None], np.inf).min(0)
+    return float((bounds - least).max())
+
+
+@pytest.mark.parametrize("name", mostly_slow(SMOOTH, "softmax of a product"))
+def test_bounds_of_halves_hold_where_operands_are_split(name):
+    assert -0.5 < _beyond_on_halves(name) <= 1e-9
+
+
+OPERAND_FAULTS = {
+    "held on the other side": lambda low, high: (_known(high, -np.inf), _known(low, np.inf)),
+    "held beyond the threshold": lambda low, high: (low + 0.1, high - 0.1),
+}
+
+
+def _known(end, other):
+    return jnp.where(jnp.isinf(end), other, end)
+
+
+@pytest.mark.parametrize("fault", OPERAND_FAULTS)
+def test_a_fault_where_operands_are_split_is_caught(fault, monkeypatch):
+    wrong = OPERAND_FAULTS[fault]
+    monkeypatch.setattr(
+        subdomains, "held_intervals", lambda *a: bent.held_intervals(*a[:2], wrong(*a[2]))
+    )
+    with _freshly_compiled():
+        assert _beyond_on_halves("product") > 1e-3
+
+
+@pytest.mark.parametrize("name", mostly_slow(SMOOTH, "product"))
+def test_operands_are_split_until_all_but_a_little_is_proven(name, monkeypatch):
+    """Two inputs, so that a grid knows the least score: what is a little below it is proven by splitting
+    alone, and what is above it never is, even where no point is looked at."""
+    monkeypatch.setattr(Weakest, "descend", lambda *_: None)
+    f = lambda x: SMOOTH[name](x.reshape(-1, 2))  # noqa: E731
+    least = float(np.min(f(GRID)))
+    oracle = BranchAndBound(CROWN(), batch=8, depth=40)
+    proven = Query.of(f, SQUARE, jmlv.AboveThreshold(0, least - LESS[name]))
+    for wanted, few in ((proven, 600), (proven.about(jmlv.AboveThreshold(0, least + 0.01)), 30)):
+        evidence = dataclasses.replace(oracle, subdomains=few).search(wanted, Deadline(60))
+        assert (evidence.lower > 0) == (wanted is proven)
+        assert evidence.stats["subdomains"] > 1
+
+
+def test_it_goes_on_until_rounding_takes_no_proof_away(monkeypatch):
+    """A bound that what float64 may have rounded would be taken off closes nothing."""
+    a = jnp.array([[1.0, 1.0], [-1.0, 2.0]])
+    graph = jmlv.trace(lambda x: jnp.abs(x.reshape(-1, 2) @ a) @ jnp.ones((2, 1)), (2, 1, 1))
+    box = jmlv.Box.between(np.full((2, 1, 1), -0.5), np.full((2, 1, 1), 0.5))
+    query = Query.of(graph, box, jmlv.AboveThreshold(0, -0.1))
+    counts = []
+    for needed in (PROOF_TOLERANCE, 0.09, 0.11):
+        monkeypatch.setattr(whole_search, "margin_needed", lambda _, needed=needed: needed)
+        evidence = QUICK.search(query, Deadline(30))
+        assert (evidence.lower > needed) == (needed < 0.1)
+        counts.append(evidence.stats.get("subdomains", 0))
+    assert counts[0] <= counts[1] < counts[2]
 
 
 @contextlib.contextmanager

@@ -148,7 +148,7 @@ def test_the_minorant_lies_below_the_clause_in_the_whole_box(norm):
     task = _task(query, CROWN())
     none = subdomains.Splits(*(np.zeros(0, t) for t in (np.int32, *["d"] * 3)))
     with certificate_precision():
-        lines = subdomains._lines(task, none)
+        lines = subdomains._relaxed(task, none).lines
         weights = subdomains._below(task, lines, jnp.ones(1), none, None).weights
         choice = subdomains.Choice(weights, jnp.ones(1), jnp.zeros(0))
         bound, _, below = subdomains.certified_one(task, jnp.ones(1), none, choice)
