@@ -16,7 +16,7 @@ from jmlv.bounds.functionals import Whole, Window, whole
 from jmlv.graph import Variable
 from jmlv.labels.store import query_key
 from jmlv.numerics import certificate_precision
-from jmlv.oracles import PGD, Bounds, Cascade, InputSplitting, Query
+from jmlv.oracles import PGD, Bounds, BranchAndBound, Cascade, InputSplitting, Query
 
 NORMS = 2, 1
 ORACLE = Cascade((Bounds(), PGD(restarts=4, steps=12), InputSplitting(batch=16)))
@@ -184,6 +184,21 @@ def test_verdicts_and_counts_agree_with_brute_force(seed, norm):
     assert lost <= found.removed.upper and found.removed.exact
     kept = jmlv.kept(small.graph, ball, present, 2, **options)
     assert kept.lower == 2 - found.removed.upper and kept.exact
+
+
+@pytest.mark.parametrize(
+    "seed, label, norm, status",
+    [(7, 1, 2, "ROBUST"), (4, 3, 1, "NOT_ROBUST"), (9, 1, 1, "NOT_ROBUST")],
+)
+def test_branch_and_bound_decides_what_bounds_leave_open(seed, label, norm, status):
+    small, split = Small(seed), BranchAndBound(jmlv.CROWN(), batch=8, few=0, parts=None)
+    ball, property = small.ball(norm), jmlv.InTopK(label, 2)
+    assert jmlv.verify(small.graph, ball, property, Bounds()).status is jmlv.Status.UNKNOWN
+    verdict = jmlv.verify(small.graph, ball, property, split, budget=20)
+    assert verdict.status.name == status and verdict.stats["subdomains"] > 0
+    margins = property.margin(small.scores(small.grid(ball)))
+    assert verdict.lower <= margins.min() and verdict.robust == bool(margins.min() > 0)
+    assert verdict.robust or ball.contains(verdict.witness)
 
 
 @pytest.mark.parametrize("norm", mostly_slow(NORMS, 2))
