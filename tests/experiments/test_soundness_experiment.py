@@ -64,12 +64,11 @@ def test_a_network_whose_weights_are_no_constants_is_refused(monkeypatch):
 
 
 def _answered(monkeypatch, verdict_of):
-    monkeypatch.setattr(soundness, "ARCHITECTURES", {"dense": ARCHITECTURES["dense"]})
     monkeypatch.setattr(soundness, "asked", lambda query, oracle, deadline: verdict_of(query))
     monkeypatch.setattr(soundness, "_certify", lambda *arguments: None)
     counts, wrong = collections.Counter(), []
     for i in range(10):
-        soundness._answer(np.random.default_rng(i), str(i), counts, wrong)
+        soundness._answer(np.random.default_rng(i), "dense", str(i), counts, wrong)
     return counts, wrong
 
 
