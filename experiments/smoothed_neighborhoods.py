@@ -54,6 +54,9 @@ PROOF = jmlv.LayerSearch(tighter=None, complete=None)
 OTHERS, OTHER_SAMPLES = 20, 100
 """How many other images tell what a smoothed classifier is worth, and noisy copies of each."""
 
+MEASURED = ["experiments/smoothed_neighborhoods.py", "jmlv/smoothing"]
+"""The code that the tables measure."""
+
 VARIANTS = {
     "default": {},
     "objective: radii": {"objective": "radii"},
@@ -224,14 +227,10 @@ def report(records: list[dict], out: Path, options: argparse.Namespace | None = 
     for record in records:
         grouped[record["network"], record["weights"], record["method"]].append(record)
     rows = [(*group, *means(members)) for group, members in grouped.items()]
-    text = table(("network", "weights", "method", *MEANS), rows) + "\n\n" + duels(grouped)
+    columns = ("network", "weights", "method", *MEANS)
+    text = table(columns, rows) + "\n\n" + duels(grouped)
     out.mkdir(parents=True, exist_ok=True)
-    keep_table(
-        options,
-        ("network", "weights", "method", *MEANS),
-        rows,
-        ["experiments/smoothed_neighborhoods.py", "jmlv/smoothing"],
-    )
+    keep_table(options, columns, rows, MEASURED)
     (out / "table.txt").write_text(text + "\n")
     print(text)
     figure(grouped, out / "profiles.png")
@@ -325,6 +324,7 @@ def ablation(options: argparse.Namespace) -> None:
                "informed")  # fmt: skip
     text = table(("variant", *columns), rows)
     options.out.mkdir(parents=True, exist_ok=True)
+    keep_table(options, ("variant", *columns), rows, MEASURED)
     (options.out / "table.txt").write_text(text + "\n")
     print(text)
 
