@@ -149,9 +149,15 @@ def _exact(graph: Graph, points: np.ndarray) -> np.ndarray:
         return np.asarray(_scores(graph.astype("float64"), points.astype(np.float64)))
 
 
+def _margins(prop: jmlv.Property, scores: np.ndarray) -> np.ndarray:
+    """In float64: elsewhere JAX, which has float32 only, would round the scores to that."""
+    with certificate_precision():
+        return np.asarray(prop.margin(scores))
+
+
 def _plant(rng, name: str, weights: list, prop: Any, point: np.ndarray, label: int) -> None:
     """Moves the last bias of a label so that the property fails at the point, if that can be done."""
-    margin = float(prop.margin(_exact(network(name, weights), point[None])[0]))
+    margin = float(_margins(prop, _exact(network(name, weights), point[None])[0]))
     if not np.isfinite(margin):
         return
     wanted = -max(1.0, abs(margin)) * float(rng.choice([0.0, 1e-7, 1e-4, 0.1]))
@@ -159,7 +165,7 @@ def _plant(rng, name: str, weights: list, prop: Any, point: np.ndarray, label: i
         moved = weights[-1].copy()
         moved[label] += np.float32(sign * (margin - wanted))
         scores = _exact(network(name, [*weights[:-1], moved]), point[None])[0]
-        if float(prop.margin(scores)) <= 0:
+        if _margins(prop, scores) <= 0:
             weights[-1] = moved
             return
 
@@ -194,7 +200,7 @@ def _answer(
     points = _at(query.lower, query.upper, shares)
     points[-1] = points[-1] if planted is None else planted
     scores = _exact(query.graph, points)
-    margins = np.asarray(query.property.margin(scores))
+    margins = _margins(query.property, scores)
     fails = planted is not None and margins[-1] <= 0
     state = "planted" if fails else "free"
     counts[f"{state} {verdict.status.name}"] += 1
@@ -214,7 +220,8 @@ def _answer(
 
 def _breaks(query: Query, witness: np.ndarray) -> bool:
     inside = bool(np.all((query.lower <= witness) & (witness <= query.upper)))
-    return inside and float(query.property.margin(_exact(query.graph, witness[None])[0])) <= 0
+    scores = _exact(query.graph, witness[None])[0]
+    return inside and bool(_margins(query.property, scores) <= 0)
 
 
 def _certify(rng: np.random.Generator, query: Query, counts: collections.Counter) -> None:

@@ -8,9 +8,11 @@ import pytest
 import soundness
 from every_operation import ARCHITECTURES, network, primitives
 
+import jmlv
 from jmlv.graph.operations import BILINEAR, LINEAR, is_piecewise_linear, is_product
 from jmlv.graph.rules.parameters import PARAMETERS
 from jmlv.graph.smooth import GELU_TANH_64, SMOOTH, Smooth
+from jmlv.oracles import Deadline, ask
 from jmlv.verdict import Status, Verdict
 
 ELSEWHERE = {
@@ -87,3 +89,14 @@ def test_a_witness_that_breaks_nothing_is_told(monkeypatch):
         return Verdict(Status.NOT_ROBUST, witness=query.upper + 1)
 
     assert len(_answered(monkeypatch, verdict)[1]) == 10
+
+
+def test_right_answers_are_no_contradictions(monkeypatch):
+    oracle = jmlv.Bounds(jmlv.IBP())
+    counts, wrong = _answered(monkeypatch, lambda query: ask(query, oracle, Deadline(60)))
+    assert wrong == [] and {"free ROBUST", "planted UNKNOWN"} <= set(counts)
+
+
+def test_margins_are_not_rounded_to_float32():
+    found = soundness._margins(jmlv.InTopK(0, k=1), np.array([1 + 1e-12, 1, 0, 0]))
+    assert found == pytest.approx(1e-12, rel=1e-3)
