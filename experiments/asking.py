@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import jmlv
 from jmlv.campaigns import Campaign, Executor, InProcess, Processes, Question, Ray
@@ -40,5 +41,15 @@ def ask(
             print(f"{row.question}: {row.reason}")
     if campaign.status().failed:
         raise SystemExit("some questions failed; run the same again once their reasons are mended")
+    return _records(questions, campaign)
+
+
+def stored(questions: Sequence[Question], out: Path) -> list[dict]:
+    """The records of those questions that have been answered already."""
+    campaign = Campaign(questions, out / "answers")
+    return _records([q for q in questions if q.key in campaign.store.done], campaign)
+
+
+def _records(questions: Sequence[Question], campaign: Campaign) -> list[dict]:
     done = campaign.store.done
     return [{**done[q.key]["values"], **dict(q.tags), "key": q.key} for q in questions]

@@ -1,16 +1,17 @@
 """Random questions by the hundred thousand, with counterexamples planted that no oracle is told of.
 
     python experiments/soundness.py [--questions 100000] [--share I/N] [--out results/soundness]
+    python experiments/soundness.py --stored    # the table of what has been answered so far
 
-Every block of questions is about one of a few architectures (which together hold every operation of a graph:
-every_operation.py), and every question draws weights from 1e-6 to 1e6 in size, dead neurons, a box, a property and an oracle. In half of
-them a point of the box is drawn, and the last bias moved so that the property fails there: exactly (a tie),
-by a hair, or by more. The label asked about is the best one or any, and is mostly given the number 0, so that
+Every block of questions is about one of a few architectures, which together hold every operation of a graph
+(every_operation.py). Every question draws weights from 1e-6 to 1e6 in size, dead neurons, a box, a
+property and an oracle. In half of them a point of the box is drawn, and the last bias moved so that the
+property fails there: exactly (a tie), by a hair, or by more. The label asked about is the best one or any, and is mostly given the number 0, so that
 questions share their compiled programs. A *contradiction* is a proof although the planted point fails, a
 proven bound above the margin of a planted, sampled or corner point, or a witness that does not break the
 property. A certificate is looked for of every robust one of a network of affine maps and maxima, and replayed by
 jmlv_check in outward-rounded float64; one in 20 of those in exact integers too. The checker
-does not know other networks: their proofs are counted apart.
+does not know the operations of other networks, which are rows of their own in the table.
 
 Questions are answered in blocks; every block is a row of a campaign's store, so that an interrupted run
 goes on where it stopped, and shares may run at a time: a share I/7 is of one architecture, and so has the
@@ -27,7 +28,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from asking import add_executor_arguments, ask
+from asking import add_executor_arguments, ask, stored
 from every_operation import ARCHITECTURES, LABELS, network
 from recorded import add_record_argument, keep_table
 
@@ -212,9 +213,7 @@ def _answer(
         wrong.append(f"{asked_about}: {verdict}, reached {least}")
     if verdict.status is Status.NOT_ROBUST and not _breaks(query, verdict.witness):
         wrong.append(f"{asked_about}: {verdict}, not a witness")
-    if verdict.robust and not ARCHITECTURES[name].linear:
-        counts["robust, beyond the checker"] += 1
-    elif verdict.robust:
+    if verdict.robust and ARCHITECTURES[name].linear:
         _certify(rng, query, counts)
 
 
@@ -246,6 +245,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", default="1/1", help="I/N: only every N-th block, from the I-th")
     parser.add_argument("--out", type=Path, default=Path("results/soundness"))
+    parser.add_argument("--stored", action="store_true", help="ask nothing, count what is stored")
     add_executor_arguments(parser)
     add_record_argument(parser)
     options = parser.parse_args()
@@ -256,7 +256,7 @@ def main() -> None:
         CallQuestion("soundness:block", {"number": n, "seed": options.seed}, version=2)
         for n in numbers
     ]
-    blocks = ask(questions, options, "blocks")
+    blocks = stored(questions, options.out) if options.stored else ask(questions, options, "blocks")
     wrong = [text for block in blocks for text in block["wrong"]]
     rows = summary(blocks)
     text = table(COLUMNS, rows)
@@ -265,20 +265,32 @@ def main() -> None:
     keep_table(options, COLUMNS, rows, ("jmlv", "jmlv_check"))
 
 
-COLUMNS = "what", "questions"
+COLUMNS = (
+    "networks", "questions", "robust", "not robust", "unknown", "planted points", "found",
+    "certificates checked", "exactly", "not found", "refused", "contradictions", "CPU ms a question",
+)  # fmt: skip
 
 
-def summary(blocks: list[dict[str, Any]]) -> list[tuple[str, int | str]]:
-    """How often each thing was counted, how many contradictions there were, and the time."""
+def summary(blocks: list[dict[str, Any]]) -> list[tuple[str | int, ...]]:
+    """A row of :data:`COLUMNS` for each architecture, and one for all; compilation counts as time."""
+    of = {name: [b for b in blocks if f"of {name}" in b] for name in ARCHITECTURES}
+    return [_row(name, own) for name, own in of.items() if own] + [_row("all", blocks)]
+
+
+def _row(name: str, blocks: list[dict[str, Any]]) -> tuple[str | int, ...]:
     total: collections.Counter = collections.Counter()
     for block in blocks:
         total.update({name: n for name, n in block.items() if isinstance(n, int)})
-    wrong = sum(len(block["wrong"]) for block in blocks)
-    seconds = sum(block["seconds"] for block in blocks) / max(1, len(blocks)) / BLOCK
-    return [
-        ("all", len(blocks) * BLOCK), *sorted(total.items()), ("contradictions", wrong),
-        ("CPU milliseconds a question, compilation included", f"{1000 * seconds:.1f}"),
-    ]  # fmt: skip
+    asked, wrong = BLOCK * len(blocks), sum(len(block["wrong"]) for block in blocks)
+    verdicts = [total[f"free {s.name}"] + total[f"planted {s.name}"] for s in _STATUSES]
+    planted = sum(total[f"planted {s.name}"] for s in _STATUSES)
+    certificates = [total[f"certificate {what}"] for what in ("checked", "checked exactly", "not found", "refused")]  # fmt: skip
+    milliseconds = 1000 * sum(block["seconds"] for block in blocks) / max(1, asked)
+    return (name, asked, *verdicts, planted, total["planted NOT_ROBUST"], *certificates, wrong,
+            f"{milliseconds:.0f}")  # fmt: skip
+
+
+_STATUSES = Status.ROBUST, Status.NOT_ROBUST, Status.UNKNOWN
 
 
 if __name__ == "__main__":

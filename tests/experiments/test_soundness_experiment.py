@@ -2,6 +2,7 @@
 
 import collections
 
+import asking
 import every_operation
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import soundness
 from every_operation import ARCHITECTURES, network, primitives
 
 import jmlv
+from jmlv.campaigns import CallQuestion, Campaign
 from jmlv.graph.operations import BILINEAR, LINEAR, is_piecewise_linear, is_product
 from jmlv.graph.rules.parameters import PARAMETERS
 from jmlv.graph.smooth import GELU_TANH_64, SMOOTH, Smooth
@@ -100,3 +102,13 @@ def test_right_answers_are_no_contradictions(monkeypatch):
 def test_margins_are_not_rounded_to_float32():
     found = soundness._margins(jmlv.InTopK(0, k=1), np.array([1 + 1e-12, 1, 0, 0]))
     assert found == pytest.approx(1e-12, rel=1e-3)
+
+
+def test_stored_answers_are_counted_by_architecture(tmp_path):
+    block = {"of dense": 100, "free ROBUST": 60, "planted NOT_ROBUST": 15, "planted UNKNOWN": 25,
+             "certificate checked": 59, "certificate refused": 1, "wrong": ["a proof"], "seconds": 2.0}  # fmt: skip
+    questions = [CallQuestion("builtins:dict", {**block, "number": n}) for n in range(2)]
+    list(Campaign(questions[1:], tmp_path / "answers").run())
+    found = soundness.summary(asking.stored(questions, tmp_path))
+    row = (100, 60, 15, 25, 40, 15, 59, 0, 0, 1, 1, "20")
+    assert found == [("dense", *row), ("all", *row)]
