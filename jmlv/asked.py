@@ -11,7 +11,7 @@ from jmlv.properties import Property
 from jmlv.regions import Box, LayeredNeighborhood, Region, box_of
 
 
-def asked_about(region: Region, property: Property) -> dict[str, str]:
+def asked_about(region: Region | None, property: Property | None) -> dict[str, str]:
     """Digests of a region and a property; one that has none, since its class has no place, is left out.
 
     A layered neighbourhood is the box that it is.
@@ -26,7 +26,7 @@ def asked_about(region: Region, property: Property) -> dict[str, str]:
     return {name: found for name, found in names.items() if found is not None}
 
 
-def _content(region: Region) -> Any:
+def _content(region: Region | None) -> Any:
     if not isinstance(region, (Box, LayeredNeighborhood)):
         return region
     box = box_of(region)

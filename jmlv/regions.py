@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Real, Shaped
 
 Domain = Any
 """Which values an input may have: None for any, or a (least, greatest) pair of numbers or arrays."""
@@ -262,7 +262,7 @@ class Layers:
                 "Say how an input is laid out with layers.on(layout, axes)."
             )
 
-    def spread(self, epsilon: Float[Array, " layer"]) -> Float[Array, "..."]:
+    def spread(self, epsilon: Real[Array, " layer"]) -> Real[Array, "..."]:
         """One value per layer as one value per entry; differentiable and vmappable.
 
         Its shape, (height, width, 1) unless :meth:`on` said otherwise, broadcasts to an input's.
@@ -270,7 +270,7 @@ class Layers:
         xp = np if is_concrete(epsilon, self.places) else jnp
         return xp.asarray(epsilon)[xp.asarray(self.places)]
 
-    def picture(self, values: Float[Array, " layer"]) -> Float[np.ndarray, "height width"]:
+    def picture(self, values: Shaped[Array, " layer"]) -> Shaped[np.ndarray, "height width"]:
         """One value per layer as an image, however inputs are laid out."""
         return np.asarray(values)[np.asarray(self.index)]
 
@@ -549,7 +549,9 @@ class Ball:
         lengths = self._exact_lengths(points)
         return lengths[..., 0] if self.layers is None else lengths
 
-    def share(self, points: Float[Any, "*batch *shape"]) -> Float[np.ndarray, "*batch"]:
+    def share(
+        self, points: Float[Any, "*batch *shape"]
+    ) -> Float[np.ndarray | np.generic, "*batch"]:
         """How far points are from ``x``, as a share of the radius; of the layer that is exhausted most."""
         lengths, radii = self._exact_lengths(points), self.exact().radii
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -366,7 +366,7 @@ def _tighten(
     graph: Graph,
     source: Variable,
     interval: Interval,
-    wanted: Bool[Array, "1 ..."],
+    wanted: Bool[Array, "batch ..."],
     lines: Mapping[int, Planes],
     box: Interval,
     chunk: int,

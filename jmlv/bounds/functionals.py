@@ -21,7 +21,7 @@ from jmlv.graph import Variable
 class Whole(NamedTuple):
     """One coefficient for every entry of a variable of shape (1, ...)."""
 
-    rows: Float[Array, "row 1 ..."]
+    rows: Float[Array, "row batch ..."]
 
 
 class Window(NamedTuple):
@@ -106,7 +106,9 @@ def minimum_over_box(functional: Functional, lower: Array, upper: Array) -> Floa
     return flat_sum(rows * jnp.where(rows > 0, low, high))
 
 
-def apply(rows: Float[Array, "row 1 ..."], value: Float[Array, "1 ..."]) -> Float[Array, " row"]:
+def apply(
+    rows: Float[Array, "row batch ..."], value: Float[Array, "batch ..."]
+) -> Float[Array, " row"]:
     """Functionals at one value, as a matrix product: XLA's CPU reductions are far slower."""
     return rows.reshape(rows.shape[0], math.prod(rows.shape[1:])) @ value.reshape(-1)
 

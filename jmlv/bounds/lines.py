@@ -123,7 +123,7 @@ def admissible(
     return jnp.where(exact | jnp.isnan(low), low, free)
 
 
-def undecided(graph: Graph, eqn: Equation, interval: Interval) -> Bool[Array, "1 ..."]:
+def undecided(graph: Graph, eqn: Equation, interval: Interval) -> Bool[Array, "batch ..."]:
     """Which entries of the input a tighter interval could help.
 
     For ``max(x, c)`` those that may lie on both sides of ``c``. For a max pool, in every window that no element wins for sure,

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from jmlv.bounds.functionals import flat_sum
 from jmlv.bounds.method import Interval, with_nan
@@ -278,7 +278,7 @@ def _amid(each: Float[Array, "row *group n"], gap: Float[Array, "*group n"]) -> 
     return (each * weights).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
 
 
-def _grouped(x: Array, axes: tuple[int, ...]) -> Float[Array, "*group n"]:
+def _grouped(x: Array, axes: tuple[int, ...]) -> Shaped[Array, "*group n"]:
     """The axes along which entries are mixed as one, last."""
     moved = jnp.moveaxis(x, axes, range(-len(axes), 0))
     return moved.reshape(*moved.shape[: -len(axes)], -1)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from jmlv.graph.ir import Equation, Graph, Variable, read
 
-Rows = Float[Array, "rows 1 ..."]
+Rows = Float[Array, "rows ..."]
 
 
 def pull_back(

@@ -13,7 +13,9 @@ from jmlv.graph.ir import Equation, Graph, read
 
 
 @jax.jit
-def reordered_scores(graph: Graph, x: Float[Array, "*image"], key: Key) -> Float[Array, " label"]:
+def reordered_scores(
+    graph: Graph, x: Float[Array, "*image"], key: Key[Array, ""]
+) -> Float[Array, " label"]:
     """The scores of one input in the graph's precision, each sum in an order of its own.
 
     Reordered are the terms of matrix products and sums, and the channels that a convolution adds up
@@ -34,7 +36,7 @@ def reordered_scores(graph: Graph, x: Float[Array, "*image"], key: Key) -> Float
     return values[graph.output][0]
 
 
-def _reordered(eqn: Equation, operands: list[Any], key: Key) -> list[Any]:
+def _reordered(eqn: Equation, operands: list[Any], key: Key[Array, ""]) -> list[Any]:
     """The operands, with the axes that are summed over shuffled alike."""
     for number, axes in enumerate(_summed(eqn)):
         size = operands[0].shape[axes[0]]

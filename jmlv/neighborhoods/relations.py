@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -57,6 +57,7 @@ class Objects:
         return len(self.labels)
 
 
+@runtime_checkable
 class PairNeighborhood(Protocol):
     """What relations read of a certified neighbourhood, whatever certified it."""
 

@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ from jmlv.oracles.rounding import margin_needed
 from jmlv.shown import at_least
 
 
+@runtime_checkable
 class Options(Protocol):
     """What the search reads of :class:`jmlv.oracles.BranchAndBound`, where it is explained."""
 
