@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint nightly coverage types docs results clean
+.PHONY: demo test lint annotations nightly coverage types wheel docs oldest newest results clean
 
 demo: $(READY)
 	$(VENV)/bin/jmlv demo
@@ -30,6 +30,11 @@ lint: $(READY)
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
 
+# Annotations hold, shapes among them, in the calls that these tests make; TESTS=tests/oracles are others.
+annotations: TESTS := tests/values tests/graph/test_graph.py
+annotations: $(READY)
+	export CHECK_ANNOTATIONS=1; $(PYTEST) $(TESTS)
+
 # What is too dear for every day, and more random cases of what is not.
 nightly: $(READY)
 	export HYPOTHESIS_PROFILE=nightly; $(PYTEST) -m "slow or not slow"
@@ -46,6 +51,25 @@ types: $(READY)
 	$(PIP) --editable '.[dev]'
 	$(VENV)/bin/python -m pyright --pythonpath $(VENV)/bin/python
 
+# The wheel in an environment of its own, where README's examples run as they are written.
+wheel:
+	PYTHON=$(PYTHON) .ci/wheel
+
+# The tests with the lowest versions that pyproject.toml allows, and with the newest that there are, each in an
+# environment of its own; TESTS=tests/graph is a part of them. Old versions warn of one another.
+TESTS ?=
+oldest: VENV := .venv-oldest
+oldest: RESOLUTION := lowest-direct
+oldest: FORGIVEN := -W ignore::DeprecationWarning
+newest: VENV := .venv-newest
+newest: RESOLUTION := highest
+
+oldest newest:
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) uv
+	$(VENV)/bin/uv pip install --quiet --python $(VENV) --resolution $(RESOLUTION) --editable '.[test]'
+	$(PYTEST) $(FORGIVEN) $(TESTS)
+
 # The tables of docs/results.md, from the files that measurements left in docs/results.
 results: $(READY)
 	$(VENV)/bin/python experiments/recorded.py
@@ -60,4 +84,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build site htmlcov .coverage *.egg-info results
+	rm -rf $(VENV) .venv-oldest .venv-newest build site htmlcov .coverage *.egg-info results
