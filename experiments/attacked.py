@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from recorded import add_record_argument
 from sources import add_data_argument, source
 
 from jmlv import checkpoints
@@ -16,6 +17,9 @@ from jmlv.progress import TqdmProgress
 from jmlv.training import binary_cross_entropy
 
 DIGITS = ("none", "linf")
+CODE = "jmlv/attacks", "experiments/attacked.py"
+"""What tables of attacks measure."""
+
 OTHERS = 48
 """Images to measure a classifier on that are not attacked."""
 
@@ -43,6 +47,7 @@ def parser(description: str, name: str, quick: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", choices=[f"digits_{defence}" for defence in DIGITS])
     parser.add_argument("--out", type=Path, default=Path("results") / name)
+    add_record_argument(parser)
     return parser
 
 

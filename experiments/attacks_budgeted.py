@@ -22,7 +22,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from attacked import Subject, parse, parser, subjects
+from attacked import CODE, Subject, parse, parser, subjects
+from recorded import keep_table
 from scipy import stats
 
 from jmlv.attacks import (
@@ -48,11 +49,13 @@ def main() -> None:
     keep_compiled()
     command = parser(__doc__.splitlines()[0], "attacks_budgeted", "24 images, no ablations")
     options = parse(command, quick_images=24)
-    for subject in subjects(options):
-        study(subject, options)
+    found = [(s.name, *line) for s in subjects(options) for line in study(s, options)]
+    columns = ("data", "norm", "method", *(f"{share:.0%}" for share in SHARES))
+    keep_table(options, columns, found, (*CODE, "experiments/attacks_budgeted.py"))
 
 
-def study(subject: Subject, options: argparse.Namespace) -> None:
+def study(subject: Subject, options: argparse.Namespace) -> list[tuple]:
+    """Writes and prints; returns the mean flips, a line for each norm and method."""
     start, progress = time.perf_counter(), TqdmProgress(leave=False)
     accuracy = ((np.asarray(subject.f(subject.images)) > 0) == subject.labels).mean()
     lines = [
@@ -61,6 +64,7 @@ def study(subject: Subject, options: argparse.Namespace) -> None:
         *([subject.note] if subject.note else []),
     ]
     content = {"images": len(subject.images), "labels_right": float(accuracy)}
+    found = []
     for norm in ("linf",) if options.quick else ("linf", "l2"):
         profile = classifier_profile(subject.f, subject.others, norm=norm, progress=progress)
         probes = probe_labels(
@@ -70,6 +74,7 @@ def study(subject: Subject, options: argparse.Namespace) -> None:
         runs = compare(subject, methods(profile, probes, norm, options.quick), budgets, progress)
         lines += ["", _heading(norm, profile), text_table(budgets, runs)]
         content[norm] = _numbers(budgets, profile, runs)
+        found += [(norm, name, *map(float, run.flips.mean(1))) for name, run in runs.items()]
         write_figures(options.out / subject.name / norm, profile, probes, runs)
     if not options.quick:
         targets = sorted({1, 2, *range(3, subject.labels.shape[1] + 1, 2), subject.labels.shape[1]})
@@ -79,6 +84,7 @@ def study(subject: Subject, options: argparse.Namespace) -> None:
     (options.out / subject.name / "table.txt").write_text("\n".join(lines) + "\n")
     write_json(options.out / subject.name / "numbers.json", content)
     print("\n".join(lines), flush=True)
+    return found
 
 
 def methods(profile, probes, norm: str, quick: bool) -> dict:

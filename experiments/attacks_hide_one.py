@@ -20,7 +20,8 @@ import time
 
 import jax
 import numpy as np
-from attacked import Subject, parse, parser, subjects
+from attacked import CODE, Subject, parse, parser, subjects
+from recorded import keep_table
 
 from jmlv.attacks import (
     MLALP,
@@ -50,8 +51,8 @@ def main() -> None:
     )
     command.add_argument("--seed", type=int, default=0, help="of the choice of labels")
     options = parse(command, quick_images=16)
-    for subject in subjects(options):
-        study(subject, options)
+    found = [(s.name, *line) for s in subjects(options) for line in study(s, options)]
+    keep_table(options, ("data", *HEADER), found, (*CODE, "experiments/attacks_hide_one.py"))
 
 
 def methods(quick: bool) -> dict:
@@ -68,7 +69,7 @@ def methods(quick: bool) -> dict:
     }
 
 
-def study(subject: Subject, options: argparse.Namespace) -> None:
+def study(subject: Subject, options: argparse.Namespace) -> list[tuple]:
     start, progress = time.perf_counter(), TqdmProgress(leave=False)
     present = np.asarray(subject.f(subject.images)) > 0
     some = present.any(1)
@@ -93,6 +94,7 @@ def study(subject: Subject, options: argparse.Namespace) -> None:
     write_json(options.out / f"{subject.name}.json", [dict(zip(HEADER, r)) for r in rows])
     (options.out / f"{subject.name}.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)
+    return rows
 
 
 def chosen(present: np.ndarray, seed: int) -> np.ndarray:
