@@ -131,6 +131,7 @@ class WholeSearch:
         self.heap: list[Domain] = []
         self.numbers = itertools.count()
         self.bounded = self.handed_over = self.retired = 0
+        self.rounds: list[float] = []
         self.weakest = Weakest(query)
 
     @cached_property
@@ -193,9 +194,18 @@ class WholeSearch:
     def _split_until(self, deadline: Deadline, bounded: float) -> None:
         """Goes on until nothing is open, so many are bounded, or the search has to end."""
         while self.heap and self.weakest.margin > 0 and self.bounded < bounded:
-            if deadline.passed or len(self.heap) >= self.options.subdomains:
+            if self._out_of_time(deadline) or len(self.heap) >= self.options.subdomains:
                 return
+            began = deadline.elapsed
             self._round()
+            self.rounds.append(deadline.elapsed - began)
+
+    def _out_of_time(self, deadline: Deadline) -> bool:
+        """Whether another round, as long as the shortest so far, would end too late to be told of.
+
+        The first one compiles.
+        """
+        return deadline.passed or deadline.remaining < min(self.rounds[1:], default=0.0)
 
     def _begin_again(self, roots: list[Domain]) -> None:
         """From the whole box once more, now with the solver: it wants subdomains few and large."""
@@ -385,7 +395,7 @@ class WholeSearch:
                 f"{self.bounded} subdomains are proven: the margin is at least {at_least(lower)}"
             )
         else:
-            why = "the budget ended" if deadline.passed else "it came to its limits"
+            why = "the budget ended" if self._out_of_time(deadline) else "it came to its limits"
             why = "a counterexample was found" if self.weakest.margin <= 0 else why
             reason = f"{self.options.name}: {why} with {left} subdomains open, at least {at_least(lower)}"
         return Evidence(max(lower, self.known), self.weakest.point, reason, stats)

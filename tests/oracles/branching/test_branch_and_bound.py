@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -260,6 +261,16 @@ def test_the_budget_is_kept_and_both_bounds_are_reported():
 
 
 CROWN_ALONE = jmlv.Bounds()
+
+
+def test_a_round_that_would_end_too_late_is_not_begun(monkeypatch):
+    """Whoever is told of nothing when the time is up loses all that is known."""
+    search = WholeSearch(QUICK, Query.of(*next(_cases("dense", 1))))
+    assert search.needed > 0  # known before the clock runs
+    monkeypatch.setattr(WholeSearch, "_round", lambda self: time.sleep(0.5))
+    search.heap, deadline = [None], Deadline(1.8)
+    search._split_until(deadline, np.inf)
+    assert not deadline.passed and search._out_of_time(deadline) and len(search.rounds) >= 2
 
 
 def _with_splits(**change):
