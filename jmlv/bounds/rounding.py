@@ -132,11 +132,13 @@ class Rounded(NamedTuple):
             Sums are then of terms that the network itself would have cancelled before: their size is
             that of the network of all magnitudes, ``M = |W| M + |b|``, and they have as many terms as all
             operations together, forward or transposed.
+        inner: as ``pulled``, of every value that nonlinear operations read, by the variable's index.
     """
 
     errors: Float[Array, "1 label"]
     sizes: Float[Array, "1 label"]
     pulled: Float[Array, "1 label"]
+    inner: dict[int, Float[Array, "1 ..."]]
 
 
 def bounded_operations(graph: Graph) -> int:
@@ -177,6 +179,7 @@ def rounding_errors(
     values: dict[Variable, Any] = constants | {graph.input: box}
     errors: dict[Variable, Array] = {graph.input: jnp.full_like(box.lower, arithmetic.tiny)}
     whole, terms = {graph.input: reach(box)}, box.lower.size
+    pulled = {graph.input: _pulled(whole[graph.input], terms, arithmetic)}
     for eqn in graph.eqns:
         operands = [read(values, v) for v in eqn.invars]
         found = _within(interval_step(eqn, operands), known.get(eqn.outvar))
@@ -185,8 +188,16 @@ def rounding_errors(
         error, magnitude = (_known(value, found) for value in (step.error(), step.magnitude()))
         errors[eqn.outvar], whole[eqn.outvar] = error, magnitude
         terms += EXTRA + most_terms(eqn.primitive, eqn.params, operands, found)
-    pulled = min(terms * arithmetic.unit, 1.0) * 2 * whole[graph.output]
-    return Rounded(errors[graph.output], reach(values[graph.output]), pulled)
+        pulled[eqn.outvar] = _pulled(magnitude, terms, arithmetic)
+    bent = (eqn for eqn in graph.eqns if not is_affine(graph, eqn))
+    inner = {v.index: pulled[v] for eqn in bent for v in graph.inputs_of(eqn)}
+    output = graph.output
+    return Rounded(errors[output], reach(values[output]), pulled[output], inner)
+
+
+def _pulled(magnitude: Array, terms: int, arithmetic: Arithmetic) -> Array:
+    """How far what is pulled back from a value can be off, whose terms have magnitudes of that sum."""
+    return min(terms * arithmetic.unit, 1.0) * 2 * magnitude
 
 
 def _require_known_constants(graph: Graph, arithmetic: Arithmetic) -> None:

@@ -165,7 +165,7 @@ def test_float64_rounds_by_no_more_than_is_said(name):
     points = (rng.random((12, 1, 1)) + 0.02 * rng.random((40, 12, 1, 1))).astype(np.float32)
     asked = Query.of(f, jmlv.Box(points.min(0), points.max(0)), jmlv.AboveThreshold(0))
     coarse = FLOAT64._replace(unit=2.0**-24, tiny=2.0**-126)
-    errors, sizes, _ = score_errors(asked, coarse)
+    errors, sizes, *_ = score_errors(asked, coarse)
     exact = np.stack([asked.scores_exact(x) for x in points])
     off = np.abs(np.asarray(f(jnp.asarray(points)), np.float64) - exact).max(0)
     assert (off <= errors).all() and (np.abs(exact) <= sizes + errors).all()

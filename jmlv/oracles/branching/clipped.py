@@ -14,6 +14,7 @@ holds all splits and the violated rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -94,15 +95,18 @@ def no_ends(task: Task, count: int) -> Ends:
     return Ends(-nothing, nothing, *(end if few else end[:0] for end in box))
 
 
-def unit_planes(task: Task, count: int) -> UnitPlanes:
+def unit_planes(task: Task, count: int, errors: Mapping[int, Array]) -> UnitPlanes:
     """Planes of the units that clipping tells most about: undecided ones, the last first.
 
     The nearer to the scores, the more a bound on the scores says about a unit; of one equation the
-    widest come first.
+    widest come first. What float64 may have rounded is taken off: intervals that are empty by rounding
+    alone would prove anything, however little the scores depend on the unit.
 
     Args:
         task: in float64.
         count: how many units, at most.
+        errors: what such planes may be rounded by, by the variable's index
+            (:attr:`jmlv.bounds.rounding.Rounded.inner`).
     """
     known = no_planes(task, count)
     unit, slopes, constants = (np.array(v) for v in (known.unit, *known.planes))
@@ -111,6 +115,7 @@ def unit_planes(task: Task, count: int) -> UnitPlanes:
         for variable, entries in _wanted(task).items():
             start = _starts(task.graph)[variable]
             part = prefix(task.graph, variable)
+            off = np.asarray(errors[variable.index]).reshape(-1)
             entries = entries[: places - filled]
             for chunk in np.split(entries, range(CHUNK, len(entries), CHUNK)):
                 if not len(chunk):
@@ -119,6 +124,7 @@ def unit_planes(task: Task, count: int) -> UnitPlanes:
                 for side in (0, 1):
                     to = slice(filled + side * places, filled + side * places + len(chunk))
                     slopes[to], constants[to] = (np.asarray(v)[side, : len(chunk)] for v in found)
+                    constants[to] -= off[chunk]
                 unit[filled : filled + len(chunk)] = start + chunk
                 filled += len(chunk)
     return UnitPlanes(unit, Planes(slopes, constants))

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from jmlv.bounds import Interval, Relaxation
 from jmlv.bounds.clipping import CEILING
+from jmlv.bounds.rounding import FLOAT64
 from jmlv.clauses import Clause
 from jmlv.graph.fuse import fuse_relu_max_pool
 from jmlv.graph.operations import is_piecewise_linear
@@ -38,7 +39,7 @@ from jmlv.oracles.falsify import Weakest
 from jmlv.oracles.milp.milp import MILP
 from jmlv.oracles.oracle import Deadline, Evidence, Query
 from jmlv.oracles.per_box import inner_intervals
-from jmlv.oracles.rounding import margin_needed
+from jmlv.oracles.rounding import margin_needed, score_errors
 from jmlv.shown import at_least
 
 
@@ -181,7 +182,8 @@ class WholeSearch:
         for i, clause in enumerate(clauses):
             self.masks[i, sorted(clause)] = 1.0
         if self.clipped:
-            self.units = unit_planes(self.exact, self.clipped)
+            errors = score_errors(self.query, FLOAT64).inner
+            self.units = unit_planes(self.exact, self.clipped, errors)
             self.ceiling = CEILING if self.needed < CEILING else self.needed + CEILING
         self._roots(deadline)
         if self.few and self.needed < SOLVER_TOLERANCE:
