@@ -152,14 +152,15 @@ class FixedPatterns:
     def _slack(self, largest: Vector) -> float:
         """What is added to a linear function above a row, for all that float64 rounds.
 
-        Twice the account of the whole box: from both ends of a box of epsilons a point is ``start + t (end -
-        start)``, whose terms add up to twice the point's magnitude at most, in [0, 1]. Infinite where
-        nothing is known: then no function rules anything out.
+        Four times the account of the whole box: from both ends of a box of epsilons a point is ``start + t
+        (end - start)``, whose terms add up to twice the point's magnitude at most, in [0, 1], and with the
+        layers there are at most twice as many terms. Infinite where nothing is known: then no function
+        rules anything out.
         """
-        radius = largest[self.known.places]
+        radius = np.maximum(largest, 0)[self.known.places]  # negative where every one is ruled out
         ends = np.clip(self.known.x - radius, 0, 1), np.clip(self.known.x + radius, 0, 1)
         query = self.known.query.inside(*ends)
-        return max(PROOF_TOLERANCE, 2 * margin_rounding(query, -np.inf, PROOF_TOLERANCE))
+        return max(PROOF_TOLERANCE, 4 * margin_rounding(query, -np.inf, PROOF_TOLERANCE))
 
     def _next(self) -> Node:
         return heapq.heappop(self.heap)[2]

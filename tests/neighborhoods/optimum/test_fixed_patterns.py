@@ -186,7 +186,7 @@ def test_its_bound_closes_on_a_known_optimum():
 
 
 @pytest.mark.parametrize(
-    "wide, slack", [(0.0, (1e-6, 1e-6)), (1e10, (1e-5, 1e-1)), (1e300, (1e9, np.inf))]
+    "wide, slack", [(0.0, (1e-6, 1e-6)), (1e9, (1e-5, 1e-1)), (1e300, (1e9, np.inf))]
 )
 def test_what_float64_rounds_rules_nothing_out(wide, slack):
     """Sums that cancel: their rounding is added to every function, and where nobody knows it all stays."""
@@ -226,6 +226,12 @@ def test_counterexamples_bound_boxes_too():
     inside = splitting._outside_cuts(np.array([0.25, 0.1, 0, 0]), np.ones(4))
     assert list(inside) == [1, 0.3, 1, 1]
     assert np.all(splitting._outside_cuts(np.array([0.25, 0.6, 0, 0]), np.ones(4)) < 0)
+
+
+def test_where_every_neighbourhood_is_ruled_out_nothing_is_left():
+    f, x, layers, prop = _task(0)
+    splitting = _splitting(f, x, layers, prop, np.ones(4), [[0.0, 0.0, 0.0, 0.0]])
+    assert splitting.slack == PROOF_TOLERANCE and splitting.bound < 0
 
 
 def test_a_broken_relaxation_is_noticed(monkeypatch):
