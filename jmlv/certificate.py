@@ -22,7 +22,7 @@ class Certificate:
 
     Attributes:
         network: the network as affine maps and maxima, entry by entry.
-        arrays: box, property, and proof or witness: see :mod:`jmlv_check.proof`.
+        arrays: region, property, and proof or witness: see :mod:`jmlv_check.proof`.
         head: claim, the network's hash, the property's tree and the proof's, as JSON.
     """
 

@@ -561,6 +561,12 @@ class Ball:
         ball = self.exact()
         return ball._lengths(ball.weights * (np.asarray(points, np.float64) - ball.x))
 
+    def meets(
+        self, lower: Float[Any, "*batch *shape"], upper: Float[Any, "*batch *shape"]
+    ) -> Bool[np.ndarray | np.generic, "*batch"]:
+        """Whether boxes reach the ball; where not, whatever the norm is rounded by, they have none of it."""
+        return self.share(np.clip(self.exact().x, lower, upper)) <= 1 + _OUTSIDE
+
     def clip(self, points: Float[Any, "*batch *shape"]) -> Float[np.ndarray, "*batch *shape"]:
         """Points moved into box and ball, along the line to ``x``; float64, a millionth inside."""
         ball, box = self.exact(), self.box()
@@ -591,8 +597,9 @@ class Ball:
         return f"Ball(shape={self.shape}, l{self.norm} {radius}{weighted})"
 
 
-_INSIDE, _CERTAINLY = 1e-6, 1e-9
-"""Shares of a radius: by how much a shortened change ends inside, and what its rounding is less than."""
+_INSIDE, _CERTAINLY, _OUTSIDE = 1e-6, 1e-9, 1e-9
+"""Shares of a radius: by how much a shortened change ends inside, what its rounding is less than, and how
+far beyond it a box does not meet the ball."""
 
 Region = Box | LayeredNeighborhood | Ball
 

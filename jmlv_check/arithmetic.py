@@ -14,6 +14,7 @@ for its slack, so what is proven holds for real numbers.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -57,6 +58,14 @@ class Floats:
         """A number that is at most ``a b``, entry by entry."""
         value = a * b
         return np.where((a == 0) | (b == 0), 0.0, np.nextafter(value, -np.inf))
+
+    def root_above(self, value):
+        """A number that is at least the root of ``value``, which is not negative."""
+        return np.where(value == 0, 0.0, np.nextafter(np.sqrt(value), np.inf))
+
+    def near(self, value) -> np.ndarray:
+        """Numbers of float64 near these."""
+        return value
 
     def share(self, part, whole):
         """A number in [0, 1], near ``part / whole`` where that is one; any number will do."""
@@ -114,6 +123,12 @@ class Integers:
     def times_below(self, a, b):
         return (a * b) >> self.places
 
+    def root_above(self, value):
+        return _ROOT_ABOVE(value << self.places)
+
+    def near(self, value):
+        return np.asarray(value / 2**self.places, np.float64)
+
     def share(self, part, whole):
         one = 1 << self.places
         safe = np.where(whole > 0, whole, 1)
@@ -135,6 +150,7 @@ def _shift(whole: int, by: int) -> int:
 
 
 _SHIFTED = np.frompyfunc(_shift, 2, 1)
+_ROOT_ABOVE = np.frompyfunc(lambda whole: math.isqrt(whole - 1) + 1 if whole else 0, 1, 1)
 
 
 def _places_of(values) -> int:

@@ -64,9 +64,11 @@ def check(
         with np.errstate(all="ignore"):
             if claim == "robust":
                 bound, count = check_robust(question, head["clauses"])
-                return Report(claim, f"proven {words}, everywhere in {_box(arrays)}", bound, count)
+                return Report(
+                    claim, f"proven {words}, everywhere in {_region(arrays)}", bound, count
+                )
             bound = check_violated(question, floats(dict(arrays), "witness").ravel())
-            return Report(claim, f"refuted {words}: it fails in {_box(arrays)}", bound, 0)
+            return Report(claim, f"refuted {words}: it fails in {_region(arrays)}", bound, 0)
     except Refused:
         raise
     except Exception as problem:  # whatever a damaged file provokes, it is refused with a sentence
@@ -78,6 +80,18 @@ def _box(arrays: Mapping[str, np.ndarray]) -> str:
     lower, upper = (np.asarray(arrays[name], np.float64).ravel() for name in ("lower", "upper"))
     digest = hashlib.sha256(lower.tobytes() + upper.tobytes()).hexdigest()
     return f"the box of {lower.size} inputs, up to {float((upper - lower).max())!r} wide ({digest})"
+
+
+def _region(arrays: Mapping[str, np.ndarray]) -> str:
+    """The box, or what a ball and it have in common; of a ball its hash is of all that it is made of."""
+    parts = sorted(name for name in arrays if name.startswith("ball."))
+    if not parts:
+        return _box(arrays)
+    norm, layer = int(arrays["ball.norm"]), arrays["ball.layer"]
+    radius, count = float(arrays["ball.radii"][layer].max()), len(np.unique(layer))
+    size = f"radius {radius!r}" if count == 1 else f"radii of up to {radius!r} on {count} layers"
+    digest = hashlib.sha256(b"".join(np.float64(arrays[name]).tobytes() for name in parts))
+    return f"the l{norm} ball of {size} ({digest.hexdigest()}) within {_box(arrays)}"
 
 
 def _tier(arrays: Mapping[str, np.ndarray], network: Network) -> Integers:

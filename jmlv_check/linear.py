@@ -12,7 +12,7 @@ are known to lie in intervals ``[l, u]``. Going backwards:
   ``x_i - s x_i <= (1 - s) u_i``. Positive coefficients take the line below, negative ones that above;
 * a split, a set where ``s (h - t) >= 0`` for a unit's value ``h``: there ``f >= f - beta s (h - t)``
   for any ``beta >= 0``;
-* the input: ``a . x >= sum_j min(a_j l_j, a_j u_j)``.
+* the input: ``a . x >= sum_j min(a_j l_j, a_j u_j)``, or the bound of :mod:`jmlv_check.ball` if that is better.
 
 A computed coefficient differs from the exact one by at most its slack; that costs at most the slack
 times the largest magnitude of what it multiplies, and is taken off the constant at once.
@@ -25,6 +25,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jmlv_check.ball import Ball
 from jmlv_check.network import Affine, Maximum, Network, Part
 
 STEPS = 128
@@ -72,16 +73,20 @@ Interval = tuple[np.ndarray, np.ndarray]
 
 
 class Region:
-    """A box, the splits that cut it, and the intervals of every node on what is left."""
+    """A box, a ball if there is one, the splits that cut both, and the intervals of every node on
+    what is left."""
 
-    def __init__(self, network: Network, tier, lower, upper, splits=()) -> None:
-        self.network, self.tier, self.splits = network, tier, tuple(splits)
+    def __init__(
+        self, network: Network, tier, lower, upper, ball: Ball | None = None, splits=()
+    ) -> None:
+        self.network, self.tier = network, tier
+        self.ball, self.splits = ball, tuple(splits)
         self.intervals: dict[int, Interval] = {0: (lower, upper)}
         self.lines: dict[int, _Lines] = {}
 
     def within(self, splits: tuple[Split, ...]) -> Region:
         """A part of the region: its intervals cut by splits, their proofs not repeated."""
-        part = Region(self.network, self.tier, *self.intervals[0], splits)
+        part = Region(self.network, self.tier, *self.intervals[0], self.ball, splits)
         part.intervals = dict(self.intervals)
         for number, node in enumerate(self.network.nodes, 1):
             if isinstance(node, Maximum):
@@ -93,20 +98,23 @@ class Region:
         return np.maximum(np.maximum(upper, -lower), 0)
 
 
-def bounded(network: Network, tier, lower, upper, inner: Mapping[int, Inner]) -> Region:
+def bounded(
+    network: Network, tier, lower, upper, inner: Mapping[int, Inner], ball: Ball | None = None
+) -> Region:
     """The region of a box, with a backward pass for every neuron whose interval straddles a kink.
 
     Args:
         lower, upper: the box, numbers of the tier.
         inner: weights for backward passes of some entries of a maximum's parent, by the maximum's
             number; others have those of :func:`_lines`.
+        ball: if given, the region is what box and ball have in common.
     """
-    region = Region(network, tier, lower, upper)
+    region = Region(network, tier, lower, upper, ball)
     for number, node in enumerate(network.nodes, 1):
         if isinstance(node, Affine):
             region.intervals[number] = _affine_interval(region, node)
             continue
-        if not _reads_input(network, node.parent):
+        if ball is not None or not _reads_input(network, node.parent):
             _tighten(region, node, inner.get(number))
         _cut(region, number, node)
     return region
@@ -134,8 +142,7 @@ def lower_bounds(
         pending, constant = pull(region, number, current, pending, constant, slopes)
     if 0 not in pending:
         return constant
-    lower, upper = region.intervals[0]
-    return _plus(tier, constant, _least(tier, pending[0], lower, upper))
+    return _plus(tier, constant, _least(region, pending[0]))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -366,10 +373,15 @@ def _pay(tier, constant, slack, magnitude):
     return _plus(tier, constant, _dot(tier, -slack, magnitude))
 
 
-def _least(tier, rows, lower, upper):
-    return _plus(
+def _least(region: Region, rows):
+    tier, (lower, upper) = region.tier, region.intervals[0]
+    found = _plus(
         tier, _dot(tier, np.maximum(rows, 0), lower), _dot(tier, np.minimum(rows, 0), upper)
     )
+    if region.ball is None:
+        return found
+    inside = region.ball.least(tier, rows, lower, upper)
+    return np.where(inside > found, inside, found)
 
 
 def _plus(tier, a, b):

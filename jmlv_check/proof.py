@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jmlv_check.ball import Ball
 from jmlv_check.linear import Inner, Region, Slopes, Split, bounded, lower_bounds
 from jmlv_check.network import Maximum, Network, Refused
 
@@ -34,12 +35,13 @@ class Path(NamedTuple):
 
 
 class Question:
-    """A box and a property over a network, in one arithmetic.
+    """A box, or a ball in it, and a property over a network, in one arithmetic.
 
     Args:
         arrays: of the certificate: ``lower``, ``upper`` (the box, flat), ``rows`` (row, score) and
-            ``offsets`` (row,); ``leaf.I.M``, bytes (unit, element), lower weights of maximum ``M`` in
-            leaf ``I``; ``inner.K.at``, entries of what maximum ``K`` reads, and ``inner.K.M``, bytes
+            ``offsets`` (row,); of a ball ``ball.norm``, ``ball.centre``, ``ball.weights``, ``ball.radii``
+            and ``ball.layer`` as :class:`jmlv_check.ball.Ball` has them; ``leaf.I.M``, bytes (unit,
+            element), lower weights of maximum ``M`` in leaf ``I``; ``inner.K.at``, entries of what maximum ``K`` reads, and ``inner.K.M``, bytes
             (row, unit, element), weights for their lower ends, then their upper ones.
         tree: the property: a row's number, or ``[k, child, ..]`` for the k-th smallest child.
         known: the last box that was bounded, by all that it depends on: a question's bounds are
@@ -61,7 +63,22 @@ class Question:
         _require(
             sorted(leaves(tree)) == list(range(len(self.rows))), "property: a leaf for each row"
         )
+        self.ball = self._ball() if any(name.startswith("ball.") for name in arrays) else None
         self._about = network.sha256(), tier, _digest(arrays)
+
+    def _ball(self) -> Ball:
+        norm, layer = (np.asarray(self.arrays.get(f"ball.{name}")) for name in ("norm", "layer"))
+        centre, weights, radii = (
+            _numbers(self.tier, self.arrays, f"ball.{name}")
+            for name in ("centre", "weights", "radii")
+        )
+        shapes = centre.shape == weights.shape == layer.shape == self.lower.shape
+        _require(shapes and radii.ndim == 1 and norm.shape == (), "ball: a wrong shape")
+        _require(norm.dtype.kind == "i" and int(norm) in (1, 2), "ball: its norm is not 1 or 2")
+        _require(bool((weights > 0).all() and (radii >= 0).all()), "ball: a negative size")
+        known = layer.dtype.kind == "i" and 0 <= layer.min() and layer.max() < len(radii)
+        _require(known, "ball: an input of no layer")
+        return Ball(int(norm), centre, weights, radii, layer)
 
     def region(self, path: Path) -> Region | None:
         """The part of the box that a path leads to; None if no input is left."""
@@ -87,7 +104,7 @@ class Question:
             n for n in range(1, len(self.network.nodes) + 1) if f"inner.{n}.at" in self.arrays
         ]
         inner = {n: found for n in numbers if (found := self._inner(n)) is not None}
-        return bounded(self.network, self.tier, lower, upper, inner)
+        return bounded(self.network, self.tier, lower, upper, inner, self.ball)
 
     def _inner(self, number: int) -> Inner | None:
         """Weights of their own for entries of what a maximum reads."""
@@ -176,6 +193,8 @@ def check_violated(question: Question, witness: np.ndarray) -> float:
     point = tier.lift(witness)
     inside = (question.lower <= point) & (point <= question.upper)
     _require(bool(inside.all()), "witness: leaves the box")
+    within = question.ball is None or question.ball.holds(tier, point)
+    _require(within, "witness: leaves the ball")
     region = bounded(question.network, tier, point, point, {})
     lower, upper = region.intervals[last]
     values = []
@@ -277,7 +296,9 @@ def _row(question: Question, row: Any) -> int:
 def _digest(arrays: dict) -> str:
     """The hash of all arrays that the bounds of inner neurons depend on."""
     digest = hashlib.sha256()
-    for name in sorted(n for n in arrays if n in ("lower", "upper") or n.startswith("inner.")):
+    for name in sorted(
+        n for n in arrays if n in ("lower", "upper") or n.startswith(("ball.", "inner."))
+    ):
         array = np.ascontiguousarray(arrays[name])
         name = name.encode()  # behind its length, so that no name can stand for numbers
         digest.update(

@@ -86,8 +86,15 @@ def unit(at, low=LEAF, high=LEAF):
     return cut(at, low, high, node=2, unit=0)
 
 
-def _refuted(rows, witness, box=(-1.0, 1.0)):
-    return certificate(rows, box=box, witness=np.array([witness]), head={"claim": "not robust"})
+def _refuted(rows, witness, box=(-1.0, 1.0), **more):
+    witness = np.array([witness])
+    return certificate(rows, box=box, witness=witness, head={"claim": "not robust"}, **more)
+
+
+def _ball(centre, radius, layer=0):
+    """In one dimension, where both norms are one."""
+    parts = {"norm": np.asarray(2), "centre": [centre], "weights": [2.0], "radii": [radius]}
+    return {f"ball.{name}": np.array(part) for name, part in (*parts.items(), ("layer", [layer]))}
 
 
 ALL = [1, 0, 1]
@@ -98,6 +105,11 @@ TRUE = {
     "on both sides of a unit": certificate([ABOVE], box=(0.6, 1.0), proof=unit(0.7)),
     "some of two": certificate([NEVER, ALWAYS], [2, 0, 1], [{"rows": [0, 1], "proof": LEAF}], mixture=[[0, 1]]),
     "refuted": _refuted([BELOW], 0.7),
+    "above a half, in a ball": certificate([ABOVE], **_ball(0.8, 0.5)),
+    "by a cut that leaves a half without the ball": certificate(
+        [ABOVE], **_ball(0.8, 0.5), proof=cut(0.54)
+    ),
+    "refuted in a ball": _refuted([BELOW], 0.7, **_ball(0.8, 0.5)),
 }  # fmt: skip
 
 FORGED = {
@@ -132,6 +144,11 @@ FORGED = {
     "another network's": certificate([ALWAYS], head={"network": "0" * 64}),
     "another format": certificate([ALWAYS], head={"format": "jmlv-certificate 0"}),
     "a witness outside": _refuted([BELOW], 0.7, box=(-1.0, 0.3)),
+    "a larger ball": certificate([ABOVE], **_ball(0.8, 0.7)),
+    "a ball of negative radius": certificate([NEVER], **_ball(0.8, -9.0)),
+    "a ball of no layer": certificate([ABOVE], **_ball(0.8, 0.5, layer=-1)),
+    "a ball of another norm": certificate([ABOVE], **_ball(0.8, 0.5) | {"ball.norm": np.asarray(3)}),
+    "a witness outside of the ball": _refuted([BELOW], 0.7, **_ball(0.0, 0.5)),
     "a witness that breaks nothing": _refuted([BELOW], 0.3),
 }  # fmt: skip
 
@@ -164,6 +181,9 @@ MUTANTS = {
     "weights may be of any kind": ("proof", "array.dtype == np.uint8", "True", "a negative weight"),
     "witnesses may be anywhere": ("proof", "bool(inside.all())", "True", "a witness outside"),
     "witnesses may break nothing": ("proof", "if not (tier.finite(most) and most <= 0):", "if False:", "a witness that breaks nothing"),
+    "a ball's own term is left out": ("ball", "tier.times_below(-radius", "tier.times_below(0 * radius", "a larger ball"),
+    "inputs may be of no layer": ("proof", "0 <= layer.min() and layer.max() < len(radii)", "True", "a ball of no layer"),
+    "witnesses may be outside of the ball": ("proof", "question.ball.holds(tier, point)", "True", "a witness outside of the ball"),
     "weights may sum up to more": ("linear", " | (given.sum(-1, keepdims=True) > 1)", "", "weights that sum up to 2"),
     "units are cut too deep": ("linear", "np.minimum(upper[places], at)", "np.minimum(upper[places], at - at - 1)", "a unit beyond the box"),
     "networks may be others": ("certificate", "sha256 == network.sha256()", "True", "another network's"),

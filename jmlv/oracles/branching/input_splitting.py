@@ -32,9 +32,6 @@ says: where the bound is flat in the input that matters, that is halved at last.
 PLACES = 32
 """Boxes have places for so many inputs or more, so that one program serves all numbers up to it."""
 
-OUTSIDE = 1e-9
-"""A box so far beyond a ball's radius does not meet it, whatever the norm is rounded by."""
-
 
 @dataclasses.dataclass(frozen=True)
 class InputSplitting(Oracle):
@@ -202,10 +199,9 @@ class _Search:
         if ball is None or not len(boxes.bound):
             return boxes
         moving = self.moving[: self.count]
-        points = np.repeat(as_float64(self.query.lower).reshape(1, -1), len(boxes.bound), 0)
-        points[:, moving] = np.clip(ball.exact().x.reshape(-1)[moving], boxes.lower, boxes.upper)
-        share = ball.share(points.reshape(-1, *self.query.lower.shape))
-        return boxes.at(share <= 1 + OUTSIDE)
+        ends = np.tile(as_float64(self.query.lower).reshape(-1), (2, len(boxes.bound), 1))
+        ends[..., moving] = boxes.lower, boxes.upper
+        return boxes.at(ball.meets(*ends.reshape(2, -1, *self.query.lower.shape)))
 
     def _wide(self, ends: Float[np.ndarray, "box input"]) -> Float[np.ndarray, "box place"]:
         """Ends with places for more inputs, which do not move: few numbers of inputs are compiled."""

@@ -39,8 +39,6 @@ def certified(
     """
     if verdict.status is Status.UNKNOWN:
         return verdict
-    if query.ball is not None:
-        return _without(verdict, "no certificate: one is about a box, and the region is a ball")
     certifier = Certifier() if certifier is None else certifier
     try:
         found = run_until(

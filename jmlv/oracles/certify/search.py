@@ -32,6 +32,7 @@ from jmlv.oracles.deadline import Deadline
 from jmlv.oracles.oracle import Query
 from jmlv.oracles.per_box import inner_intervals
 from jmlv.properties import Row, Tree
+from jmlv.regions import Ball
 from jmlv_check.network import Maximum, Network
 
 GRID = 2.0**20
@@ -128,13 +129,13 @@ class _Search:
         moving = int(np.sum(query.lower < query.upper))
         self.may_halve = 0 < moving <= options.moving and self.halvings > 0
         with certificate_precision():
-            graph = fuse_relu_max_pool(query.graph64)
+            graph = fuse_relu_max_pool(query.graph64_inside)
             box = (jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
             rows, offsets = map(jnp.asarray, query.property.rows(query.label_count))
             intervals = {v.index: i for v, i in inner_intervals(query, CROWN()).items()}
             self.exact = Task(graph, Interval(*box), intervals, rows, offsets)
         fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
-        self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph))
+        self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph_inside))
         self.numbers = itertools.count()
         self.inner: dict[str, np.ndarray] = {}
 
@@ -188,12 +189,21 @@ class _Search:
                 return None
             cut = [end.copy() for end in ends]
             cut[side].reshape(-1)[axis] = middle
+            if self.query.ball is not None and not self.query.ball.meets(*cut):
+                halves.append(self._empty(clause))
+                continue
             half = _Search(self.options, self.query.inside(*cut), self.network, self.halvings - 1)
             tree = half._tree(clause, half._proven([clause])[0], deadline)
             if tree is None:
                 return None
             halves.append(tree)
         return _Node(None, cut=(axis, middle, 0.0), halves=tuple(halves))
+
+    def _empty(self, clause: Clause) -> _Node:
+        """A region without an input: whatever its leaf is, the checker finds that it is closed."""
+        mixture = np.zeros(len(self.exact.offsets))
+        mixture[sorted(clause)] = 1
+        return _Node(None, leaf=_Leaf(mixture, np.zeros(self.options.depth), {}))
 
     def _proven(self, clauses: list[Clause]) -> list[_Node]:
         """A tree of one node for each clause, closed where its bound proves the clause."""
@@ -341,13 +351,24 @@ def exported_from(query: Query) -> Network:
 
 
 def question_arrays(query: Query) -> dict[str, np.ndarray]:
-    """Box and rows as a certificate holds them."""
+    """Region and rows as a certificate holds them."""
     rows, offsets = query.property.rows(query.label_count)
     return {
+        **({} if query.ball is None else _ball_arrays(query.ball.exact())),
         "lower": as_float64(query.lower).ravel(),
         "upper": as_float64(query.upper).ravel(),
         "rows": np.asarray(rows, np.float64),
         "offsets": np.asarray(offsets, np.float64),
+    }
+
+
+def _ball_arrays(ball: Ball) -> dict[str, np.ndarray]:
+    return {
+        "ball.norm": np.asarray(ball.norm),
+        "ball.centre": ball.x.ravel(),
+        "ball.weights": ball.weights.ravel(),
+        "ball.radii": ball.radii,
+        "ball.layer": ball.membership.argmax(1),
     }
 
 
