@@ -112,12 +112,12 @@ class _Renumbered:
     Attributes:
         numbers: by number of a maximum, that of the other's.
         units: by number of a maximum, where the other has each of its units.
-        entries: by number of a maximum, where the other has each entry that it reads.
+        entries: where the other has each entry that a maximum reads or is, or an input; -1 for the rest.
     """
 
     numbers: Mapping[int, int]
     units: Mapping[int, np.ndarray]
-    entries: Mapping[int, np.ndarray]
+    entries: np.ndarray
 
     @staticmethod
     def between(one: Network, other: Network) -> _Renumbered:
@@ -137,17 +137,13 @@ class _Renumbered:
                 raise ValueError(f"network: its maximum {numbers[number]} computes something else.")
             units[number] = np.empty_like(order)
             units[number][order] = place
-        entries = {n: _entries(one, n, other, numbers[n], units[n]) for n in units}
-        return _Renumbered(numbers, units, entries)
+        return _Renumbered(numbers, units, _entries(one, other, numbers, units))
 
     def proof(self, tree: Mapping) -> dict:
-        """A tree with its cuts at the other's units."""
+        """A tree with its cuts at the other's entries."""
         found = dict(tree)
-        if "node" in tree:
-            number = int(tree["node"])
-            found["node"], found["unit"] = (
-                self.numbers[number], int(self.units[number][int(tree["unit"])]),
-            )  # fmt: skip
+        if "entry" in tree:
+            found["entry"] = int(self.entries[int(tree["entry"])])
         return found | {side: self.proof(tree[side]) for side in ("low", "high") if side in tree}
 
     def array(self, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
@@ -157,29 +153,32 @@ class _Renumbered:
             return name, array
         of = self.numbers[int(first)] if kind == "inner" else first
         if last == "at":
-            return f"{kind}.{of}.at", self.entries[int(first)][array]
+            return f"{kind}.{of}.at", self.entries[array]
         moved = np.empty_like(array)
         moved[..., self.units[int(last)], :] = array
         return f"{kind}.{of}.{self.numbers[int(last)]}", moved
 
 
 def _entries(
-    one: Network, number: int, other: Network, others: int, units: np.ndarray
+    one: Network, other: Network, numbers: Mapping[int, int], units: Mapping[int, np.ndarray]
 ) -> np.ndarray:
-    """Where the other network has each entry that a maximum reads; -1 where it reads none."""
-    windows = one.nodes[number - 1].window, other.nodes[others - 1].window[units]
-    found, real = np.full(one.size(one.nodes[number - 1].parent), -1), windows[0] >= 0
-    found[windows[0][real]] = windows[1][real]
+    """Where the other network has each entry that a maximum reads or is, or an input."""
+    starts, others = one.starts(), other.starts()
+    found = np.full(starts[-1], -1)
+    found[: one.inputs] = np.arange(one.inputs)
+    for number, place in units.items():
+        source = other.nodes[numbers[number] - 1].source[place]
+        found[one.nodes[number - 1].source] = source
+        found[starts[number - 1] : starts[number]] = others[numbers[number] - 1] + place
     return found
 
 
 def _read_by_maxima(network: Network, points: np.ndarray) -> dict[int, np.ndarray]:
     """What each unit of each maximum reads at some points, (unit, element * point)."""
-    tier, found = Floats(), {}
+    found: dict[int, list[np.ndarray]] = {}
     for point in points:
-        intervals = bounded(network, tier, point, point, {}).intervals
+        values = bounded(network, Floats(), point, point, {}).lower
         for number, node in enumerate(network.nodes, 1):
             if isinstance(node, Maximum):
-                read = np.where(node.window >= 0, intervals[node.parent][0][node.window], 0)
-                found.setdefault(number, []).append(read)
+                found.setdefault(number, []).append(values[node.source])
     return {number: np.concatenate(values, 1) for number, values in found.items()}

@@ -19,16 +19,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--exact", action="store_true", help="exact integers, some 10 times slower")
     options = parser.parse_args(argv)
     try:
-        arrays, network = read_arrays(options.certificate), load(options.network)
-        digest = hashlib.sha256(Path(options.network).read_bytes()).hexdigest()
-        report = check(arrays, network, options.exact)
+        network = load(options.network)
+        report = check(read_arrays(options.certificate), network, options.exact)
     except Refused as problem:
         print(f"REFUSED: {problem}", file=sys.stderr)
         return 1
-    print(f"{report.statement}.")
-    print(
-        f"network: {options.network}, sha256 of the file {digest}, of its numbers {network.sha256()}"
-    )
+    file = hashlib.sha256(Path(options.network).read_bytes()).hexdigest()
+    about = f"{options.network}, sha256 of the file {file}, of its numbers {network.sha256()}"
+    print(f"{report.statement}.\nnetwork: {about}")
     print(f"least bound {report.bound:.6g}, {report.leaves} leaves")
     return 0
 

@@ -1,7 +1,7 @@
 """Two arithmetics in which every rounding error is accounted for.
 
-Both have one operation that rounds: sums of products, grouped by where each product belongs. It
-returns a value and a *slack*, and promises ``|exact - value| <= slack``. Whoever uses a value pays
+Both have few operations that round, sums of products above all, grouped by where each product belongs.
+These return a value and a *slack*, and promise ``|exact - value| <= slack``. Whoever uses a value pays
 for its slack, so what is proven holds for real numbers.
 
 * :class:`Floats`: float64. With ``m`` products in a group, the usual bound for any order of
@@ -22,8 +22,31 @@ UNIT = 2.0**-53
 TINY = 5e-324
 
 
+class Arithmetic:
+    """What both have in common."""
+
+    def plus(self, a, b):
+        """A number that is at most ``a + b``, entry by entry."""
+        return self.below(*self.add(a, b))
+
+    def times_below(self, a, b):
+        """A number that is at most ``a b``, entry by entry."""
+        found = self.below(*self.sums(a, b, np.arange(len(b)), len(b)))
+        return np.where((a == 0) | (b == 0), 0, found)
+
+    def dot(self, rows, values):
+        """A number for each row that is at most its product with the values."""
+        return self.below(*self.sums(rows, values, np.zeros(rows.shape[1], np.int64), 1))[:, 0]
+
+    def share(self, part, whole):
+        """A number in [0, 1], near ``part / whole`` where that is one; any number will do."""
+        zero, one = self.lift([0, 1])
+        found = self.divide(part, np.where(whole > 0, whole, one))[0]
+        return np.where(whole > 0, np.minimum(np.maximum(found, zero), one), zero)
+
+
 @dataclasses.dataclass(frozen=True)
-class Floats:
+class Floats(Arithmetic):
     """Outward-rounded float64."""
 
     name: str = "outward-rounded float64"
@@ -32,8 +55,20 @@ class Floats:
         """Numbers of a file; exact."""
         return np.asarray(values, np.float64)
 
+    def show(self, value) -> float:
+        """About the same number."""
+        return float(value)
+
+    def near(self, value) -> np.ndarray:
+        """Numbers of float64 near these."""
+        return value
+
+    def root_above(self, value):
+        """A number that is at least the root of ``value``, which is not negative."""
+        return np.where(value == 0, 0.0, np.nextafter(np.sqrt(value), np.inf))
+
     def sums(self, a, b, groups: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """``sum a b`` over the entries (last axis) of each group, and its slack: (rows, count)."""
+        """``sum a b`` over the entries (last axis) of each group, and its slack: (.., count)."""
         terms, counts = a * b, np.bincount(groups, minlength=count)
         value, size = _grouped(terms, groups, count), _grouped(np.abs(terms), groups, count)
         most = int(counts.max(initial=0))
@@ -43,45 +78,20 @@ class Floats:
     def add(self, a, b) -> tuple[np.ndarray, np.ndarray]:
         """``a + b`` and its slack."""
         total = a + b
-        return total, np.abs(total) * UNIT
+        return total, np.where((a == 0) | (b == 0), 0.0, np.abs(total) * UNIT)
 
     def divide(self, a, b) -> tuple[np.ndarray, np.ndarray]:
         """``a / b`` and its slack."""
         value = a / b
-        return value, np.where(a != 0, np.abs(value) * 2 * UNIT + TINY, 0.0)
+        return value, np.where((a == 0) | (b == 1), 0.0, np.abs(value) * 2 * UNIT + TINY)
 
     def below(self, value, slack):
         """A number that is at most ``value - slack``."""
         return np.where(slack > 0, np.nextafter(value - slack, -np.inf), value)
 
-    def times_below(self, a, b):
-        """A number that is at most ``a b``, entry by entry."""
-        value = a * b
-        return np.where((a == 0) | (b == 0), 0.0, np.nextafter(value, -np.inf))
-
-    def root_above(self, value):
-        """A number that is at least the root of ``value``, which is not negative."""
-        return np.where(value == 0, 0.0, np.nextafter(np.sqrt(value), np.inf))
-
-    def near(self, value) -> np.ndarray:
-        """Numbers of float64 near these."""
-        return value
-
-    def share(self, part, whole):
-        """A number in [0, 1], near ``part / whole`` where that is one; any number will do."""
-        safe = np.where(whole > 0, whole, 1.0)
-        with np.errstate(over="ignore"):  # what overflows is clipped
-            return np.clip(np.where(whole > 0, part / safe, 0.0), 0.0, 1.0)
-
-    def finite(self, value) -> np.ndarray:
-        return np.isfinite(value)
-
-    def show(self, value) -> float:
-        return float(value)
-
 
 @dataclasses.dataclass(frozen=True)
-class Integers:
+class Integers(Arithmetic):
     """Exact dyadic numbers: integers that count units of ``2^-places``."""
 
     places: int
@@ -89,29 +99,32 @@ class Integers:
 
     @staticmethod
     def for_arrays(*arrays) -> Integers:
-        """With as many binary places as the numbers of all arrays need, and some more."""
-        return Integers(max([96, *map(_places_of, arrays)]))
+        """With as many binary places as the finite numbers of all arrays need, and some more."""
+        return Integers(max([96, *(int(_PLACES(a).max(initial=0)) for a in arrays)]))
 
-    def lift(self, values) -> np.ndarray:
-        """Numbers of a file.
+    def lift(self, values):
+        """Numbers of a file; infinities stay floats, which Python compares with integers.
 
         Raises:
-            ValueError: a number is not finite, or has more places than there are.
+            ValueError: a number is none, or has more places than there are.
         """
-        values = np.asarray(values, np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("a number is not finite.")
-        mantissas, exponents = np.frexp(values)
-        whole = (mantissas * 2.0**53).astype(np.int64).astype(object)
-        shift = (exponents.astype(np.int64) - 53 + self.places).astype(object)
-        return np.asarray(_SHIFTED(whole, shift), object).reshape(values.shape)
+        return np.asarray(_UNITS(np.asarray(values, np.float64), self.places), object)
+
+    def show(self, value):
+        return int(value) / 2**self.places
+
+    def near(self, value):
+        return np.asarray(value / 2**self.places, np.float64)
+
+    def root_above(self, value):
+        return _ROOT_ABOVE(value << self.places)
 
     def sums(self, a, b, groups, count):
         exact = _grouped(np.asarray(a * b, object), groups, count)
         return exact >> self.places, (exact & ((1 << self.places) - 1) != 0).astype(object)
 
     def add(self, a, b):
-        return a + b, np.zeros_like(a)
+        return a + b, 0 * a
 
     def divide(self, a, b):
         numerator = a << self.places
@@ -120,46 +133,21 @@ class Integers:
     def below(self, value, slack):
         return value - slack
 
-    def times_below(self, a, b):
-        return (a * b) >> self.places
 
-    def root_above(self, value):
-        return _ROOT_ABOVE(value << self.places)
-
-    def near(self, value):
-        return np.asarray(value / 2**self.places, np.float64)
-
-    def share(self, part, whole):
-        one = 1 << self.places
-        safe = np.where(whole > 0, whole, 1)
-        return np.minimum(np.maximum(np.where(whole > 0, (part << self.places) // safe, 0), 0), one)
-
-    def finite(self, value):
-        return np.ones(np.shape(value), bool)
-
-    def show(self, value) -> float:
-        return int(value) / 2**self.places
+def _places(value: float) -> int:
+    """Binary places of a finite number."""
+    return value.as_integer_ratio()[1].bit_length() - 1
 
 
-def _shift(whole: int, by: int) -> int:
-    if by >= 0:
-        return whole << by
-    if whole & ((1 << -by) - 1):
-        raise ValueError("a number has more binary places than this arithmetic.")
-    return whole >> -by
+def _units(value: float, places: int) -> int | float:
+    if value in (np.inf, -np.inf):
+        return value
+    numerator, denominator = value.as_integer_ratio()
+    return numerator << places + 1 - denominator.bit_length()
 
 
-_SHIFTED = np.frompyfunc(_shift, 2, 1)
+_PLACES, _UNITS = np.frompyfunc(_places, 1, 1), np.frompyfunc(_units, 2, 1)
 _ROOT_ABOVE = np.frompyfunc(lambda whole: math.isqrt(whole - 1) + 1 if whole else 0, 1, 1)
-
-
-def _places_of(values) -> int:
-    """Binary places that numbers have at most: those of the lowest bit that is set."""
-    mantissas, exponents = np.frexp(np.asarray(values, np.float64))
-    whole = (mantissas * 2.0**53).astype(np.int64)
-    low = np.log2(np.where(whole == 0, 1, whole & -whole).astype(np.float64)).astype(np.int64)
-    places = np.where(whole == 0, 0, 53 - low - exponents)
-    return int(places.max(initial=0))
 
 
 def _grouped(terms: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:

@@ -64,12 +64,12 @@ class Ball(NamedTuple):
         moved, lost = tier.sums(chosen, self.weights, every, len(every))
         rest, more = tier.add(rows, -moved)
         far = np.maximum(np.maximum(-low, high), 0)
-        parts = [_dot(tier, -lost, far), _dot(tier, -more, far), _dot(tier, rows, self.centre)]
-        parts += [_dot(tier, np.maximum(rest, 0), low), _dot(tier, np.minimum(rest, 0), high)]
+        parts = [tier.dot(-lost, far), tier.dot(-more, far), tier.dot(rows, self.centre)]
+        parts += [tier.dot(np.maximum(rest, 0), low), tier.dot(np.minimum(rest, 0), high)]
         dual = _euclidean if self.norm == 2 else _largest
         for radius, at in zip(self.radii, self._layers()):
             parts.append(tier.times_below(-radius, dual(tier, chosen[:, at])))
-        return functools.reduce(lambda a, b: tier.below(*tier.add(a, b)), parts)
+        return functools.reduce(tier.plus, parts)
 
     def _layers(self) -> list[np.ndarray]:
         return [self.layer == number for number in range(len(self.radii))]
@@ -105,17 +105,13 @@ def _cut_off(
     return np.clip(slopes, -steep * high, -steep * low)
 
 
-def _dot(tier: Any, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return tier.below(*tier.sums(rows, values, np.zeros(rows.shape[1], np.int64), 1))[:, 0]
-
-
 def _euclidean(tier: Any, rows: np.ndarray) -> np.ndarray:
     """Of each row, a number that is at least its norm."""
-    return tier.root_above(-_dot(tier, -rows, rows))
+    return tier.root_above(-tier.dot(-rows, rows))
 
 
 def _sum(tier: Any, rows: np.ndarray) -> np.ndarray:
-    return -_dot(tier, -np.abs(rows), tier.lift(np.ones(rows.shape[1])))
+    return -tier.dot(-np.abs(rows), tier.lift(np.ones(rows.shape[1])))
 
 
 def _largest(_: Any, rows: np.ndarray) -> np.ndarray:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jmlv_check.arithmetic import Floats, Integers
-from jmlv_check.network import Network, Refused
+from jmlv_check.network import Network, Refused, require
 from jmlv_check.proof import Question, check_robust, check_violated, floats, leaves
 
-FORMAT = "jmlv-certificate 2"
+FORMAT = "jmlv-certificate 3"
 
 
-@dataclasses.dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """What was proven.
 
     Attributes:
@@ -46,7 +44,7 @@ def check(
         arrays: the certificate's, its JSON (``claim``) among them.
         network: what it is said to be about.
         exact: replay in exact integers in place of outward-rounded float64.
-        known: a dictionary to share between certificates about one box, whose neurons are then
+        known: a dictionary to share between certificates about one box, whose entries are then
             bounded once; keep your hands off what is in it.
 
     Raises:
@@ -55,12 +53,12 @@ def check(
     try:
         head = json.loads(bytes(np.asarray(arrays["claim"], np.uint8)).decode())
         claim, tree, sha256 = head["claim"], head["property"], head["network"]
-        _require(head.get("format") == FORMAT, f"format: expected {FORMAT!r}")
-        _require(claim in ("robust", "not robust"), f"claim: {claim!r} is not one")
-        _require(sha256 == network.sha256(), "network: the certificate is about another one")
-        tier = _tier(arrays, network) if exact else Floats()
+        require(head.get("format") == FORMAT, f"format: expected {FORMAT!r}")
+        require(claim in ("robust", "not robust"), f"claim: {claim!r} is not one")
+        require(sha256 == network.sha256(), "network: the certificate is about another one")
+        tier = _exact(*arrays.values(), *network.arrays().values()) if exact else Floats()
         question = Question(network, tier, dict(arrays), tree, known)
-        words = f"({tier.name}) {describe(tree, question, arrays)}"
+        words = f"({tier.name}) {describe(tree, arrays['rows'], arrays['offsets'])}"
         with np.errstate(all="ignore"):
             if claim == "robust":
                 bound, count = check_robust(question, head["clauses"])
@@ -73,6 +71,10 @@ def check(
         raise
     except Exception as problem:  # whatever a damaged file provokes, it is refused with a sentence
         raise Refused(f"certificate: damaged ({type(problem).__name__}: {problem}).") from problem
+
+
+def _exact(*arrays: np.ndarray) -> Integers:
+    return Integers.for_arrays(*(a[np.isfinite(a)] for a in arrays if a.dtype.kind == "f"))
 
 
 def _box(arrays: Mapping[str, np.ndarray]) -> str:
@@ -94,32 +96,21 @@ def _region(arrays: Mapping[str, np.ndarray]) -> str:
     return f"the l{norm} ball of {size} ({digest.hexdigest()}) within {_box(arrays)}"
 
 
-def _tier(arrays: Mapping[str, np.ndarray], network: Network) -> Integers:
-    numbers = [a for a in (*arrays.values(), *network.arrays().values()) if a.dtype.kind == "f"]
-    return Integers.for_arrays(*(a[np.isfinite(a)] for a in numbers))
-
-
-def describe(tree: Any, question: Question, arrays: Mapping[str, np.ndarray]) -> str:
-    """The property in words."""
-    rows, offsets = np.asarray(arrays["rows"]), np.asarray(arrays["offsets"])
-    target = _kept(tree, rows, offsets)
-    if target is not None:
+def describe(tree: Any, rows: np.ndarray, offsets: np.ndarray) -> str:
+    """The property in words; by name where its rows are ``F_t - F_c`` for every other label ``c``."""
+    labels, target = rows.shape[1], int(np.argmax(rows.sum(0)))
+    others = np.delete(np.eye(labels)[target] - np.eye(labels), target, 0)
+    named = len(rows) == len(others) and np.array_equal(
+        *(np.unique(a, axis=0) for a in (rows, others))
+    )
+    if (
+        named
+        and not offsets.any()
+        and isinstance(tree, list)
+        and len(tree) == 1 + len(leaves(tree))
+    ):
         return f"label {target} is among the {tree[0]} highest scores"
-    said = [_inequality(row, offset) for row, offset in zip(rows, offsets)]
-    return _words(tree, said)
-
-
-def _kept(tree: Any, rows: np.ndarray, offsets: np.ndarray) -> int | None:
-    """``t`` where the rows are ``F_t - F_c`` for every other label ``c``, in one order statistic."""
-    flat = isinstance(tree, list) and sorted(map(str, tree[1:])) == sorted(map(str, leaves(tree)))
-    labels = rows.shape[1]
-    if not flat or len(rows) != labels - 1 or offsets.any():
-        return None
-    for target in range(labels):
-        wanted = np.delete(np.eye(labels)[target] - np.eye(labels), target, 0)
-        if sorted(map(tuple, wanted)) == sorted(map(tuple, rows)):
-            return target
-    return None
+    return _words(tree, [_inequality(row, offset) for row, offset in zip(rows, offsets)])
 
 
 def _inequality(row: np.ndarray, offset: float) -> str:
@@ -132,12 +123,5 @@ def _words(tree: Any, said: list[str]) -> str:
         return said[tree]
     parts = [_words(child, said) for child in tree[1:]]
     need = len(parts) - tree[0] + 1
-    if len(parts) == 1:
-        return parts[0]
     how = {1: "some of", len(parts): "all of"}.get(need, f"at least {need} of")
-    return f"{how} [{'; '.join(parts)}]"
-
-
-def _require(holds: bool, what: str) -> None:
-    if not holds:
-        raise Refused(f"{what}.")
+    return f"{how} [{'; '.join(parts)}]" if len(parts) > 1 else parts[0]

@@ -6,36 +6,29 @@ is refused with a sentence, since it might change what is computed. Weights are 
 batch normalisation's factor ``scale / sqrt(var + epsilon)`` is no number of any file, and is rounded
 to float64.
 
-A value of the graph is a constant, or an array of entries of a node of the network (:class:`Value`), so
-that what only moves entries needs no node. The format: onnx.proto3 of onnx/onnx, version 1.
+A value of the graph is a constant, or an array of the network's entries (:class:`Value`), so that what
+only moves entries needs no node. The format: onnx.proto3 of onnx/onnx, version 1.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from jmlv_check.network import Affine, Maximum, Network, Part, Refused, of_arrays
+from jmlv_check.network import Affine, Maximum, Network, Refused, of_arrays, require
 
 OPSETS = range(7, 24)
 """Versions of the standard operators in which the rules below are right."""
 
-TYPES = {1: "<f4", 6: "<i4", 7: "<i8", 11: "<f8"}
-"""Numbers of types of tensors: float, int32, int64, double."""
 
-
-class Value(NamedTuple):
-    """Entries of one node of the network, in the shape that the value has in the file."""
-
-    node: int
-    index: np.ndarray
+class Value(np.ndarray):
+    """Entries of the network, in the shape that the value has in the file."""
 
 
 def load_onnx(path: str | Path) -> Network:
@@ -45,346 +38,265 @@ def load_onnx(path: str | Path) -> Network:
         Refused: it cannot be read, or holds what there is no rule for.
     """
     try:
-        return _network(Path(path).read_bytes())
+        return of_arrays(_network(_message("model", Path(path).read_bytes())).arrays())
     except Refused as problem:
-        raise Refused(f"{path}: {problem}") from problem
+        raise Refused(f"{path}: cannot be checked: {problem}") from problem
     except Exception as problem:  # whatever a damaged file provokes
         raise Refused(f"{path}: damaged ({type(problem).__name__}: {problem}).") from problem
 
 
-def _network(data: bytes) -> Network:
-    model = _message(data, "model", {2, 3, 4, 6, 7, 8, 14}, {1: NUMBER, 5: NUMBER})
-    opsets = [_message(entry, "opset", {1}, {2: NUMBER}) for entry in model.get(8, [])]
-    versions = [_one(opset, 2) for opset in opsets if _text(opset, 1) in ("", "ai.onnx")]
-    _require(len(versions) == 1 and versions[0] in OPSETS, f"operators of version {versions}")
-    graph = _message(_one(model, 7), "graph", {1, 2, 5, 10, 11, 12, 13, 16})
-    builder = _Builder()
-    for entry in graph.get(5, []):
-        name, array = _tensor(entry)
-        builder.define(name, array)
-    inputs = [_input(entry) for entry in graph.get(11, [])]
-    inputs = [(name, shape) for name, shape in inputs if name not in builder.values]
-    _require(len(inputs) == 1, f"{len(inputs)} inputs where one is expected")
-    ((name, shape),) = inputs
-    size = math.prod(shape)
-    builder.sizes.append(size)
-    builder.define(name, Value(0, np.arange(size).reshape(shape)))
-    for entry in graph.get(1, []):
-        builder.add(entry)
-    outputs = [_text(_message(entry, "output", {1, 2, 3}), 1) for entry in graph.get(12, [])]
-    _require(len(outputs) == 1, f"{len(outputs)} outputs where one is expected")
-    return of_arrays(builder.network(builder.value(outputs[0])).arrays())
+def _network(model: dict) -> Network:
+    versions = [o["version"] for o in model["opset_import"] if o["domain"] in ("", "ai.onnx")]
+    require(len(versions) == 1 and versions[0] in OPSETS, f"operators of version {versions}")
+    graph = model["graph"]
+    values: dict[str, Any] = {t["name"]: _tensor(t) for t in graph["initializer"]}
+    inputs = [i for i in graph["input"] if i["name"] not in values]
+    for found, what in ((inputs, "input"), (graph["output"], "output")):
+        require(len(found) == 1, f"{len(found)} {what}s where one is expected")
+    shape = _shape(inputs[0]["type"]["tensor_type"])
+    net = _Builder(math.prod(shape))
+    values[inputs[0]["name"]] = np.arange(net.inputs).reshape(shape).view(Value)
+    for node in graph["node"]:
+        result, (name,) = _applied(net, node, values), node["output"]
+        require(name and name not in values, f"the name {name!r} is taken, or none")
+        values[name] = result
+    return net.network(_looked_up(values, graph["output"][0]["name"]))
 
 
-def _input(entry: bytes) -> tuple[str, tuple[int, ...]]:
-    """Name and shape of an input; its first axis may be open and is then one."""
-    info = _message(entry, "input", {1, 2, 3})
-    name = _text(info, 1)
-    kind = _message(
-        _one(_message(_one(info, 2), "type", {1, 6}), 1), "tensor type", {2}, {1: NUMBER}
-    )
-    _require(_one(kind, 1) in (1, 11), f"the input {name!r} is not of floats")
-    shape = []
-    for axis, dim in enumerate(_message(_one(kind, 2), "shape", {1}).get(1, [])):
-        size = _one(_message(dim, "axis", {2, 3}, {1: NUMBER}), 1, 0)
-        shape.append(1 if axis == 0 and size == 0 else size)
-    _require(len(shape) > 1 and shape[0] == 1, f"the input {name!r} is no batch of one")
-    _require(all(0 < size < 2**31 for size in shape), f"the input {name!r} has an open axis")
-    return name, tuple(shape)
+def _shape(kind: dict) -> tuple[int, ...]:
+    """The shape of the input; its first axis may be open and is then one."""
+    first, *rest = (axis["dim_value"] for axis in kind["shape"]["dim"])
+    require(kind["elem_type"] in (1, 11), "an input that is not of floats")
+    require(rest and first in (0, 1), "an input that is no batch of one")
+    require(all(0 < size < 2**31 for size in rest), "an input with an open axis")
+    return 1, *rest
+
+
+def _applied(net: _Builder, node: dict, values: dict[str, Any]) -> Any:
+    """What one operator of the file computes."""
+    kind, attributes = node["op_type"], {a["name"]: _attribute(a) for a in node["attribute"]}
+    known = node["domain"] in ("", "ai.onnx") and kind in RULES
+    require(known, f"no rule for {kind} of the domain {node['domain']!r}")
+    require(len(attributes) == len(node["attribute"]), f"{kind} has an attribute twice")
+    require(len(node["output"]) == 1, f"{kind} with {len(node['output'])} outputs")
+    operands = [_looked_up(values, name) for name in node["input"]]
+    try:
+        return RULES[kind](net, *operands, **attributes)
+    except TypeError as problem:  # an operand or an attribute that the rule does not take
+        raise Refused(f"no rule for such a {kind} ({problem}).") from problem
+
+
+def _looked_up(values: dict[str, Any], name: str) -> Any:
+    require(name in values, f"the value {name!r} is used before it is there")
+    return values[name]
 
 
 class _Builder:
-    """The nodes of the network so far, and the file's values by name."""
+    """The nodes of the network so far."""
 
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.nodes: list[Affine | Maximum] = []
-        self.sizes: list[int] = []
+    def __init__(self, inputs: int) -> None:
+        self.inputs, self.nodes, self.starts = inputs, [], [inputs]
 
-    def define(self, name: str, value: Any) -> None:
-        _require(name and name not in self.values, f"the name {name!r} is taken, or none")
-        self.values[name] = value
+    def affine(self, shape, *terms, bias: Any = 0.0, divisor: Any = 1.0) -> Value:
+        """``(bias + sum of weight * entry) / divisor``; a term is entries and their weights, (.., element)
+        after as many axes as the shape has; an entry below 0 is none."""
+        size, found = math.prod(shape), []
+        for entry, weight in terms:
+            entry, weight = (a.reshape(size, -1) for a in np.broadcast_arrays(entry, weight))
+            row, element = np.nonzero((entry >= 0) & (weight != 0))
+            found.append((row, entry[row, element], weight[row, element].astype(np.float64)))
+        row, source, weight = map(np.concatenate, zip(*found))
+        order = np.argsort(source, kind="stable")
+        own = (np.broadcast_to(v, shape).ravel().astype(np.float64) for v in (bias, divisor))
+        return self._append(Affine(row[order], source[order], weight[order], *own), shape)
 
-    def value(self, name: str) -> Any:
-        _require(name in self.values, f"the value {name!r} is used before it is there")
-        return self.values[name]
-
-    def add(self, entry: bytes) -> None:
-        """One operator of the file."""
-        node = _message(entry, "node", {1, 2, 3, 4, 5, 6, 7, 9})
-        kind, domain = _text(node, 4), _text(node, 7)
-        known = domain in ("", "ai.onnx") and kind in RULES
-        _require(known, f"no rule for {f'{domain}.' if domain else ''}{kind}")
-        operands = [self.value(n) if n else None for n in map(bytes.decode, node.get(1, []))]
-        outputs = [name.decode() for name in node.get(2, [])]
-        _require(len(outputs) == 1, f"{kind} with {len(outputs)} outputs")
-        attributes = list(map(_attribute, node.get(5, [])))
-        settings = Settings(kind, dict(attributes))
-        _require(len(settings.left) == len(attributes), f"{kind} has an attribute twice")
-        result = RULES[kind](self, settings, *operands)
-        _require(not settings.left, f"{kind}: no rule for {', '.join(settings.left)}")
-        self.define(outputs[0], result)
-
-    def affine(self, shape, terms, bias=0.0, divisor=None) -> Value:
-        """``(bias + sum of weight * entry) / divisor``; a term is a value and (row, entry of the
-        value, weight), an entry below 0 being none."""
-        size, parts = math.prod(shape), []
-        for source, row, entry, weight in terms:
-            row, entry, weight = (a.ravel() for a in np.broadcast_arrays(row, entry, weight))
-            used = (entry >= 0) & (weight != 0)
-            row, entry, weight = row[used], entry[used], weight[used].astype(np.float64)
-            order = np.argsort(row, kind="stable")
-            start = np.r_[0, np.cumsum(np.bincount(row, minlength=size))]
-            parts.append(Part(source.node, start, entry[order], weight[order]))
-        bias = np.broadcast_to(bias, shape).ravel()
-        return self._append(Affine(size, tuple(parts), bias, divisor), shape)
-
-    def maximum(self, source: Value, window: np.ndarray, floor: float, shape) -> Value:
-        """``max(floor, entries of the source)``; joined with a maximum of single entries below it, or
-        of windows if this one is of single entries: both are one maximum."""
-        parent, floor = source.node, np.full(len(window), floor)
-        below = self.nodes[parent - 1] if parent else None
-        if isinstance(below, Maximum) and 1 in (window.shape[1], below.window.shape[1]):
-            real = window >= 0
-            floor = np.maximum(floor, np.where(real, below.floor[window], -np.inf).max(1))
-            window = np.where(real[..., None], below.window[window], -1).reshape(len(window), -1)
-            parent = below.parent
-        return self._append(Maximum(len(window), parent, window, floor), shape)
+    def maximum(self, window: np.ndarray, floor: float, shape) -> Value:
+        """``max(floor, entries of the window)``, those below 0 none; joined with a maximum below that it
+        is of, if one of both is of single entries: both are one maximum."""
+        window = np.where(window < 0, window.max(1, keepdims=True), window)
+        number, floors = (
+            np.searchsorted(self.starts, window.min(), "right"),
+            np.full(len(window), floor),
+        )
+        below = self.nodes[number - 1] if 0 < number <= len(self.nodes) else None
+        inside = isinstance(below, Maximum) and window.max() < self.starts[number]
+        if inside and 1 in (window.shape[1], below.source.shape[1]):
+            own = window - self.starts[number - 1]
+            floors = np.maximum(floors, below.floor[own].max(1))
+            window = below.source[own].reshape(len(window), -1)
+        return self._append(Maximum(window, floors), shape)
 
     def _append(self, node: Affine | Maximum, shape) -> Value:
         self.nodes.append(node)
-        self.sizes.append(node.size)
-        return Value(len(self.nodes), np.arange(node.size).reshape(shape))
+        self.starts.append(self.starts[-1] + math.prod(shape))
+        return np.arange(*self.starts[-2:]).reshape(shape).view(Value)
 
     def network(self, scores: Any) -> Network:
-        """All that the scores depend on; they are the last node."""
-        _require(isinstance(scores, Value), "the output is a constant")
-        last = self.nodes[scores.node - 1] if scores.node else None
-        whole = last is not None and np.array_equal(scores.index.ravel(), np.arange(last.size))
-        if not whole:
-            scores = _elementwise(self, scores.index.shape, (scores, 1.0))
-        kept, new = {scores.node}, {0: 0}
-        for number in range(scores.node, 0, -1):
-            kept |= set(_parents(self.nodes[number - 1])) if number in kept else set()
-        nodes = []
-        for number in sorted(kept - {0}):
-            nodes.append(_renumbered(self.nodes[number - 1], new))
-            new[number] = len(nodes)
-        return Network(self.sizes[0], tuple(nodes))
-
-
-def _parents(node: Affine | Maximum) -> list[int]:
-    return [node.parent] if isinstance(node, Maximum) else [part.parent for part in node.parts]
-
-
-def _renumbered(node: Affine | Maximum, new: dict[int, int]) -> Affine | Maximum:
-    if isinstance(node, Maximum):
-        return Maximum(node.size, new[node.parent], node.window, node.floor)
-    parts = tuple(Part(new[p.parent], p.start, p.column, p.weight) for p in node.parts)
-    return Affine(node.size, parts, node.bias, node.divisor)
-
-
-class Settings:
-    """An operator's attributes; what is left when its rule has run has no rule."""
-
-    def __init__(self, kind: str, left: dict[str, Any]) -> None:
-        self.kind, self.left = kind, left
-
-    def take(self, name: str, default: Any = None) -> Any:
-        return self.left.pop(name, default)
-
-    def expect(self, name: str, *values: Any) -> None:
-        """Refuses other values; an absent attribute has the first."""
-        found = self.take(name, values[0])
-        _require(found in values, f"{self.kind} with {name} = {found!r}")
+        """The nodes that the scores depend on."""
+        require(isinstance(scores, Value), "the output is a constant")
+        kept, nodes = np.arange(self.starts[-1]) < self.inputs, []
+        kept[np.asarray(scores)] = True
+        for number in range(len(self.nodes), 0, -1):
+            span = slice(*self.starts[number - 1 : number + 1])
+            if kept[span].any():
+                nodes.insert(0, self.nodes[number - 1])
+                kept[span] = kept[nodes[0].source] = True
+        new = np.cumsum(kept) - 1
+        nodes = tuple(node._replace(source=new[node.source]) for node in nodes)
+        return Network(self.inputs, nodes, new[np.asarray(scores).ravel()])
 
 
 # ---------------------------------------------------------------------------------------------
-# Operators
+# Operators: of the builder, the operands (values, or constants as arrays), and the attributes
 # ---------------------------------------------------------------------------------------------
 
 
-def _elementwise(builder: _Builder, shape, *terms: tuple[Value, Any], bias=0.0) -> Value:
+def _scaled(net: _Builder, shape, *terms: tuple[Value, Any], bias: Any = 0.0) -> Value:
     """A sum of values, each times a weight that fits the shape, and of a bias."""
-    rows = np.arange(math.prod(shape))
-    parts = []
-    for value, weight in terms:
-        index, weight = (np.broadcast_to(a, shape).ravel() for a in (value.index, weight))
-        parts.append((value, rows, index, weight))
-    return builder.affine(shape, parts, bias)
+    fitting = ([np.broadcast_to(a, shape)[..., None] for a in term] for term in terms)
+    return net.affine(shape, *fitting, bias=bias)
 
 
-def _sum(sign: float) -> Callable:
-    def rule(builder: _Builder, _: Settings, a: Any, b: Any) -> Value:
-        shapes = (v.index.shape if isinstance(v, Value) else v.shape for v in (a, b))
-        shape = np.broadcast_shapes(*shapes)
-        signed = ((a, 1.0), (b, sign))
-        terms = [(v, s) for v, s in signed if isinstance(v, Value)]
-        _require(terms, "a sum of constants")
-        (bias,) = [s * _floats(v) for v, s in signed if not isinstance(v, Value)] or [0.0]
-        return _elementwise(builder, shape, *terms, bias=bias)
-
-    return rule
+def _sum(sign: float, net: _Builder, a: Any, b: Any, /) -> Value:
+    signed = (a, 1.0), (b, sign)
+    terms = [(v, s) for v, s in signed if isinstance(v, Value)]
+    require(terms, "a sum of constants")
+    bias = sum(s * _floats(v) for v, s in signed if not isinstance(v, Value))
+    return _scaled(net, np.broadcast_shapes(a.shape, b.shape), *terms, bias=bias)
 
 
-def _moved(move: Callable) -> Callable:
-    """A rule for what moves the entries of a value, or of a constant."""
-
-    def rule(_: _Builder, settings: Settings, x: Any, *others: Any) -> Any:
-        if isinstance(x, Value):
-            return Value(x.node, move(settings, x.index, *others))
-        return move(settings, x, *others)
-
-    return rule
-
-
-def _reshape(settings: Settings, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    _require(shape.dtype.kind == "i" and shape.ndim == 1, "Reshape by a computed shape")
-    settings.expect("allowzero", 0)
+def _reshape(_: _Builder, x: np.ndarray, shape: np.ndarray, /, *, allowzero=0) -> np.ndarray:
+    fixed = not isinstance(shape, Value) and shape.dtype.kind == "i" and shape.ndim == 1
+    require(fixed and not allowzero, "Reshape by a computed shape, or with allowzero")
     return x.reshape([x.shape[i] if size == 0 else int(size) for i, size in enumerate(shape)])
 
 
-def _flatten(settings: Settings, x: np.ndarray) -> np.ndarray:
-    axis = settings.take("axis", 1)
-    _require(-x.ndim <= axis <= x.ndim, f"Flatten with axis = {axis}")
+def _flatten(_: _Builder, x: np.ndarray, /, *, axis=1) -> np.ndarray:
+    require(-x.ndim <= axis <= x.ndim, f"Flatten with axis = {axis}")
     return x.reshape(math.prod(x.shape[: axis + x.ndim if axis < 0 else axis]), -1)
 
 
-def _constant(_: _Builder, settings: Settings) -> np.ndarray:
-    value = settings.take("value")
-    _require(isinstance(value, np.ndarray), "Constant without a tensor")
+def _transpose(_: _Builder, x: np.ndarray, /, *, perm=None) -> np.ndarray:
+    return x.transpose(perm)
+
+
+def _constant(_: _Builder, /, *, value: np.ndarray) -> np.ndarray:
+    require(isinstance(value, np.ndarray), "Constant without a tensor")
     return value
 
 
-def _product(builder: _Builder, x: Value, matrix: np.ndarray, bias=0.0) -> Value:
-    """Rows of entries, (.., k), times a matrix (k, n)."""
-    single = isinstance(x, Value) and x.index.ndim > 1 and not isinstance(matrix, Value)
-    _require(single, "a product that is not of a computed value and a matrix")
-    matrix, index = _floats(matrix), x.index
-    _require(matrix.ndim == 2 and index.shape[-1] == len(matrix), "a product of wrong shapes")
-    shape = (*index.shape[:-1], matrix.shape[1])
-    rows = np.arange(math.prod(shape)).reshape(*shape, 1)
-    return builder.affine(shape, [(x, rows, index[..., None, :], matrix.T)], bias)
+def _matmul(net: _Builder, a: Any, b: Any, /, bias: Any = 0.0) -> Value:
+    """Rows of entries, (.., k), times a matrix (k, n), or the other way round."""
+    if not isinstance(a, Value):
+        require(isinstance(b, Value) and b.ndim > 1, "a product of constants")
+        return _matmul(net, b.swapaxes(-1, -2), np.transpose(a)).swapaxes(-1, -2)
+    single = a.ndim > 1 and not isinstance(b, Value)
+    require(single, "a product that is not of a computed value and a matrix")
+    matrix = _floats(b)
+    require(matrix.ndim == 2 and a.shape[-1] == len(matrix), "a product of wrong shapes")
+    shape = (*a.shape[:-1], matrix.shape[1])
+    return net.affine(shape, (a[..., None, :], matrix.T), bias=bias)
 
 
-def _matmul(builder: _Builder, _: Settings, a: Any, b: Any) -> Value:
-    if isinstance(a, Value):
-        return _product(builder, a, b)
-    turned = _product(builder, Value(b.node, b.index.swapaxes(-1, -2)), np.transpose(a))
-    return Value(turned.node, turned.index.swapaxes(-1, -2))
+def _gemm(
+    net: _Builder, a: Any, b: Any, c: Any = None, /, *, alpha=1.0, beta=1.0, transA=0, transB=0
+) -> Value:
+    require(alpha == beta == 1, f"Gemm with alpha = {alpha} and beta = {beta}")
+    require(isinstance(a, Value) and a.ndim == 2, "Gemm of a constant by a value")
+    a, b = a.T if transA else a, np.transpose(b) if transB else b
+    return _matmul(net, a, b, 0.0 if c is None else _floats(c))
 
 
-def _gemm(builder: _Builder, settings: Settings, a: Any, b: Any, c: Any = None) -> Value:
-    settings.expect("alpha", 1.0)
-    settings.expect("beta", 1.0)
-    _require(isinstance(a, Value) and not isinstance(c, Value), "Gemm of a constant by a value")
-    a = Value(a.node, a.index.T) if settings.take("transA", 0) else a
-    b = np.transpose(b) if settings.take("transB", 0) else b
-    return _product(builder, a, b, 0.0 if c is None else _floats(c))
+def _relu(net: _Builder, x: Value, /) -> Value:
+    return net.maximum(np.asarray(x).reshape(-1, 1), 0.0, x.shape)
 
 
-def _relu(builder: _Builder, _: Settings, x: Value) -> Value:
-    return builder.maximum(x, x.index.reshape(-1, 1), 0.0, x.index.shape)
-
-
-def _leaky_relu(builder: _Builder, settings: Settings, x: Value) -> Value:
+def _leaky_relu(net: _Builder, x: Value, /, *, alpha=float(np.float32(0.01))) -> Value:
     """``a x + (1 - a) max(x, 0)``."""
-    alpha = settings.take("alpha", float(np.float32(0.01)))
-    exact = math.isfinite(alpha) and Fraction(1) - Fraction(alpha) == Fraction(1 - alpha)
-    _require(exact, f"LeakyRelu: 1 - {alpha!r} is no number of float64")
-    positive = _relu(builder, settings, x)
-    return _elementwise(builder, x.index.shape, (x, alpha), (positive, 1 - alpha))
+    exact = Fraction(1) - Fraction(alpha) == Fraction(1 - alpha)
+    require(exact, f"LeakyRelu: 1 - {alpha!r} is no number of float64")
+    return _scaled(net, x.shape, (x, alpha), (_relu(net, x), 1 - alpha))
 
 
-def _batch_norm(builder: _Builder, settings: Settings, x: Value, *constants: np.ndarray) -> Value:
-    settings.expect("training_mode", 0)
-    settings.expect("spatial", 1)
-    settings.take("momentum")
-    channels = (-1, *(1,) * (x.index.ndim - 2))
+def _batch_norm(
+    net: _Builder, x: Value, scale, bias, mean, variance, /, *,
+    epsilon=float(np.float32(1e-5)), momentum=0.9, training_mode=0, spatial=1,
+) -> Value:  # fmt: skip
+    require(not training_mode and spatial == 1, "BatchNormalization with training_mode or spatial")
+    channels, constants = (-1, *(1,) * (x.ndim - 2)), (scale, bias, mean, variance)
     scale, bias, mean, variance = (_floats(c).reshape(channels) for c in constants)
-    factor = scale / np.sqrt(variance + settings.take("epsilon", float(np.float32(1e-5))))
-    shape = x.index.shape
-    return _elementwise(
-        builder, shape, (_elementwise(builder, shape, (x, 1.0), bias=-mean), factor), bias=bias
-    )
+    factor = scale / np.sqrt(variance + epsilon)
+    return _scaled(net, x.shape, (_scaled(net, x.shape, (x, 1.0), bias=-mean), factor), bias=bias)
 
 
-class _Window(NamedTuple):
-    """Entries of the windows over the spatial axes, -1 outside: (channel, place, element)."""
-
-    entries: np.ndarray
-    shape: tuple[int, ...]
-
-
-def _windows(settings: Settings, x: Value, kernel: tuple[int, ...]) -> _Window:
-    _require(isinstance(x, Value) and x.index.shape[0] == 1, f"{settings.kind} of no single image")
+def _windows(
+    x: Value, kernel, *, strides=None, pads=None, dilations=None, auto_pad="NOTSET"
+) -> np.ndarray:
+    """Entries of the windows over the spatial axes, -1 outside: (channel, *place, *element)."""
     rank = len(kernel)
-    _require(x.index.ndim == rank + 2, f"{settings.kind}: a kernel of other axes than the image's")
-    mode = settings.take("auto_pad", "NOTSET")
-    pads = settings.take("pads", [0] * 2 * rank)
-    _require(mode in ("NOTSET", "VALID"), f"{settings.kind} with auto_pad = {mode}")
-    strides, dilations = (settings.take(n, [1] * rank) for n in ("strides", "dilations"))
-    _require(min((*strides, *dilations)) > 0 <= min(pads), f"{settings.kind}: odd steps or pads")
-    pads = [0] * 2 * rank if mode == "VALID" else pads
-    widths = list(zip(pads[:rank], pads[rank:], strict=True))
-    padded = np.pad(x.index[0], [(0, 0), *widths], constant_values=-1)
+    single = isinstance(x, Value) and x.shape[0] == 1 and x.ndim == rank + 2
+    require(single, "windows of no single image, or over other axes than its own")
+    strides, dilations = ([1] * rank if v is None else v for v in (strides, dilations))
+    pads = [0] * 2 * rank if pads is None or auto_pad == "VALID" else pads
+    require(auto_pad in ("NOTSET", "VALID"), f"windows with auto_pad = {auto_pad}")
+    require(min((*strides, *dilations)) > 0 <= min(pads), "windows with odd strides or pads")
+    widths = [(0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
+    padded = np.pad(np.asarray(x[0]), widths, constant_values=-1)
     reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
     view = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(1, rank + 1)))
-    steps = (*strides, *dilations)
-    view = view[(slice(None), *(slice(None, None, step) for step in steps))]
-    _require(len(steps) == 2 * rank, f"{settings.kind}: steps of other axes")
-    shape = view.shape[1 : rank + 1]
-    return _Window(view.reshape(len(padded), math.prod(shape), -1), shape)
+    require(len(strides) == rank, "strides of other axes")
+    return view[(slice(None), *(slice(None, None, step) for step in (*strides, *dilations)))]
 
 
-def _convolution(builder: _Builder, settings: Settings, x: Value, kernel, bias=None) -> Value:
-    kernel, groups = _floats(kernel), settings.take("group", 1)
-    size = kernel.shape[2:]
-    _require(
-        tuple(settings.take("kernel_shape", size)) == size, "Conv: kernel_shape is not its own"
-    )
-    window = _windows(settings, x, size)
-    channels, places, _ = window.entries.shape
-    outs, own = kernel.shape[:2]
-    _require(channels == groups * own and outs % groups == 0, "Conv: channels that do not fit")
-    entries = window.entries.reshape(groups, 1, own, places, -1)
-    weight = kernel.reshape(groups, outs // groups, own, 1, -1)
-    rows = np.arange(outs * places).reshape(groups, outs // groups, 1, places, 1)
-    shape = (1, outs, *window.shape)
-    bias = 0.0 if bias is None else _floats(bias).reshape(-1, *(1,) * len(window.shape))
-    return builder.affine(shape, [(x, rows, entries, weight)], bias)
+def _conv(
+    net: _Builder, x: Value, kernel, bias=None, /, *, group=1, kernel_shape=None, **where
+) -> Value:
+    kernel = _floats(kernel)
+    outs, own, *size = kernel.shape
+    require(kernel_shape in (None, size), "Conv: kernel_shape is not its own")
+    view = _windows(x, size, **where)
+    places = view.shape[1 : 1 + len(size)]
+    require(len(view) == group * own and outs % group == 0, "Conv: channels that do not fit")
+    entries = view.reshape(group, 1, own, math.prod(places), -1).swapaxes(2, 3)
+    weight = kernel.reshape(group, outs // group, 1, own, -1)
+    bias = 0.0 if bias is None else _floats(bias).reshape(-1, *(1,) * len(size))
+    return net.affine((1, outs, *places), (entries, weight), bias=bias)
 
 
-def _pooled(settings: Settings, x: Value) -> tuple[np.ndarray, tuple[int, ...]]:
+def _pooled(x: Value, *, kernel_shape, ceil_mode=0, **where) -> tuple[np.ndarray, tuple[int, ...]]:
     """Windows (place, element) of every channel, and the pool's shape."""
-    settings.expect("ceil_mode", 0)
-    window = _windows(settings, x, tuple(settings.take("kernel_shape")))
-    channels, places, _ = window.entries.shape
-    return window.entries.reshape(channels * places, -1), (1, channels, *window.shape)
+    require(not ceil_mode, "a pool with ceil_mode")
+    view = _windows(x, kernel_shape, **where)
+    shape = view.shape[: 1 + len(kernel_shape)]
+    return view.reshape(math.prod(shape), -1), (1, *shape)
 
 
-def _max_pool(builder: _Builder, settings: Settings, x: Value) -> Value:
-    settings.expect("storage_order", 0)
-    window, shape = _pooled(settings, x)
-    return builder.maximum(x, window, -np.inf, shape)
+def _max_pool(net: _Builder, x: Value, /, *, storage_order=0, **where) -> Value:
+    require(not storage_order, "MaxPool with storage_order")
+    window, shape = _pooled(x, **where)
+    return net.maximum(window, -np.inf, shape)
 
 
-def _average_pool(builder: _Builder, settings: Settings, x: Value) -> Value:
-    padded = settings.take("count_include_pad", 0)
-    window, shape = _pooled(settings, x)
-    count = np.where(padded, window.shape[1], (window >= 0).sum(1)).astype(np.float64)
-    rows = np.arange(len(window))[:, None]
-    return builder.affine(shape, [(x, rows, window, 1.0)], 0.0, count)
+def _average_pool(net: _Builder, x: Value, /, *, count_include_pad=0, **where) -> Value:
+    window, shape = _pooled(x, **where)
+    count = np.where(count_include_pad, window.shape[1], (window >= 0).sum(1))
+    return net.affine(shape, (window, 1.0), divisor=count.reshape(shape))
 
 
 RULES: dict[str, Callable] = {
-    "Add": _sum(1.0), "AveragePool": _average_pool, "BatchNormalization": _batch_norm,
-    "Constant": _constant, "Conv": _convolution, "Flatten": _moved(_flatten), "Gemm": _gemm,
-    "Identity": _moved(lambda settings, x: x), "LeakyRelu": _leaky_relu, "MatMul": _matmul,
-    "MaxPool": _max_pool, "Relu": _relu, "Reshape": _moved(_reshape), "Sub": _sum(-1.0),
-    "Transpose": _moved(lambda settings, x: x.transpose(settings.take("perm"))),
+    "Add": functools.partial(_sum, 1.0), "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm, "Constant": _constant, "Conv": _conv, "Flatten": _flatten,
+    "Gemm": _gemm, "Identity": lambda _, x, /: x, "LeakyRelu": _leaky_relu,
+    "MatMul": lambda net, a, b, /: _matmul(net, a, b), "MaxPool": _max_pool, "Relu": _relu,
+    "Reshape": _reshape, "Sub": functools.partial(_sum, -1.0), "Transpose": _transpose,
 }  # fmt: skip
-"""By operator: of the builder, the attributes, and the operands (values, or constants as arrays)."""
+
+
+def _floats(array: Any) -> np.ndarray:
+    """A constant's numbers in float64, which holds them exactly."""
+    constant = isinstance(array, np.ndarray) and not isinstance(array, Value)
+    require(constant and array.dtype.kind == "f", "a constant is not of floats")
+    return array.astype(np.float64)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -392,130 +304,109 @@ RULES: dict[str, Callable] = {
 # ---------------------------------------------------------------------------------------------
 
 
-NUMBER, BYTES = (0,), (2,)
-NUMBERS, FLOAT, FLOATS, DOUBLES = (0, 2), (5,), (5, 2), (1, 2)
-"""The kinds of fields: integers, strings and messages, of 32 and 64 bits; of many numbers also packed."""
+MESSAGES = {
+    "model": "1 ir_version int, 2 producer_name text, 3 producer_version text, 4 domain text, "
+    "5 model_version int, 6 doc_string text, 7 graph graph, 8 opset_import* opset, 14 metadata_props* bytes",
+    "opset": "1 domain text, 2 version int",
+    "graph": "1 node* node, 2 name text, 5 initializer* tensor, 10 doc_string text, 11 input* value, "
+    "12 output* value, 13 value_info* bytes, 16 metadata_props* bytes",
+    "node": "1 input* text, 2 output* text, 3 name text, 4 op_type text, 5 attribute* attribute, "
+    "6 doc_string text, 7 domain text, 9 metadata_props* bytes",
+    "value": "1 name text, 2 type type, 3 doc_string text",
+    "type": "1 tensor_type tensor_type, 6 denotation text",
+    "tensor_type": "1 elem_type int, 2 shape shape",
+    "shape": "1 dim* dim",
+    "dim": "1 dim_value int, 2 dim_param text, 3 denotation text",
+    "tensor": "1 dims* int, 2 data_type int, 4 float_data* float, 5 int32_data* int, 7 int64_data* int, "
+    "8 name text, 9 raw_data bytes, 10 double_data* double, 12 doc_string text",
+    "attribute": "1 name text, 2 f float, 3 i int, 4 s text, 5 t tensor, 8 ints* int, "
+    "13 doc_string text, 20 type int",
+}
+"""The fields that a message may have: number, name (with a star if there may be many), and kind."""
+
+EMPTY = {"int": 0, "float": 0.0, "text": "", "bytes": b""}
+"""What a field holds that is not there; a message that is not there is None."""
+
+WIRE = {"int": 0, "double": 1, "float": 5}
+"""How numbers are written one a field; all else, and many at once, as bytes of a given length: 2."""
 
 
-def _message(
-    data: bytes,
-    what: str,
-    texts: set[int],
-    others: Mapping[int, tuple[int, ...]] = MappingProxyType({}),
-) -> dict[int, list]:
-    """A message's fields by number: integers, or bytes.
-
-    Args:
-        data: the message.
-        what: its name.
-        texts: its fields that are strings or messages.
-        others: the kinds that its other fields may have. A field of another kind is none to other
-            readers.
+def _message(what: str, data: bytes) -> dict[str, Any]:
+    """A message's fields by name.
 
     Raises:
-        Refused: it is cut off, or has a field beyond those that are known.
+        Refused: it is cut off, has a field beyond those that are known or of another kind, which is none
+            to other readers, or a second where it would be merged, or would win.
     """
-    found: dict[int, list] = {}
-    for number, kind, value in _fields(data):
-        known = BYTES if number in texts else others.get(number, ())
-        _require(kind in known, f"field {number} of a {what}, of kind {kind}")
-        found.setdefault(number, []).append(value)
-    return found
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
+    fields = {int(f[0]): f[1:] for f in map(str.split, MESSAGES[what].split(", "))}
+    found: dict[str, list] = {name: [] for name, _ in fields.values()}
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
-        if tag & 7 == 0:
-            value, at = _varint(data, at)
-        else:
-            _require(tag & 7 in (1, 2, 5), f"a field of the kind {tag & 7}")
-            size, at = _varint(data, at) if tag & 7 == 2 else ({1: 8, 5: 4}[tag & 7], at)
-            _require(at + size <= len(data), "a file that is cut off")
-            value, at = data[at : at + size], at + size
-        yield tag >> 3, tag & 7, value
+        name, kind = fields.get(tag >> 3, ("", ""))
+        wires = {WIRE.get(kind, 2), 2 if name.endswith("*") else WIRE.get(kind, 2)}
+        require(name and tag & 7 in wires, f"field {tag >> 3} of a {what}, of kind {tag & 7}")
+        size = {1: 8, 5: 4}.get(tag & 7)
+        value, at = (size, at) if size else _varint(data, at)
+        if tag & 7:
+            require(at + value <= len(data), "a file that is cut off")
+            value, at = data[at : at + value], at + value
+        found[name] += _values(kind, value)
+        once = name.endswith("*") or len(found[name]) == 1
+        require(once, f"{name} of a {what} {len(found[name])} times")
+    single = lambda name, kind: (found[name] or [EMPTY.get(kind)])[0]  # noqa: E731
+    return {
+        name.rstrip("*"): found[name] if name.endswith("*") else single(name, kind)
+        for name, kind in fields.values()
+    }
+
+
+def _values(kind: str, value: int | bytes) -> list:
+    """One value, or those that are packed in one."""
+    if isinstance(value, int):
+        return [value - 2**64 if value >= 2**63 else value]
+    if kind == "int":
+        at, found = 0, []
+        while at < len(value):
+            number, at = _varint(value, at)
+            found += _values(kind, number)
+        return found
+    if kind in ("float", "double"):
+        return np.frombuffer(value, {"float": "<f4", "double": "<f8"}[kind]).tolist()
+    return [
+        value if kind == "bytes" else value.decode() if kind == "text" else _message(kind, value)
+    ]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """An integer of seven bits a byte, the lowest first, and where it ends."""
-    value = 0
-    for place in range(10):
-        _require(at + place < len(data), "a file that is cut off")
-        byte = data[at + place]
-        value |= (byte & 127) << 7 * place
-        if byte < 128:
-            return value, at + place + 1
+    for end in range(at, at + 10):
+        require(end < len(data), "a file that is cut off")
+        if data[end] < 128:
+            return sum((byte & 127) << 7 * i for i, byte in enumerate(data[at : end + 1])), end + 1
     raise Refused("an integer that does not end.")
 
 
-def _one(message: dict[int, list], number: int, default: Any = None) -> Any:
-    """The value of a field that is there once; a second would be merged, or would win."""
-    values = message.get(number, [] if default is None else [default])
-    _require(len(values) == 1, f"field {number} {len(values)} times")
-    return values[0]
+TYPES = {1: ("<f4", "float"), 6: ("<i4", "int32"), 7: ("<i8", "int64"), 11: ("<f8", "double")}
+"""By number of the type: what NumPy calls it, and its name among the fields."""
 
 
-def _text(message: dict[int, list], number: int) -> str:
-    return _one(message, number, b"").decode()
-
-
-def _integers(values: list) -> list[int]:
-    """Signed integers, one a field or many packed in one."""
-    found = []
-    for value in values:
-        at, packed = 0, value if isinstance(value, bytes) else b""
-        while at < len(packed):
-            number, at = _varint(packed, at)
-            found.append(number)
-        found += [] if isinstance(value, bytes) else [value]
-    return [number - 2**64 if number >= 2**63 else number for number in found]
-
-
-def _tensor(entry: bytes) -> tuple[str, np.ndarray]:
-    numbers = {1: NUMBERS, 2: NUMBER, 4: FLOATS, 5: NUMBERS, 7: NUMBERS, 10: DOUBLES}
-    tensor = _message(entry, "tensor", {8, 9, 12}, numbers)
-    name, number = _text(tensor, 8), _one(tensor, 2)
-    _require(number in TYPES, f"the tensor {name!r} of type {number}")
-    kind, shape = np.dtype(TYPES[number]), _integers(tensor.get(1, []))
-    given = {4: "<f4", 5: "<i4", 7: "<i8", 9: kind.str, 10: "<f8"}
-    fields = [field for field in given if field in tensor]
-    _require(len(fields) <= 1, f"the tensor {name!r} holds its numbers twice")
-    field = fields[0] if fields else 9
-    _require(given[field] == kind.str, f"the tensor {name!r} holds numbers of another type")
-    if field in (5, 7):
-        values = np.array(_integers(tensor[field]), kind)
-    else:
-        values = np.frombuffer(b"".join(tensor.get(field, [])), kind)
-    return name, values.reshape(shape)
-
-
-def _attribute(entry: bytes) -> tuple[str, Any]:
-    numbers = {2: FLOAT, 3: NUMBER, 7: FLOATS, 8: NUMBERS, 20: NUMBER}
-    attribute = _message(entry, "attribute", {1, 4, 5, 13}, numbers)
-    name, kind = _text(attribute, 1), _one(attribute, 20)
-    own = {1: 2, 2: 3, 3: 4, 4: 5, 6: 7, 7: 8}.get(kind)
-    _require(set(attribute) <= {1, 13, 20, own}, f"the attribute {name!r} of several types")
-    read = {
-        1: lambda: struct.unpack("<f", _one(attribute, 2, bytes(4)))[0],
-        2: lambda: _integers([_one(attribute, 3, 0)])[0],
-        3: lambda: _text(attribute, 4),
-        4: lambda: _tensor(_one(attribute, 5))[1],
-        6: lambda: np.frombuffer(b"".join(attribute.get(7, [])), "<f4").tolist(),
-        7: lambda: _integers(attribute.get(8, [])),
-    }
-    _require(kind in read, f"the attribute {name!r} of type {kind}")
-    return name, read[kind]()
-
-
-def _floats(array: Any) -> np.ndarray:
-    """A constant's numbers in float64, which holds them exactly."""
-    _require(
-        isinstance(array, np.ndarray) and array.dtype.kind == "f", "a constant is not of floats"
+def _tensor(tensor: dict) -> np.ndarray:
+    name, kind = tensor["name"], TYPES.get(tensor["data_type"])
+    require(kind, f"the tensor {name!r} of type {tensor['data_type']}")
+    given = [f for f in tensor if f.endswith("_data") and tensor[f]]
+    own = [f for f in given if f in ("raw_data", f"{kind[1]}_data")]
+    require(
+        given == own and len(own) < 2, f"the tensor {name!r} holds its numbers twice, or others"
     )
-    return array.astype(np.float64)
+    raw, values = tensor["raw_data"], tensor[f"{kind[1]}_data"]
+    return (np.frombuffer(raw, kind[0]) if raw else np.array(values, kind[0])).reshape(
+        tensor["dims"]
+    )
 
 
-def _require(holds: Any, what: str) -> None:
-    if not holds:
-        raise Refused(f"cannot be checked: {what}.")
+def _attribute(attribute: dict) -> Any:
+    own = {1: "f", 2: "i", 3: "s", 4: "t", 7: "ints"}.get(attribute["type"])
+    others = [n for n in ("f", "i", "s", "t", "ints") if attribute[n] and n != own]
+    require(own and not others, f"the attribute {attribute['name']!r} of type {attribute['type']}")
+    return _tensor(attribute["t"]) if own == "t" else attribute[own]

@@ -213,4 +213,4 @@ def test_counts_over_a_ball_have_certificates():
 def test_what_is_known_of_a_region_is_known_by_its_ball_too(certificates):
     arrays = certificates["l2"][1].arrays
     other = {**arrays, "ball.norm": np.asarray(1)}
-    assert proof._digest(arrays) != proof._digest(other)
+    assert proof._content(arrays) != proof._content(other)

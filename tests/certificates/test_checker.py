@@ -20,7 +20,7 @@ from jmlv_check import linear
 from jmlv_check.__main__ import main
 from jmlv_check.arithmetic import Floats, Integers
 from jmlv_check.certificate import check
-from jmlv_check.network import Affine, Network, Part, Refused
+from jmlv_check.network import Affine, Network, Refused
 
 NETS = ["dense", "conv", "pool", "residual", "clipped", "odds_and_ends"]
 
@@ -43,10 +43,8 @@ def _case(name, radius=0.05, seed=1):
 def _checked(network, tier, lower, upper):
     ends = (tier.lift(side.astype(np.float64).ravel()) for side in (lower, upper))
     region = linear.bounded(network, tier, *ends, {})
-    last = len(network.nodes)
-    rows = tier.lift(np.eye(network.size(last)))
-    low = linear.lower_bounds(region, last, rows)
-    known = region.intervals[last][0]
+    low = linear.lower_bounds(region, tier.lift(np.eye(len(network.scores))), network.scores)
+    known = region.lower[network.scores]
     return np.array([max(tier.show(a), tier.show(b)) for a, b in zip(low, known)])
 
 
@@ -68,22 +66,22 @@ def test_two_implementations_of_crown_agree_and_no_point_is_below(name):
 
 
 BROKEN = {
-    "the line above is too low": ("_lines", "intercept", lambda t: t - 0.05),
-    "the line below is too steep": ("_lines", "weight", lambda w: w + 3),
-    "the floor is too high": ("_lines", "floor", lambda c: c + 0.05),
+    "the line above is too low": ("intercept", lambda t: t - 0.05),
+    "the line below is too steep": ("weight", lambda w: w + 3),
+    "the floor is too high": ("floor", lambda c: c + 0.05),
 }
 
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_rule_is_contradicted_by_a_point(what, monkeypatch):
-    name, field, change = BROKEN[what]
-    rule = getattr(linear, name)
+    field, change = BROKEN[what]
+    rule = linear._lines
 
     def broken(*arguments):
         lines = rule(*arguments)
-        return dataclasses.replace(lines, **{field: change(getattr(lines, field))})
+        return lines._replace(**{field: change(getattr(lines, field))})
 
-    monkeypatch.setattr(linear, name, broken)
+    monkeypatch.setattr(linear, "_lines", broken)
     assert any(_passes_a_reached_value(seed) for seed in range(8))
 
 
@@ -93,19 +91,21 @@ def _passes_a_reached_value(seed):
         _, network, lower, upper = _case("dense", radius, seed)
         found = _checked(network, Floats(), lower, upper)
         middle = ((lower.astype(np.float64) + upper) / 2).ravel()
-        point = linear.Region(network, Floats(), middle, middle)
-        for number, node in enumerate(network.nodes, 1):
-            point.intervals[number] = _value(point, node)
-        if np.any(found > point.intervals[len(network.nodes)][1] + 1e-6):
+        if np.any(found > _value(network, middle) + 1e-6):
             return True
     return False
 
 
-def _value(point, node):
-    if isinstance(node, Affine):
-        return linear._affine_interval(point, node)
-    value = np.maximum(point.intervals[node.parent][0][node.window[:, 0]], node.floor)
-    return value, value
+def _value(network, point):
+    """The scores at a point, but for what the windows of pools have beyond a first element."""
+    values = linear.Region(network, Floats(), point, point)
+    for number, node in enumerate(network.nodes, 1):
+        if isinstance(node, Affine):
+            linear._affine_interval(values, number, node)
+        else:
+            found = np.maximum(values.lower[node.source[:, 0]], node.floor)
+            values.lower[values.span(number)] = values.upper[values.span(number)] = found
+    return values.upper[network.scores]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -185,8 +185,8 @@ def test_files_and_the_command(proofs, tmp_path, capsys):
     paths = [str(tmp_path / name) for name in ("c.npz", "n.npz")]
     assert main(paths) == 0 and "is among the 1 highest" in capsys.readouterr().out
     assert main([*paths, "--exact"]) == 0 and "exact integers" in capsys.readouterr().out
-    other = dataclasses.replace(network.nodes[0], bias=network.nodes[0].bias + 1e-9)
-    Network(network.inputs, (other, *network.nodes[1:])).save(tmp_path / "n.npz")
+    other = network.nodes[0]._replace(bias=network.nodes[0].bias + 1e-9)
+    network._replace(nodes=(other, *network.nodes[1:])).save(tmp_path / "n.npz")
     assert main(paths) == 1 and "another one" in capsys.readouterr().err
 
 
@@ -257,11 +257,15 @@ def test_a_clause_too_few_is_refused(proofs):
         dataclasses.replace(certificate, head=head).check()
 
 
-def test_an_absent_element_is_never_the_largest():
-    """Where all that is there is as small as what is not, the first that is there is taken."""
-    values = np.array([[0.0, -1e300], [-np.inf, -np.inf]])
-    real = np.array([[False, True], [False, True]])
-    assert linear._argmax(values, real).tolist() == [1, 1]
+def test_an_element_that_is_there_twice_does_not_compete_with_itself():
+    """Windows at a border name an entry twice."""
+    low, high = np.array([[0.0, 0.0, -1.0]]), np.array([[3.0, 3.0, 1.0]])
+    twice, once = (
+        linear._lines(Floats(), low, high, low.max(1), np.array([[4, 4, 5]])),
+        linear._lines(Floats(), low[:, 1:], high[:, 1:], low.max(1), np.array([[4, 5]])),
+    )
+    for name in ("leader", "slope", "intercept", "settled"):
+        assert np.array_equal(getattr(twice, name), getattr(once, name)), name
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.longdouble, object])
@@ -275,8 +279,8 @@ def test_numbers_that_float64_would_round_are_refused(proofs, kind):
 
 def test_a_witness_whose_scores_overflow_is_none():
     """Of two rows, one is minus infinity there and the other not a number's."""
-    part = Part(0, np.array([0, 1, 2]), np.zeros(2, int), np.array([1.7e308, -1.7e308]))
-    network = Network(1, (Affine(2, (part,), np.zeros(2)),))
+    entries = np.arange(2), np.zeros(2, int), np.array([1.7e308, -1.7e308])
+    network = Network(1, (Affine(*entries, np.zeros(2), np.ones(2)),), np.array([1, 2]))
     arrays = {"lower": np.zeros(1), "upper": np.full(1, 10.0), "witness": np.full(1, 10.0)}
     arrays |= {"rows": np.eye(2), "offsets": np.zeros(2)}
     head = {"claim": "not robust", "network": network.sha256(), "property": [2, 0, 1]}

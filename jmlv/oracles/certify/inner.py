@@ -22,8 +22,10 @@ from jmlv.graph.ir import prefix
 from jmlv.graph.operations import is_affine
 from jmlv.numerics import certificate_precision, search_precision
 from jmlv.oracles.branching.subdomains import Task
+from jmlv.oracles.certify.network import windows
 from jmlv.oracles.deadline import Deadline
 from jmlv_check.linear import STEPS
+from jmlv_check.network import Network
 
 CHUNK = 64
 """Neurons bounded at a time, from below and above."""
@@ -37,7 +39,7 @@ class Inner(NamedTuple):
 
     Attributes:
         intervals: by the variable's index, in float64.
-        arrays: of a certificate: ``inner.K.at``, entries of what maximum ``K`` reads, and
+        arrays: of a certificate: ``inner.K.at``, entries that maximum ``K`` reads, and
             ``inner.K.M``, the lower weights of maximum ``M`` for each of these from below, then above.
     """
 
@@ -49,6 +51,7 @@ def tightened(
     exact: Task,
     fast: Task,
     maxima: Sequence[tuple[int, Equation]],
+    network: Network,
     steps: int,
     rate: float,
     deadline: Deadline,
@@ -59,6 +62,7 @@ def tightened(
         exact: graph, box and CROWN's intervals in float64.
         fast: the same in float32.
         maxima: the network's maxima by number.
+        network: in the checker's form.
         steps, rate: of the ascent.
         deadline: layers that it leaves no time for keep their intervals.
     """
@@ -76,9 +80,12 @@ def tightened(
         lines = _lines(exact.graph, below, known)
         ends, weights = _ascended(parts, wanted, lines, (exact.box, fast.box), steps, rate)
         known[source.index] = _narrowed(known[source.index], wanted, ends)
-        arrays[f"inner.{number}.at"] = wanted
-        for index, own in weights.items():
-            arrays[f"inner.{number}.{numbers[index]}"] = own
+        entries, window = np.empty(source.size, np.int64), windows(eqn)
+        entries[window[window >= 0]] = network.nodes[number - 1].source[window >= 0]
+        arrays[f"inner.{number}.at"] = entries[wanted]
+        for e in below:
+            own = weights[e.outvar.index] * (windows(e) >= 0)
+            arrays[f"inner.{number}.{numbers[e.outvar.index]}"] = own
     return Inner(known, arrays)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,20 +25,17 @@ from jmlv.graph.operations import (
     relu_max_pool_p,
 )
 from jmlv.numerics import certificate_precision
-from jmlv_check.network import Affine, Maximum, Network, Part
+from jmlv_check.network import Affine, Maximum, Network
 
 CHUNK = 256
 """Rows of a matrix that are read at a time."""
 
-#: Only move entries; their rows are numbers of entries, and need no node.
+#: Only move entries, and need no node.
 MOVING = frozenset({lax.reshape_p, lax.transpose_p, lax.broadcast_in_dim_p, lax.slice_p, lax.rev_p})
 
 
-class Place(NamedTuple):
-    """Where a variable's entries are: a node of the network, and an entry of it for each."""
-
-    node: int
-    index: Int[np.ndarray, "*shape"]
+Places = dict[Variable, Int[np.ndarray, "*shape"]]
+"""The network's entries that a variable's are."""
 
 
 def exported(graph: Graph) -> Network:
@@ -62,60 +59,57 @@ def exported(graph: Graph) -> Network:
     ['Affine', 'Maximum', 'Affine']
     """
     inputs = graph.input
-    places = {inputs: Place(0, np.arange(inputs.size).reshape(inputs.shape))}
+    places: Places = {inputs: np.arange(inputs.size).reshape(inputs.shape)}
     nodes: list[Affine | Maximum] = []
+    start = inputs.size
     with certificate_precision():
         for eqn in graph.eqns:
             if eqn.primitive in MOVING and len(graph.inputs_of(eqn)) == 1:
-                source = places[eqn.invars[0]]
-                places[eqn.outvar] = source._replace(index=np.asarray(eqn.bind(source.index)))
+                places[eqn.outvar] = np.asarray(eqn.bind(places[eqn.invars[0]]))
                 continue
             make = _affine if is_affine(graph, eqn) else _maximum
-            node = make(graph, eqn, places)
-            nodes.append(node)
-            shape = eqn.outvar.shape
-            places[eqn.outvar] = Place(len(nodes), np.arange(node.size).reshape(shape))
-        last = places[graph.output]
-        if last.node != len(nodes) or not np.array_equal(
-            last.index.ravel(), np.arange(last.index.size)
-        ):
-            nodes.append(_selection(last))
-    return Network(inputs.size, tuple(nodes))
+            nodes.append(make(graph, eqn, places))
+            size = eqn.outvar.size
+            places[eqn.outvar] = np.arange(start, start + size).reshape(eqn.outvar.shape)
+            start += size
+    return Network(inputs.size, tuple(nodes), places[graph.output].ravel().astype(np.int64))
 
 
-def _selection(place: Place) -> Affine:
-    count = place.index.size
-    part = Part(place.node, np.arange(count + 1), place.index.ravel(), np.ones(count))
-    return Affine(count, (part,), np.zeros(count))
-
-
-def _affine(graph: Graph, eqn: Equation, places: dict[Variable, Place]) -> Affine:
-    constants = graph.constants()
+def _affine(graph: Graph, eqn: Equation, places: Places) -> Affine:
+    constants, size = graph.constants(), eqn.outvar.size
     inputs = tuple(dict.fromkeys(graph.inputs_of(eqn)))
-    divisor = None
     if eqn.primitive is lax.div_p:
-        divisor = np.broadcast_to(np.asarray(read(constants, eqn.invars[1])), eqn.outvar.shape)
-        sign, divisor = np.sign(divisor).ravel(), np.abs(divisor).ravel()
-        source = places[eqn.invars[0]]
-        index = np.broadcast_to(source.index, eqn.outvar.shape).ravel()
-        part = Part(source.node, np.arange(index.size + 1), index, sign.astype(float))
-        return Affine(index.size, (part,), np.zeros(index.size), divisor.astype(float))
-    blocks = list(_rows(graph, eqn, inputs))
-    bias = np.concatenate([offset for _, offset in blocks])
-    parts = tuple(_part(places[v], [rows[i] for rows, _ in blocks]) for i, v in enumerate(inputs))
-    return Affine(eqn.outvar.size, parts, bias)
+        divisor = np.asarray(read(constants, eqn.invars[1]), float)
+        divisor = np.broadcast_to(divisor, eqn.outvar.shape).ravel()
+        source = np.broadcast_to(places[eqn.invars[0]], eqn.outvar.shape).ravel()
+        signs, none = np.sign(divisor), np.zeros(size)
+        return _ordered(np.arange(size), source, signs, none, np.abs(divisor))
+    entries, offsets = zip(*_blocks(graph, eqn, inputs, places))
+    row, source, weight = (np.concatenate(parts) for parts in zip(*itertools.chain(*entries)))
+    return _ordered(row, source, weight, np.concatenate(offsets), np.ones(size))
 
 
-def _rows(graph: Graph, eqn: Equation, inputs: tuple) -> Iterator[tuple[list, np.ndarray]]:
-    """The matrices of an affine equation and its constants, some rows at a time."""
+def _ordered(row, source, weight, bias, divisor) -> Affine:
+    """With its entries by source, so that backward passes have nothing to sort."""
+    order = np.argsort(source, kind="stable")
+    return Affine(row[order], source[order], weight[order], bias, divisor)
+
+
+def _blocks(
+    graph: Graph, eqn: Equation, inputs: tuple, places: Places
+) -> Iterator[tuple[list, np.ndarray]]:
+    """The entries of an affine equation's matrices (row, source, weight) and its constants, some rows at
+    a time."""
     size = eqn.outvar.size
     single = Graph(Structure(graph.invars, graph.constvars, (eqn,), (eqn.outvar,)), graph.consts)
     for start in range(0, size, CHUNK):
-        numbers = np.arange(start, start + CHUNK)
-        rows, offset = _pulled(single, numbers)
-        count = min(CHUNK, size - start)
-        offset = np.broadcast_to(np.asarray(offset), CHUNK)[:count]
-        yield [_sparse(np.asarray(rows[v]).reshape(CHUNK, -1)[:count]) for v in inputs], offset
+        rows, offset = _pulled(single, np.arange(start, start + CHUNK))
+        count, found = min(CHUNK, size - start), []
+        for v in inputs:
+            block = np.asarray(rows[v]).reshape(CHUNK, -1)[:count]
+            at, column = np.nonzero(block)
+            found.append((start + at, places[v].ravel()[column], block[at, column]))
+        yield found, np.broadcast_to(np.asarray(offset), CHUNK)[:count]
 
 
 @jax.jit
@@ -125,37 +119,27 @@ def _pulled(graph: Graph, numbers):
     return pull_back(graph, eqn, hot.reshape(-1, *eqn.outvar.shape), graph.constants())
 
 
-class _Sparse(NamedTuple):
-    """Some rows of a matrix: how many entries each has, and all of them."""
-
-    counts: np.ndarray
-    columns: np.ndarray
-    weights: np.ndarray
-
-
-def _sparse(rows: np.ndarray) -> _Sparse:
-    at, columns = np.nonzero(rows)
-    return _Sparse(np.bincount(at, minlength=len(rows)), columns, rows[at, columns])
-
-
-def _part(place: Place, blocks: list[_Sparse]) -> Part:
-    counts, columns, weights = (np.concatenate(arrays) for arrays in zip(*blocks))
-    return Part(place.node, np.r_[0, np.cumsum(counts)], place.index.ravel()[columns], weights)
-
-
-def _maximum(graph: Graph, eqn: Equation, places: dict[Variable, Place]) -> Maximum:
-    if is_maximum(eqn):
-        source = places[eqn.invars[0]]
-        window = source.index.reshape(-1, 1)
-        knee = np.broadcast_to(np.asarray(knee_of(graph, eqn), float), eqn.outvar.shape)
-        return Maximum(len(window), source.node, window, knee.ravel().copy())
-    if not is_max_pool(eqn):
+def _maximum(graph: Graph, eqn: Equation, places: Places) -> Maximum:
+    if not (is_maximum(eqn) or is_max_pool(eqn)):
         raise UnsupportedOperation(
             f"certificate: {describe(graph, eqn)} is neither affine nor a maximum, so that no "
             "certificate can be made. Ask without certify=True."
         )
-    source = places[eqn.invars[0]]
-    moved = np.asarray(patches(jnp.asarray(source.index + 1), eqn.params))
-    window = moved.reshape(len(moved), -1).T - 1
+    window = windows(eqn)
+    window = np.where(window < 0, window.max(1, keepdims=True), window)
     floor = 0.0 if eqn.primitive is relu_max_pool_p else -np.inf
-    return Maximum(len(window), source.node, window, np.full(len(window), floor))
+    knee = np.asarray(knee_of(graph, eqn) if is_maximum(eqn) else floor, float)
+    return Maximum(
+        places[eqn.invars[0]].ravel()[window],
+        np.broadcast_to(knee, eqn.outvar.shape).ravel().copy(),
+    )
+
+
+def windows(eqn: Equation) -> Int[np.ndarray, "unit element"]:
+    """The entries that each unit of a maximum reads of its operand; -1 for padding."""
+    operand = eqn.invars[0]
+    if is_maximum(eqn):
+        return np.arange(operand.size)[:, None]
+    numbered = np.arange(1, operand.size + 1).reshape(operand.shape)
+    moved = np.asarray(patches(jnp.asarray(numbered), eqn.params))
+    return moved.reshape(len(moved), -1).T - 1

@@ -27,7 +27,7 @@ from jmlv.oracles.branching.subdomains import (
     unit_count,
 )
 from jmlv.oracles.certify.inner import rounded, tightened, written
-from jmlv.oracles.certify.network import exported
+from jmlv.oracles.certify.network import exported, windows
 from jmlv.oracles.deadline import Deadline
 from jmlv.oracles.oracle import Query
 from jmlv.oracles.per_box import inner_intervals
@@ -166,7 +166,9 @@ class _Search:
     def _tighten(self, deadline: Deadline) -> None:
         """Takes intervals of inner neurons by weights of their own, which the certificate tells."""
         steps, rate = self.options.inner_steps, self.options.learning_rate
-        inner = tightened(self.exact, self.fast, self._maxima(), steps, rate, deadline)
+        inner = tightened(
+            self.exact, self.fast, self._maxima(), self.network, steps, rate, deadline
+        )
         narrow = jax.tree.map(lambda v: np.asarray(v, np.float32), inner.intervals)
         self.inner = inner.arrays
         self.exact = self.exact._replace(intervals=inner.intervals)
@@ -293,7 +295,7 @@ class _Search:
 
     def _leaf(self, choice: Choice, splits: Splits, i: int) -> _Leaf:
         weights = {
-            number: written(choice.weights[eqn.outvar.index][i])[0]
+            number: written(choice.weights[eqn.outvar.index][i])[0] * (windows(eqn) >= 0)
             for number, eqn in self._maxima()
         }
         total = choice.mixture[i].sum()
@@ -305,11 +307,14 @@ class _Search:
         numbers = [n for n, node in enumerate(self.network.nodes, 1) if isinstance(node, Maximum)]
         return list(zip(numbers, nonlinear(self.exact.graph)))
 
-    def _place(self, unit: int) -> tuple[int, int]:
-        """Node and entry of a unit, which are numbered through."""
+    def _entry(self, unit: int) -> int:
+        """The entry that a unit, these being numbered through, is split at: what it reads, or if that
+        is several entries its own."""
+        starts = self.network.starts()
         for number, eqn in self._maxima():
             if unit < eqn.outvar.size:
-                return number, unit
+                source = self.network.nodes[number - 1].source[unit]
+                return int(source[0]) if len(source) == 1 else starts[number - 1] + unit
             unit -= eqn.outvar.size
         raise AssertionError(f"there is no unit {unit} beyond the last.")
 
@@ -336,8 +341,8 @@ class _Search:
             return {"leaf": len(leaves) - 1}
         at, threshold, _ = node.cut  # pyright: ignore[reportGeneralTypeIssues]
         low, high = (self._proof(half, leaves) for half in node.halves)
-        where = {"input": at} if node.of_inputs else dict(zip(("node", "unit"), self._place(at)))
-        return {**where, "at": threshold, "low": low, "high": high}
+        entry = at if node.of_inputs else self._entry(at)
+        return {"entry": entry, "at": threshold, "low": low, "high": high}
 
 
 def exported_from(query: Query) -> Network:
