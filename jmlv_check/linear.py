@@ -11,6 +11,7 @@ to lie in an interval ``[l, u]``. Going backwards, the last entries are written 
   above: ``y <= s x_i + t`` for any ``s`` in [0, 1] and ``t = max(e - s l_i, u_i - s u_i)`` with ``e``
   the largest of ``c'`` and of the other elements' ``u``: what is not ``x_i`` is at most ``e``, and
   ``x_i - s x_i <= (1 - s) u_i``. Positive coefficients take the line below, negative ones that above;
+* a sum of rows stays above the sum of what each of them stays above, and each may be proven on its own;
 * a split, a set where ``s (h - t) >= 0`` for an entry ``h``: there ``f >= f - beta s (h - t)``
   for any ``beta >= 0``;
 * the input: ``a . x >= sum_j min(a_j l_j, a_j u_j)``, or the bound of :mod:`jmlv_check.ball` if that is
@@ -136,8 +137,21 @@ def lower_bounds(
     region: Region, rows: np.ndarray, entries: np.ndarray, given: Weights | None = None, betas=()
 ) -> np.ndarray:
     """Numbers that the rows (row, entry of those named) stay above on the region."""
-    tier, held = region.tier, [split.entry for split in region.splits]
-    shape = len(rows), 1 + max([*held, int(entries.max())])
+    pending, constant = passed(region, rows, entries, given, betas)
+    return region.tier.plus(constant, least(region, pending[:, : region.network.inputs]))
+
+
+def passed(
+    region: Region, rows: np.ndarray, entries: np.ndarray, given: Weights | None, betas, held=()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows over the entries that are held and the inputs, and constants, which together the rows stay
+    above on the region; what else stands in them has been passed on.
+
+    Args:
+        held: for each entry, whether it is; none are by default.
+    """
+    tier, cut = region.tier, [split.entry for split in region.splits]
+    shape = len(rows), 1 + max([*cut, int(entries.max())])
     pending, constant = np.zeros(shape, rows.dtype), np.zeros(len(rows), rows.dtype)
     one = tier.lift(np.ones(len(entries)))
     constant = _moved(region, pending, constant, rows, np.arange(len(entries)), one, entries)
@@ -149,20 +163,18 @@ def lower_bounds(
         constant = tier.plus(constant, tier.times_below(push[0], threshold))
         push = np.repeat(-push, len(rows), 0)
         constant = _moved(region, pending, constant, push, [0], one[:1], np.array([split.entry]))
+    free = np.ones(region.starts[-1], bool) if len(held) == 0 else ~held
     for number in range(len(region.network.nodes), 0, -1):
         here = pending[:, region.span(number)]
-        used = np.flatnonzero((here != 0).any(0))
+        used = np.flatnonzero((here != 0).any(0) & free[region.span(number)][: here.shape[1]])
         if used.size:
             node = region.network.nodes[number - 1]
             pull = _pull_affine if isinstance(node, Affine) else _pull_maximum
             constant = pull(region, number, node, here, used, pending, constant, given or {})
-    return tier.plus(constant, _least(region, pending[:, : region.network.inputs]))
+    return pending, constant
 
 
-# ---------------------------------------------------------------------------------------------
-
-
-def _least(region: Region, rows):
+def least(region: Region, rows) -> np.ndarray:
     """Numbers that rows over the inputs stay above."""
     tier, count = region.tier, rows.shape[1]
     lower, upper = region.lower[:count], region.upper[:count]
@@ -171,6 +183,9 @@ def _least(region: Region, rows):
         return found
     inside = region.ball.least(tier, rows, lower, upper)
     return np.where(inside > found, inside, found)
+
+
+# ---------------------------------------------------------------------------------------------
 
 
 def _moved(region: Region, pending, constant, rows, column, weight, targets):

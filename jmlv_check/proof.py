@@ -5,7 +5,8 @@ positive. It is proven by *clauses*: sets of rows of which, everywhere in the bo
 clause is proven by a tree: a node cuts its region in two, at a threshold of an entry (an input, or a
 unit), and what remains holds on both sides; in a leaf, some mixture of the clause's rows (weights at
 least 0, not all 0) has a positive lower bound on the region, so that not all of these rows can be 0 or
-less there.
+less there. A leaf may be a sum: the mixture is written by entries that are divided into parts, and every
+part's share of it has a tree of its own, whose least bound it stays above.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jmlv_check.ball import Ball
-from jmlv_check.linear import Inner, Region, Split, Weights, bounded, lower_bounds
+from jmlv_check.linear import Inner, Region, Split, Weights, bounded, least, passed
 from jmlv_check.network import Maximum, Network, require
 
 FLOATS = (np.float16, np.float32, np.float64)
@@ -34,7 +35,8 @@ class Question:
         arrays: of the certificate: ``lower``, ``upper`` (the box, flat), ``rows`` (row, score) and
             ``offsets`` (row,); of a ball ``ball.norm``, ``ball.centre``, ``ball.weights``, ``ball.radii``
             and ``ball.layer`` as :class:`jmlv_check.ball.Ball` has them; ``leaf.I.M``, bytes (unit,
-            element), lower weights of maximum ``M`` in leaf ``I``; ``inner.K.at``, entries that maximum ``K`` reads, and ``inner.K.M``, bytes
+            element), lower weights of maximum ``M`` in leaf ``I``, and if that is a sum ``leaf.I.part``, the part
+            of each entry, or -1; ``inner.K.at``, entries that maximum ``K`` reads, and ``inner.K.M``, bytes
             (row, unit, element), weights for their lower ends, then their upper ones.
         tree: the property: a row's number, or ``[k, child, ..]`` for the k-th smallest child.
         known: the last box that was bounded, by all that it depends on: a question's bounds are
@@ -118,14 +120,36 @@ class Question:
                 require(fits, f"{name}: a wrong shape")
         return found
 
-    def bound(self, region: Region, mixture: np.ndarray, weights: Weights, betas: Any) -> Any:
-        """A number that the mixture of the rows stays above on the region."""
+    def part(self, leaf: int, trees: list) -> np.ndarray:
+        """The part of each entry in a leaf that is a sum; -1 if of none."""
+        part = self.arrays.get(f"leaf.{leaf}.part") if trees else None
+        part = np.full(self.network.starts()[-1], -1) if part is None else part
+        fits = part.shape == (self.network.starts()[-1],) and part.dtype.kind == "i"
+        fits = fits and -1 <= part.min() and part.max() < len(trees)
+        require(fits, f"leaf.{leaf}.part: not a part of each entry")
+        return part
+
+    def betas(self, leaf: int, count: int) -> np.ndarray:
+        """A leaf's multipliers of the splits that lead to it."""
+        found = floats(self.arrays, "leaf.beta")
+        fits = found.ndim == 2 and 0 <= leaf < len(found) and count <= found.shape[1]
+        good = fits and bool((found[leaf][:count] >= 0).all())
+        require(good, f"leaf {leaf}: its multipliers are not there, or negative")
+        return self.tier.lift(found[leaf][:count])
+
+    def mixed(self, region: Region, leaf: int, rows: frozenset) -> tuple[np.ndarray, Any]:
+        """A leaf's mixture of a clause's rows: a row of the scores, and a constant beside it."""
+        mixtures, name = floats(self.arrays, "leaf.mixture"), f"leaf {leaf}"
         tier, (count, labels) = self.tier, self.rows.shape
-        groups = np.tile(np.arange(labels), count)
+        fits = mixtures.ndim == 2 and 0 <= leaf < len(mixtures) and mixtures.shape[1] == count
+        require(fits, f"{name}: not in the arrays")
+        mixture = mixtures[leaf]
+        require(bool((mixture >= 0).all()) and mixture.any(), f"{name}: its mixture is not one")
+        require(set(np.flatnonzero(mixture)) <= rows, f"{name}: mixes rows of another clause")
+        groups, mixture = np.tile(np.arange(labels), count), tier.lift(mixture)
         row, slack = tier.sums(mixture.repeat(labels), self.rows.ravel(), groups, labels)
-        found = lower_bounds(region, row[None], self.network.scores, weights, betas)
-        found = tier.plus(found, tier.dot(-slack[None], region.magnitude(self.network.scores)))
-        return tier.plus(found, tier.dot(mixture[None], self.offsets))[0]
+        cost = tier.dot(-slack[None], region.magnitude(self.network.scores))
+        return row, tier.plus(cost, tier.dot(mixture[None], self.offsets))
 
 
 def check_robust(question: Question, clauses: list) -> tuple[float, int]:
@@ -139,31 +163,50 @@ def check_robust(question: Question, clauses: list) -> tuple[float, int]:
     """
     proven = [frozenset(map(int, clause["rows"])) for clause in clauses]
     require_enough(question.tree, proven)
-    bounds = [
-        _check_leaf(question, proven[number], path, leaf, f"clause {number}, leaf {leaf}")
-        for number, clause in enumerate(clauses)
-        for path, leaf in _walk(question.network.starts()[-1], clause["proof"])
-    ]
-    return min(bounds, default=np.inf), len(bounds)
+    found = [_bound(question, c["proof"], (), rows) for rows, c in zip(proven, clauses)]
+    bounds = [question.tier.show(bound) for bound, _ in found]
+    return min(bounds, default=np.inf), sum(count for _, count in found)
 
 
-def _check_leaf(question: Question, rows: frozenset, path: tuple, leaf: int, name: str) -> float:
-    tier, arrays, inputs = question.tier, question.arrays, question.network.inputs
-    mixtures, betas = floats(arrays, "leaf.mixture"), floats(arrays, "leaf.beta")
-    fits = mixtures.ndim == betas.ndim == 2 and 0 <= leaf < min(len(mixtures), len(betas))
-    require(fits and mixtures.shape[1] == len(question.rows), f"{name}: not in the arrays")
-    count = sum(split.entry >= inputs for split in path)
-    mixture, beta = mixtures[leaf], betas[leaf][:count]
-    require(bool((mixture >= 0).all()) and mixture.any(), f"{name}: its mixture is not one")
-    require(set(np.flatnonzero(mixture)) <= rows, f"{name}: mixes rows of another clause")
-    require(len(beta) == count and bool((beta >= 0).all()), f"{name}: multipliers")
-    region = question.region(path)
+def _bound(
+    question: Question, tree: Any, path: tuple[Split, ...], rows: frozenset, row: Any = None
+) -> tuple[Any, int]:
+    """A number that a row over first entries, or if there is none a mixture of the clause's rows in each
+    leaf, stays above on the region that cuts lead to; and how many leaves there are.
+
+    Raises:
+        Refused: a bound is no number, or that of a mixture is not positive.
+    """
+    tier, network = question.tier, question.network
+    if "leaf" not in tree:
+        entry, threshold, found = int(tree["entry"]), float(tree["at"]), []
+        require(0 <= entry < network.starts()[-1], f"proof: there is no entry {entry}")
+        require(np.isfinite(threshold), "proof: a threshold that is not a number")
+        for side, name in ((-1, "low"), (1, "high")):
+            further = (*path, Split(entry, threshold, side))
+            found.append(_bound(question, tree[name], further, rows, row))
+        return min(bound for bound, _ in found), sum(count for _, count in found)
+    leaf, region = int(tree["leaf"]), question.region(path)
     if region is None:
-        return np.inf
-    weights = question.weights(f"leaf.{leaf}")
-    found = question.bound(region, tier.lift(mixture), weights, tier.lift(beta))
-    require(0 < found < np.inf, f"{name}: its bound is {tier.show(found):.6g}, not positive")
-    return tier.show(found)
+        return np.inf, 1
+    entries, constant, mixture = network.scores, 0, row is None
+    if mixture:
+        row, constant = question.mixed(region, leaf, rows)
+    else:
+        entries = np.arange(len(row))
+    trees, count = tree.get("trees", []), 1
+    part = question.part(leaf, trees)
+    weights, betas = question.weights(f"leaf.{leaf}"), question.betas(leaf, len(region.splits))
+    pending, bound = passed(region, row[None], entries, weights, betas, part >= 0)
+    free = np.where(part[: network.inputs] < 0, pending[:, : network.inputs], 0)
+    bound = tier.plus(tier.plus(bound, constant), least(region, free))
+    for number, own in enumerate(trees):
+        share = np.where(part[: pending.shape[1]] == number, pending[0], 0)
+        found, more = _bound(question, own, path, rows, share)
+        bound, count = tier.plus(bound, found), count + more
+    good = (0 if mixture else -np.inf) < bound[0] < np.inf
+    require(good, f"leaf {leaf}: its bound is {tier.show(bound[0]):.6g}, not positive")
+    return bound[0], count
 
 
 def check_violated(question: Question, witness: np.ndarray) -> float:
@@ -233,21 +276,6 @@ def _clauses(tree: Any) -> Iterator[frozenset]:
     for chosen in itertools.combinations(tree[1:], tree[0]):
         for parts in itertools.product(*map(_clauses, chosen)):
             yield frozenset().union(*parts)
-
-
-def _walk(entries: int, proof: Any) -> Iterator[tuple[tuple[Split, ...], int]]:
-    """The leaves of a proof, each with the cuts that lead to it; both sides of every cut are walked."""
-    waiting: list[tuple[tuple[Split, ...], Any]] = [((), proof)]
-    while waiting:
-        path, tree = waiting.pop()
-        if "leaf" in tree:
-            yield path, int(tree["leaf"])
-            continue
-        entry, threshold = int(tree["entry"]), float(tree["at"])
-        require(0 <= entry < entries, f"proof: there is no entry {entry}")
-        require(np.isfinite(threshold), "proof: a threshold that is not a number")
-        for side, name in ((-1, "low"), (1, "high")):
-            waiting.append(((*path, Split(entry, threshold, side)), tree[name]))
 
 
 def _content(arrays: dict) -> tuple:

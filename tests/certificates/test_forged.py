@@ -97,6 +97,12 @@ def _ball(centre, radius, layer=0):
     return {f"ball.{name}": np.array(part) for name, part in (*parts.items(), ("layer", [layer]))}
 
 
+def _sum(rows, part, trees, **more):
+    """A leaf that is a sum over parts of the entries x, x again and y."""
+    part = np.array([*part, *[-1] * len(SCORES)])
+    return certificate(rows, proof={"leaf": 0, "trees": trees}, **more, **{"leaf.0.part": part})
+
+
 ALL = [1, 0, 1]
 
 TRUE = {
@@ -105,6 +111,8 @@ TRUE = {
     "on both sides of a unit": certificate([ABOVE], box=(0.6, 1.0), proof=unit(0.7)),
     "some of two": certificate([NEVER, ALWAYS], [2, 0, 1], [{"rows": [0, 1], "proof": LEAF}], mixture=[[0, 1]]),
     "refuted": _refuted([BELOW], 0.7),
+    "a sum": _sum([MORE], (1, -1, 0), [OTHER, OTHER], box=(0.1, 1.0)),
+    "a sum, with a cut": _sum([LESS], (-1, -1, 0), [unit(0.0, LEAF, OTHER)], box=(-1.0, 0.1), beta=(0.0, 1.0)),
     "above a half, in a ball": certificate([ABOVE], **_ball(0.8, 0.5)),
     "by a cut that leaves a half without the ball": certificate(
         [ABOVE], **_ball(0.8, 0.5), proof=cut(0.54)
@@ -140,6 +148,9 @@ FORGED = {
     "a negative weight": certificate(
         [MORE], box=(-1.0, 0.1), **{"leaf.0.2": np.array([[-128]], np.int8)}
     ),
+    "a sum that is not true": _sum([LESS], (1, -1, 0), [OTHER, OTHER]),
+    "a sum without one of its parts": _sum([LESS], (1, -1, 0), [OTHER]),
+    "a sum of no parts": _sum([LESS], (0, -1, 0), []),
     "an inverted box": certificate([NEVER], box=(1.0, -1.0)),
     "another network's": certificate([ALWAYS], head={"network": "0" * 64}),
     "another format": certificate([ALWAYS], head={"format": "jmlv-certificate 0"}),
@@ -168,9 +179,9 @@ def test_what_is_false_is_refused(arrays, exact):
 
 BOTH = 'for side, name in ((-1, "low"), (1, "high")):'
 MUTANTS = {
-    "bounds need not be positive": ("proof", "require(0 < found < np.inf,", "require(True,", "it is not true"),
+    "bounds need not be positive": ("proof", "(0 if mixture else -np.inf) < bound[0]", "-np.inf < bound[0]", "it is not true"),
     "mixtures may be negative": ("proof", "bool((mixture >= 0).all()) and mixture.any()", "mixture.any()", "a negative mixture"),
-    "multipliers may be negative": ("proof", " and bool((beta >= 0).all())", "", "a negative multiplier"),
+    "multipliers may be negative": ("proof", "bool((found[leaf][:count] >= 0).all())", "True", "a negative multiplier"),
     "rows of other clauses are mixed": ("proof", "set(np.flatnonzero(mixture)) <= rows", "True", "a row of another clause"),
     "clauses may be missing": ("proof", "any(rows <= clause for rows in proven)", "True", "a clause is missing"),
     "more than there are": ("proof", "1 <= tree[0] < len(tree)", "1 <= tree[0]", "of two rows the third smallest"),
@@ -186,6 +197,8 @@ MUTANTS = {
     "a ball's own term is left out": ("ball", "tier.times_below(-radius", "tier.times_below(0 * radius", "a larger ball"),
     "inputs may be of no layer": ("proof", "0 <= layer.min() and layer.max() < len(radii)", "True", "a ball of no layer"),
     "witnesses may be outside of the ball": ("proof", "question.ball.holds(tier, point)", "True", "a witness outside of the ball"),
+    "parts may be left out": ("proof", " and part.max() < len(trees)", "", "a sum without one of its parts"),
+    "parts count nothing": ("proof", "tier.plus(bound, found), count + more", "bound, count + more", "a sum that is not true"),
     "networks may be others": ("certificate", "sha256 == network.sha256()", "True", "another network's"),
     "formats may be others": ("certificate", 'head.get("format") == FORMAT', "True", "another format"),
 }  # fmt: skip

@@ -60,7 +60,7 @@ class Choice(NamedTuple):
 
 
 class Task(NamedTuple):
-    """The network, its box and rows, and intervals of its neurons, in one precision.
+    """The network, its box and rows over its output, and intervals of its neurons, in one precision.
 
     The intervals are of what nonlinear equations read, by the variable's index: the same in every
     precision.
@@ -213,7 +213,8 @@ def _aim(task: Task, clause: Float[Array, " row"], splits: Splits, choice: Choic
         rows = jnp.zeros(held.size, held.dtype).at[place].add(-push, mode="drop")
         also[held] = add(also.get(held), Whole(rows.reshape(1, *held.shape)), held)
     constant = push @ splits.threshold + mixture @ task.offsets
-    return _Aim(Whole((mixture @ task.coefficients)[None, None]), also, constant)
+    rows = (mixture @ task.coefficients).reshape(1, *task.graph.output.shape)
+    return _Aim(Whole(rows), also, constant)
 
 
 def _below(

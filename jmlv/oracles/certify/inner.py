@@ -70,7 +70,7 @@ def tightened(
     known, arrays = dict(exact.intervals), {}
     for number, eqn in maxima:
         source = eqn.invars[0]
-        parts = _up_to(exact.graph, source.index), _up_to(fast.graph, source.index)
+        parts = up_to(exact.graph, source.index), up_to(fast.graph, source.index)
         below = [e for e in parts[0].eqns if not is_affine(parts[0], e)]
         with certificate_precision():
             wanted = np.flatnonzero(undecided(exact.graph, eqn, known[source.index]))
@@ -89,7 +89,7 @@ def tightened(
     return Inner(known, arrays)
 
 
-def _up_to(graph: Graph, index: int) -> Graph:
+def up_to(graph: Graph, index: int) -> Graph:
     """What computes a variable, which has the same number in both precisions."""
     return prefix(
         graph, {v.index: v for v in (graph.input, *(e.outvar for e in graph.eqns))}[index]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,28 +15,19 @@ from jmlv.bounds import CROWN, Interval
 from jmlv.certificate import Certificate
 from jmlv.clauses import Clause, open_clauses
 from jmlv.graph.fuse import fuse_relu_max_pool
-from jmlv.numerics import PROOF_TOLERANCE, as_float64, certificate_precision, search_precision
+from jmlv.numerics import as_float64, certificate_precision
 from jmlv.oracles.branching.input_splitting import axis_to_halve
-from jmlv.oracles.branching.subdomains import (
-    Choice,
-    Splits,
-    Task,
-    ascend,
-    certify,
-    nonlinear,
-    unit_count,
-)
-from jmlv.oracles.certify.inner import rounded, tightened, written
-from jmlv.oracles.certify.network import exported, windows
+from jmlv.oracles.branching.subdomains import Task
+from jmlv.oracles.certify.inner import tightened
+from jmlv.oracles.certify.network import exported
+from jmlv.oracles.certify.parts import by_parts
+from jmlv.oracles.certify.trees import Leaf, Node, Trees
 from jmlv.oracles.deadline import Deadline
 from jmlv.oracles.oracle import Query
 from jmlv.oracles.per_box import inner_intervals
 from jmlv.properties import Row, Tree
 from jmlv.regions import Ball
-from jmlv_check.network import Maximum, Network
-
-GRID = 2.0**20
-"""Mixtures and multipliers are multiples of its inverse, so that exact integers stay short."""
+from jmlv_check.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,33 +76,7 @@ class Certifier:
         return None if clauses is None else search.certificate(clauses)
 
 
-class _Leaf(NamedTuple):
-    """Rounded as it is written: the clause's mixture, the splits' multipliers, lower weights."""
-
-    mixture: np.ndarray
-    beta: np.ndarray
-    weights: dict[int, np.ndarray]
-
-
-@dataclasses.dataclass
-class _Node:
-    """A region of a proof's tree: closed by a leaf, or cut in two at a unit or an input.
-
-    While it is open it keeps the choice that gave its bound, with which its halves begin.
-    """
-
-    splits: Splits | None
-    choice: Choice | None = None
-    leaf: _Leaf | None = None
-    cut: tuple[int, float, float] | None = None
-    halves: tuple[_Node, _Node] | None = None
-
-    @property
-    def of_inputs(self) -> bool:
-        return self.splits is None
-
-
-class _Search:
+class _Search(Trees):
     """The trees of one query's clauses, on its box or on a part of it.
 
     Args:
@@ -124,7 +89,7 @@ class _Search:
     def __init__(
         self, options: Certifier, query: Query, network: Network, halvings: int | None = None
     ) -> None:
-        self.options, self.query, self.network = options, query, network
+        self.query = query
         self.halvings = options.halvings if halvings is None else halvings
         moving = int(np.sum(query.lower < query.upper))
         self.may_halve = 0 < moving <= options.moving and self.halvings > 0
@@ -133,20 +98,20 @@ class _Search:
             box = (jnp.asarray(as_float64(side))[None] for side in (query.lower, query.upper))
             rows, offsets = map(jnp.asarray, query.property.rows(query.label_count))
             intervals = {v.index: i for v, i in inner_intervals(query, CROWN()).items()}
-            self.exact = Task(graph, Interval(*box), intervals, rows, offsets)
-        fast = jax.tree.map(lambda v: np.asarray(v, np.float32), self.exact._replace(graph=None))
-        self.fast = fast._replace(graph=fuse_relu_max_pool(query.graph_inside))
-        self.numbers = itertools.count()
+            exact = Task(graph, Interval(*box), intervals, rows, offsets)
+        fast = jax.tree.map(lambda v: np.asarray(v, np.float32), exact._replace(graph=None))
+        fast = fast._replace(graph=fuse_relu_max_pool(query.graph_inside))
+        super().__init__(options, network, exact, fast)
         self.inner: dict[str, np.ndarray] = {}
 
-    def run(self, deadline: Deadline) -> list[tuple[list[int], _Node]] | None:
+    def run(self, deadline: Deadline) -> list[tuple[list[int], Node]] | None:
         """Rows first, then the clauses that are left, then cuts, until all is proven."""
         found, left = self._by_rows()
-        roots = self._proven(left) if left else []
+        roots = self.roots(left) if left else []
         if any(root.leaf is None for root in roots) and not self.may_halve:
             self._tighten(deadline)
             found, left = self._by_rows()
-            roots = self._proven(left) if left else []
+            roots = self.roots(left) if left else []
         if left is None:
             return None
         for clause, root in zip(left, roots):
@@ -156,31 +121,34 @@ class _Search:
             found.append((sorted(clause), tree))
         return found
 
-    def _by_rows(self) -> tuple[list[tuple[list[int], _Node]], list[Clause] | None]:
+    def _by_rows(self) -> tuple[list[tuple[list[int], Node]], list[Clause] | None]:
         """What single rows prove, and the clauses that are left; None where these are too many."""
         tree = self.query.property.tree(self.query.label_count)
-        rows = self._proven([frozenset((row,)) for row in range(len(self.exact.offsets))])
+        rows = self.roots([frozenset((row,)) for row in range(len(self.exact.offsets))])
         single = frozenset(row for row, node in enumerate(rows) if node.leaf is not None)
         return [([row], rows[row]) for row in sorted(single)], open_clauses(tree, single)
 
     def _tighten(self, deadline: Deadline) -> None:
         """Takes intervals of inner neurons by weights of their own, which the certificate tells."""
         steps, rate = self.options.inner_steps, self.options.learning_rate
-        inner = tightened(
-            self.exact, self.fast, self._maxima(), self.network, steps, rate, deadline
-        )
+        inner = tightened(self.exact, self.fast, self.maxima(), self.network, steps, rate, deadline)
         narrow = jax.tree.map(lambda v: np.asarray(v, np.float32), inner.intervals)
         self.inner = inner.arrays
         self.exact = self.exact._replace(intervals=inner.intervals)
         self.fast = self.fast._replace(intervals=narrow)
 
-    def _tree(self, clause: Clause, root: _Node, deadline: Deadline) -> _Node | None:
-        """A proof of the clause: the root's own leaf, cuts of units, or two halves of the box."""
-        if root.leaf is not None or (self.options.cutting and self._cut(clause, root, deadline)):
+    def _tree(self, clause: Clause, root: Node, deadline: Deadline) -> Node | None:
+        """A proof of the clause: the root's own leaf, a sum over parts, cuts of units, or two halves of the
+        box."""
+        if root.leaf is not None:
             return root
+        if self.options.cutting:
+            parts = None if self.query.ball is not None else by_parts(self, root.mixture, deadline)
+            if parts is not None or self._cut(clause, root, deadline):
+                return parts or root
         return self._halved(clause, deadline) if self.may_halve else None
 
-    def _halved(self, clause: Clause, deadline: Deadline) -> _Node | None:
+    def _halved(self, clause: Clause, deadline: Deadline) -> Node | None:
         """Proofs for both halves of the box along one input, or None."""
         axis = axis_to_halve(self.query)
         ends = [as_float64(side) for side in (self.query.lower, self.query.upper)]
@@ -195,26 +163,19 @@ class _Search:
                 halves.append(self._empty(clause))
                 continue
             half = _Search(self.options, self.query.inside(*cut), self.network, self.halvings - 1)
-            tree = half._tree(clause, half._proven([clause])[0], deadline)
+            tree = half._tree(clause, half.roots([clause])[0], deadline)
             if tree is None:
                 return None
             halves.append(tree)
-        return _Node(None, cut=(axis, middle, 0.0), halves=tuple(halves))
+        return Node(None, cut=(axis, middle, 0.0), halves=tuple(halves))
 
-    def _empty(self, clause: Clause) -> _Node:
+    def _empty(self, clause: Clause) -> Node:
         """A region without an input: whatever its leaf is, the checker finds that it is closed."""
         mixture = np.zeros(len(self.exact.offsets))
         mixture[sorted(clause)] = 1
-        return _Node(None, leaf=_Leaf(mixture, np.zeros(self.options.depth), {}))
+        return Node(None, leaf=Leaf(mixture, np.zeros(self.options.depth), {}))
 
-    def _proven(self, clauses: list[Clause]) -> list[_Node]:
-        """A tree of one node for each clause, closed where its bound proves the clause."""
-        none = Splits(*_no_splits(self.options.depth, unit_count(self.fast.graph)))
-        roots = [_Node(none) for _ in clauses]
-        self._close(roots, clauses, 2 * self.options.steps)
-        return roots
-
-    def _cut(self, clause: Clause, root: _Node, deadline: Deadline) -> bool:
+    def _cut(self, clause: Clause, root: Node, deadline: Deadline) -> bool:
         """Cuts the region with the least bound until all leaves are proven."""
         heap = [(0.0, next(self.numbers), root)]
         while heap:
@@ -224,104 +185,19 @@ class _Search:
                 heapq.heappop(heap)[2] for _ in range(min(len(heap), self.options.batch // 2))
             ]
             for node in popped:
-                if node.cut is None or not self._split(node):
+                if node.cut is None or not self.split(node):
                     return False
             halves = [half for node in popped for half in node.halves]
-            bounds = self._close(halves, [clause] * len(halves), self.options.steps)
+            bounds = self.close(halves, [clause] * len(halves), self.options.steps)
             for bound, half in zip(bounds, halves):
                 if half.leaf is None:
                     heapq.heappush(heap, (bound, next(self.numbers), half))
         return True
 
-    def _split(self, node: _Node) -> bool:
-        place = int(np.sum(node.splits.side != 0))
-        if place == self.options.depth:
-            return False
-        unit, threshold, scale = node.cut  # pyright: ignore[reportGeneralTypeIssues]
-        halves = []
-        for side in (-1.0, 1.0):
-            splits = Splits(*(array.copy() for array in node.splits))
-            for array, value in zip(splits, (unit, threshold, side, scale)):
-                array[place] = value
-            halves.append(_Node(splits, node.choice))
-        node.halves, node.choice = tuple(halves), None
-        return True
-
-    def _close(self, nodes: list[_Node], clauses: list[Clause], steps: int) -> np.ndarray:
-        """Bounds the regions; gives each that is proven its leaf, and the others their next cut."""
-        found = []
-        for start in range(0, len(nodes), self.options.batch):
-            found.append(self._close_batch(
-                nodes[start : start + self.options.batch],
-                clauses[start : start + self.options.batch], steps,
-            ))  # fmt: skip
-        return np.concatenate(found)
-
-    def _close_batch(self, nodes: list[_Node], clauses: list[Clause], steps: int) -> np.ndarray:
-        size = self.options.batch
-        masks = np.zeros((size, len(self.exact.offsets)), np.float32)
-        for i in range(size):
-            masks[i, sorted(clauses[min(i, len(clauses) - 1)])] = 1
-        padded = [nodes[min(i, len(nodes) - 1)].splits for i in range(size)]
-        splits = Splits(*(np.stack(arrays) for arrays in zip(*padded)))
-        starts = [nodes[min(i, len(nodes) - 1)].choice for i in range(size)]
-        start = None if starts[0] is None else jax.tree.map(lambda *own: np.stack(own), *starts)
-        with search_precision():
-            choice, _ = ascend(self.fast, masks, splits, steps, self.options.learning_rate, start)
-        choice = jax.tree.map(np.asarray, choice)
-        rounded = self._rounded(choice, masks)
-        with certificate_precision():
-            bounds, scores = jax.tree.map(np.asarray, certify(self.exact, masks, splits, rounded))
-        for i, node in enumerate(nodes):
-            if np.isfinite(bounds[i]) and bounds[i] > PROOF_TOLERANCE:
-                node.leaf, node.choice = self._leaf(rounded, splits, i), None
-            elif scores.cuts.gain[i, 0] > 0:
-                unit, threshold, scale, _ = (v[i, 0] for v in scores.cuts)
-                node.cut = int(unit), float(threshold), float(scale)
-                node.choice = jax.tree.map(lambda own, i=i: own[i].copy(), choice)
-        return bounds
-
-    def _rounded(self, choice: Choice, masks: np.ndarray) -> Choice:
-        """The choice as it will be written: 128ths, and short dyadic numbers."""
-        mixture = np.maximum(choice.mixture, 0).astype(np.float64) * masks
-        mixture /= np.maximum(mixture.max(1, keepdims=True), 1e-30)
-        mixture = np.round(mixture * GRID) / GRID
-        empty = ~mixture.any(1, keepdims=True)
-        weights = {
-            index: rounded(w.reshape(-1, *w.shape[2:])).reshape(w.shape)
-            for index, w in choice.weights.items()
-        }
-        return Choice(weights, np.where(empty, masks, mixture), np.maximum(choice.beta, 0))
-
-    def _leaf(self, choice: Choice, splits: Splits, i: int) -> _Leaf:
-        weights = {
-            number: written(choice.weights[eqn.outvar.index][i])[0] * (windows(eqn) >= 0)
-            for number, eqn in self._maxima()
-        }
-        total = choice.mixture[i].sum()
-        push = np.asarray(choice.beta[i], np.float64) * np.abs(splits.scale[i]) * total
-        return _Leaf(choice.mixture[i], np.round(push * GRID) / GRID, weights)
-
-    def _maxima(self) -> list[tuple[int, Any]]:
-        """The network's maxima by number, and the equations that they are."""
-        numbers = [n for n, node in enumerate(self.network.nodes, 1) if isinstance(node, Maximum)]
-        return list(zip(numbers, nonlinear(self.exact.graph)))
-
-    def _entry(self, unit: int) -> int:
-        """The entry that a unit, these being numbered through, is split at: what it reads, or if that
-        is several entries its own."""
-        starts = self.network.starts()
-        for number, eqn in self._maxima():
-            if unit < eqn.outvar.size:
-                source = self.network.nodes[number - 1].source[unit]
-                return int(source[0]) if len(source) == 1 else starts[number - 1] + unit
-            unit -= eqn.outvar.size
-        raise AssertionError(f"there is no unit {unit} beyond the last.")
-
-    def certificate(self, clauses: list[tuple[list[int], _Node]]) -> Certificate:
+    def certificate(self, clauses: list[tuple[list[int], Node]]) -> Certificate:
         """All trees as one certificate."""
-        leaves: list[_Leaf] = []
-        proofs = [{"rows": rows, "proof": self._proof(root, leaves)} for rows, root in clauses]
+        leaves: list[Leaf] = []
+        proofs = [{"rows": rows, "proof": self.proof(root, leaves)} for rows, root in clauses]
         arrays = {
             **question_arrays(self.query),
             **self.inner,
@@ -331,18 +207,11 @@ class _Search:
         for i, leaf in enumerate(leaves):
             for number, weights in leaf.weights.items():
                 arrays[f"leaf.{i}.{number}"] = weights
+            if leaf.part is not None:
+                arrays[f"leaf.{i}.part"] = leaf.part
         return Certificate(
             self.network, arrays, head_of(self.query, self.network, "robust", proofs)
         )
-
-    def _proof(self, node: _Node, leaves: list[_Leaf]) -> dict:
-        if node.leaf is not None:
-            leaves.append(node.leaf)
-            return {"leaf": len(leaves) - 1}
-        at, threshold, _ = node.cut  # pyright: ignore[reportGeneralTypeIssues]
-        low, high = (self._proof(half, leaves) for half in node.halves)
-        entry = at if node.of_inputs else self._entry(at)
-        return {"entry": entry, "at": threshold, "low": low, "high": high}
 
 
 def exported_from(query: Query) -> Network:
@@ -388,8 +257,3 @@ def _numbered(tree: Tree, numbers: Any) -> Any:
     if isinstance(tree, Row):
         return next(numbers)
     return [tree.k, *(_numbered(child, numbers) for child in tree.children)]
-
-
-def _no_splits(depth: int, units: int) -> tuple[np.ndarray, ...]:
-    zeros = np.zeros(depth, np.float32)
-    return np.full(depth, units, np.int32), zeros, zeros, zeros
