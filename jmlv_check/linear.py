@@ -99,14 +99,19 @@ class Region:
     def within(self, splits: tuple[Split, ...]) -> Region:
         """A part of the region: its intervals cut by splits, their proofs not repeated."""
         part = Region(self.network, self.tier, self.lower, self.upper, self.ball, splits)
-        for split in splits:
-            cut, best = (part.lower, np.maximum) if split.side > 0 else (part.upper, np.minimum)
-            at = [split.entry]
-            cut[at] = best(cut[at], self.tier.lift([split.threshold]))
+        cut(self.tier, part.lower, part.upper, splits)
         for number, node in enumerate(self.network.nodes, 1):
             if isinstance(node, Maximum):
                 _relax(part, number, node)
         return part
+
+
+def cut(tier, lower: np.ndarray, upper: np.ndarray, splits: tuple[Split, ...]) -> None:
+    """Cuts intervals by splits."""
+    for split in splits:
+        side, best = (lower, np.maximum) if split.side > 0 else (upper, np.minimum)
+        at = [split.entry]
+        side[at] = best(side[at], tier.lift([split.threshold]))
 
 
 def bounded(
@@ -150,19 +155,15 @@ def passed(
     Args:
         held: for each entry, whether it is; none are by default.
     """
-    tier, cut = region.tier, [split.entry for split in region.splits]
-    shape = len(rows), 1 + max([*cut, int(entries.max())])
+    tier, splits = region.tier, region.splits[: len(betas)]
+    push = np.asarray(betas) * np.array([split.side for split in splits], int)
+    rows = np.concatenate([rows, np.repeat(-push[None], len(rows), 0)], 1)
+    entries = np.concatenate([entries, np.array([split.entry for split in splits], int)])
+    shape = len(rows), max(region.network.inputs, 1 + int(entries.max()))
     pending, constant = np.zeros(shape, rows.dtype), np.zeros(len(rows), rows.dtype)
-    one = tier.lift(np.ones(len(entries)))
-    constant = _moved(region, pending, constant, rows, np.arange(len(entries)), one, entries)
-    for split, beta in zip(region.splits, betas):
-        threshold, push = (
-            tier.lift([split.threshold]),
-            np.full((1, 1), split.side * beta, rows.dtype),
-        )
-        constant = tier.plus(constant, tier.times_below(push[0], threshold))
-        push = np.repeat(-push, len(rows), 0)
-        constant = _moved(region, pending, constant, push, [0], one[:1], np.array([split.entry]))
+    constant += tier.dot(push[None], tier.lift([split.threshold for split in splits]))
+    one, every = tier.lift(np.ones(len(entries))), np.arange(len(entries))
+    constant = _moved(region, pending, constant, rows, every, one, entries)
     free = np.ones(region.starts[-1], bool) if len(held) == 0 else ~held
     for number in range(len(region.network.nodes), 0, -1):
         here = pending[:, region.span(number)]
@@ -191,11 +192,8 @@ def least(region: Region, rows) -> np.ndarray:
 def _moved(region: Region, pending, constant, rows, column, weight, targets):
     """Adds ``rows[:, column] * weight`` to what is pending at the targets, and pays for rounding."""
     tier, (where, groups) = region.tier, np.unique(targets, return_inverse=True)
-    size, step, constant = (
-        region.magnitude(where),
-        max(1, ENTRIES // max(1, len(column))),
-        constant.copy(),
-    )
+    step, size = max(1, ENTRIES // max(1, len(column))), region.magnitude(where)
+    constant = constant.copy()
     for start in range(0, len(rows), step):
         at = slice(start, start + step)
         own = weight[at] if weight.ndim > 1 else weight

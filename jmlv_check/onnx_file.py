@@ -114,10 +114,8 @@ class _Builder:
         """``max(floor, entries of the window)``, those below 0 none; joined with a maximum below that it
         is of, if one of both is of single entries: both are one maximum."""
         window = np.where(window < 0, window.max(1, keepdims=True), window)
-        number, floors = (
-            np.searchsorted(self.starts, window.min(), "right"),
-            np.full(len(window), floor),
-        )
+        number = int(np.searchsorted(self.starts, window.min(), "right"))
+        floors = np.full(len(window), floor)
         below = self.nodes[number - 1] if 0 < number <= len(self.nodes) else None
         inside = isinstance(below, Maximum) and window.max() < self.starts[number]
         if inside and 1 in (window.shape[1], below.source.shape[1]):

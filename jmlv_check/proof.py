@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jmlv_check.ball import Ball
-from jmlv_check.linear import Inner, Region, Split, Weights, bounded, least, passed
+from jmlv_check.linear import Inner, Region, Split, Weights, bounded, cut, least, passed
 from jmlv_check.network import Maximum, Network, require
 
 FLOATS = (np.float16, np.float32, np.float64)
@@ -26,6 +26,14 @@ FLOATS = (np.float16, np.float32, np.float64)
 
 CLAUSES = 100_000
 """A property that needs more is refused."""
+
+
+class Aim(NamedTuple):
+    """What is bounded: a row over some entries, and a constant."""
+
+    row: np.ndarray
+    entries: np.ndarray
+    constant: Any
 
 
 class Question:
@@ -78,22 +86,18 @@ class Question:
     def region(self, path: tuple[Split, ...]) -> Region | None:
         """The part of the box that cuts lead to; None if no input is left."""
         inputs = self.network.inputs
-        key = *self._about, tuple(split for split in path if split.entry < inputs)
+        cuts, units = (tuple(s for s in path if (s.entry < inputs) is own) for own in (True, False))
+        key = *self._about, cuts
         if key not in self._known:
-            found = self._box(key[-1])
+            found = self._box(cuts)
             self._known.clear()
             self._known[key] = found
-        units = tuple(split for split in path if split.entry >= inputs)
-        return self._known[key].within(units) if self._known[key] and units else self._known[key]
+        box = self._known[key]
+        return box.within(units) if box and units else box
 
     def _box(self, cuts: tuple[Split, ...]) -> Region | None:
         lower, upper = self.lower.copy(), self.upper.copy()
-        for entry, threshold, side in cuts:
-            at = self.tier.lift([threshold])[0]
-            if side > 0:
-                lower[entry] = max(lower[entry], at)
-            else:
-                upper[entry] = min(upper[entry], at)
+        cut(self.tier, lower, upper, cuts)
         if np.any(lower > upper):
             return None
         return bounded(self.network, self.tier, lower, upper, dict(self._inner()), self.ball)
@@ -137,8 +141,8 @@ class Question:
         require(good, f"leaf {leaf}: its multipliers are not there, or negative")
         return self.tier.lift(found[leaf][:count])
 
-    def mixed(self, region: Region, leaf: int, rows: frozenset) -> tuple[np.ndarray, Any]:
-        """A leaf's mixture of a clause's rows: a row of the scores, and a constant beside it."""
+    def mixed(self, region: Region, leaf: int, rows: frozenset) -> Aim:
+        """A leaf's mixture of a clause's rows."""
         mixtures, name = floats(self.arrays, "leaf.mixture"), f"leaf {leaf}"
         tier, (count, labels) = self.tier, self.rows.shape
         fits = mixtures.ndim == 2 and 0 <= leaf < len(mixtures) and mixtures.shape[1] == count
@@ -149,7 +153,8 @@ class Question:
         groups, mixture = np.tile(np.arange(labels), count), tier.lift(mixture)
         row, slack = tier.sums(mixture.repeat(labels), self.rows.ravel(), groups, labels)
         cost = tier.dot(-slack[None], region.magnitude(self.network.scores))
-        return row, tier.plus(cost, tier.dot(mixture[None], self.offsets))
+        constant = tier.plus(cost, tier.dot(mixture[None], self.offsets))
+        return Aim(row, self.network.scores, constant)
 
 
 def check_robust(question: Question, clauses: list) -> tuple[float, int]:
@@ -169,10 +174,14 @@ def check_robust(question: Question, clauses: list) -> tuple[float, int]:
 
 
 def _bound(
-    question: Question, tree: Any, path: tuple[Split, ...], rows: frozenset, row: Any = None
+    question: Question,
+    tree: Any,
+    path: tuple[Split, ...],
+    rows: frozenset,
+    share: Aim | None = None,
 ) -> tuple[Any, int]:
-    """A number that a row over first entries, or if there is none a mixture of the clause's rows in each
-    leaf, stays above on the region that cuts lead to; and how many leaves there are.
+    """A number that a part's share, or if there is none a mixture of the clause's rows in each leaf, stays
+    above on the region that cuts lead to; and how many leaves there are.
 
     Raises:
         Refused: a bound is no number, or that of a mixture is not positive.
@@ -184,27 +193,22 @@ def _bound(
         require(np.isfinite(threshold), "proof: a threshold that is not a number")
         for side, name in ((-1, "low"), (1, "high")):
             further = (*path, Split(entry, threshold, side))
-            found.append(_bound(question, tree[name], further, rows, row))
+            found.append(_bound(question, tree[name], further, rows, share))
         return min(bound for bound, _ in found), sum(count for _, count in found)
     leaf, region = int(tree["leaf"]), question.region(path)
     if region is None:
         return np.inf, 1
-    entries, constant, mixture = network.scores, 0, row is None
-    if mixture:
-        row, constant = question.mixed(region, leaf, rows)
-    else:
-        entries = np.arange(len(row))
-    trees, count = tree.get("trees", []), 1
+    aim, trees, count = share or question.mixed(region, leaf, rows), tree.get("trees", []), 1
     part = question.part(leaf, trees)
     weights, betas = question.weights(f"leaf.{leaf}"), question.betas(leaf, len(region.splits))
-    pending, bound = passed(region, row[None], entries, weights, betas, part >= 0)
+    pending, bound = passed(region, aim.row[None], aim.entries, weights, betas, part >= 0)
     free = np.where(part[: network.inputs] < 0, pending[:, : network.inputs], 0)
-    bound = tier.plus(tier.plus(bound, constant), least(region, free))
+    bound = tier.plus(tier.plus(bound, aim.constant), least(region, free))
     for number, own in enumerate(trees):
-        share = np.where(part[: pending.shape[1]] == number, pending[0], 0)
-        found, more = _bound(question, own, path, rows, share)
+        at = np.flatnonzero(part[: pending.shape[1]] == number)
+        found, more = _bound(question, own, path, rows, Aim(pending[0, at], at, 0))
         bound, count = tier.plus(bound, found), count + more
-    good = (0 if mixture else -np.inf) < bound[0] < np.inf
+    good = (-np.inf if share else 0) < bound[0] < np.inf
     require(good, f"leaf {leaf}: its bound is {tier.show(bound[0]):.6g}, not positive")
     return bound[0], count
 

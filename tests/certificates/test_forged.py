@@ -179,7 +179,7 @@ def test_what_is_false_is_refused(arrays, exact):
 
 BOTH = 'for side, name in ((-1, "low"), (1, "high")):'
 MUTANTS = {
-    "bounds need not be positive": ("proof", "(0 if mixture else -np.inf) < bound[0]", "-np.inf < bound[0]", "it is not true"),
+    "bounds need not be positive": ("proof", "(-np.inf if share else 0) < bound[0]", "-np.inf < bound[0]", "it is not true"),
     "mixtures may be negative": ("proof", "bool((mixture >= 0).all()) and mixture.any()", "mixture.any()", "a negative mixture"),
     "multipliers may be negative": ("proof", "bool((found[leaf][:count] >= 0).all())", "True", "a negative multiplier"),
     "rows of other clauses are mixed": ("proof", "set(np.flatnonzero(mixture)) <= rows", "True", "a row of another clause"),
@@ -187,13 +187,13 @@ MUTANTS = {
     "more than there are": ("proof", "1 <= tree[0] < len(tree)", "1 <= tree[0]", "of two rows the third smallest"),
     "only low halves are walked": ("proof", BOTH, 'for side, name in ((-1, "low"),):', "the low half is true"),
     "only high halves are walked": ("proof", BOTH, 'for side, name in ((1, "high"),):', "the high half is true"),
-    "every half is the low one": ("proof", "            if side > 0:", "            if False:", "the low half is true"),
+    "every half is the low one": ("linear", "(lower, np.maximum) if split.side > 0 else (upper, np.minimum)", "(upper, np.minimum)", "the low half is true"),
     "boxes may be inverted": ("proof", " and not np.any(self.lower > self.upper)", "", "an inverted box"),
     "weights may be of any kind": ("proof", "found[number].dtype == np.uint8", "True", "a negative weight"),
     "witnesses may be anywhere": ("proof", "bool(inside.all())", "True", "a witness outside"),
     "witnesses may break nothing": ("proof", "require(most <= 0,", "require(True,", "a witness that breaks nothing"),
     "weights may sum up to more": ("linear", " | (wanted.sum(-1, keepdims=True) > 1)", "", "weights that sum up to 2"),
-    "units are cut too deep": ("linear", "= best(cut[at], self.tier.lift([split.threshold]))", "= self.tier.lift([-1])", "a unit beyond the box"),
+    "units are cut too deep": ("linear", "= best(side[at], tier.lift([split.threshold]))", "= tier.lift([-1])", "a unit beyond the box"),
     "a ball's own term is left out": ("ball", "tier.times_below(-radius", "tier.times_below(0 * radius", "a larger ball"),
     "inputs may be of no layer": ("proof", "0 <= layer.min() and layer.max() < len(radii)", "True", "a ball of no layer"),
     "witnesses may be outside of the ball": ("proof", "question.ball.holds(tier, point)", "True", "a witness outside of the ball"),
