@@ -63,12 +63,11 @@ ORACLES = {
     "MILP": jmlv.MILP(time_limit=5.0),
 }
 ODDS = {**dict.fromkeys(ORACLES, 1.0), "joint": 0.1, "branch and bound": 0.1, "input splitting": 0.1, "MILP": 0.02}  # fmt: skip
-"""How often an oracle is asked beside the cheap ones: some cost so much more."""
+"""How often an oracle is asked beside the cheap ones: some cost so much more. Branch and bound takes 17 to 650 ms
+of processor time, by architecture, input splitting 12 to 230, programs aside: 3 ms a question in the mean."""
 
 ASKED_OF = {
     "MILP": ("dense", "pooled", "residual", "moved"),
-    "branch and bound": ("dense", "pooled"),
-    "input splitting": ("dense", "pooled"),
     "joint": ("dense",),
 }
 """The architectures that an oracle is asked about, if not all: it cannot be, or its programs take long to
