@@ -62,9 +62,8 @@ def check(
         with np.errstate(all="ignore"):
             if claim == "robust":
                 bound, count = check_robust(question, head["clauses"])
-                return Report(
-                    claim, f"proven {words}, everywhere in {_region(arrays)}", bound, count
-                )
+                said = f"proven {words}, everywhere in {_region(arrays)}"
+                return Report(claim, said, bound, count)
             bound = check_violated(question, floats(dict(arrays), "witness").ravel())
             return Report(claim, f"refuted {words}: it fails in {_region(arrays)}", bound, 0)
     except Refused:
@@ -98,17 +97,11 @@ def _region(arrays: Mapping[str, np.ndarray]) -> str:
 
 def describe(tree: Any, rows: np.ndarray, offsets: np.ndarray) -> str:
     """The property in words; by name where its rows are ``F_t - F_c`` for every other label ``c``."""
-    labels, target = rows.shape[1], int(np.argmax(rows.sum(0)))
-    others = np.delete(np.eye(labels)[target] - np.eye(labels), target, 0)
-    named = len(rows) == len(others) and np.array_equal(
-        *(np.unique(a, axis=0) for a in (rows, others))
-    )
-    if (
-        named
-        and not offsets.any()
-        and isinstance(tree, list)
-        and len(tree) == 1 + len(leaves(tree))
-    ):
+    one, target = np.eye(rows.shape[1]), int(np.argmax(rows.sum(0)))
+    others = np.delete(one[target] - one, target, 0)
+    known = len(rows) == len(others) and not offsets.any()
+    known = known and np.array_equal(np.unique(rows, axis=0), np.unique(others, axis=0))
+    if known and isinstance(tree, list) and len(tree) == 1 + len(leaves(tree)):
         return f"label {target} is among the {tree[0]} highest scores"
     return _words(tree, [_inequality(row, offset) for row, offset in zip(rows, offsets)])
 

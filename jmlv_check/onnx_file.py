@@ -151,6 +151,7 @@ class _Builder:
 
 def _scaled(net: _Builder, shape, *terms: tuple[Value, Any], bias: Any = 0.0) -> Value:
     """A sum of values, each times a weight that fits the shape, and of a bias."""
+    require(all(isinstance(value, Value) for value, _ in terms), "an operation on a constant")
     fitting = ([np.broadcast_to(a, shape)[..., None] for a in term] for term in terms)
     return net.affine(shape, *fitting, bias=bias)
 
@@ -206,6 +207,7 @@ def _gemm(
 
 
 def _relu(net: _Builder, x: Value, /) -> Value:
+    require(isinstance(x, Value), "an operation on a constant")
     return net.maximum(np.asarray(x).reshape(-1, 1), 0.0, x.shape)
 
 
@@ -371,9 +373,8 @@ def _values(kind: str, value: int | bytes) -> list:
         return found
     if kind in ("float", "double"):
         return np.frombuffer(value, {"float": "<f4", "double": "<f8"}[kind]).tolist()
-    return [
-        value if kind == "bytes" else value.decode() if kind == "text" else _message(kind, value)
-    ]
+    read = {"bytes": bytes, "text": bytes.decode}.get(kind, functools.partial(_message, kind))
+    return [read(value)]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -393,14 +394,11 @@ def _tensor(tensor: dict) -> np.ndarray:
     name, kind = tensor["name"], TYPES.get(tensor["data_type"])
     require(kind, f"the tensor {name!r} of type {tensor['data_type']}")
     given = [f for f in tensor if f.endswith("_data") and tensor[f]]
-    own = [f for f in given if f in ("raw_data", f"{kind[1]}_data")]
-    require(
-        given == own and len(own) < 2, f"the tensor {name!r} holds its numbers twice, or others"
-    )
     raw, values = tensor["raw_data"], tensor[f"{kind[1]}_data"]
-    return (np.frombuffer(raw, kind[0]) if raw else np.array(values, kind[0])).reshape(
-        tensor["dims"]
-    )
+    once = given in ([], ["raw_data"], [f"{kind[1]}_data"])
+    require(once, f"the tensor {name!r} holds its numbers twice, or others")
+    numbers = np.frombuffer(raw, kind[0]) if raw else np.array(values, kind[0])
+    return numbers.reshape(tensor["dims"])
 
 
 def _attribute(attribute: dict) -> Any:

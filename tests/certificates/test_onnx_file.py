@@ -98,6 +98,21 @@ REFUSED = {
     "no rule for such a Relu .*unheard_of": ("Relu", ROW, [X], {"unheard_of": 3}),
     "product": ("MatMul", (1, 4, 4), [X, X], {}),
     "not of floats": ("MatMul", ROW, [X, ints(*range(6)).reshape(6, 1)], {}),
+    "a constant": ("Relu", ROW, [ints(0, 1, 2)], {}),
+    "an operation on a constant": ("LeakyRelu", ROW, [ints(0, 1, 2)], {}),
+    "on a constant": (
+        "BatchNormalization",
+        IMAGE,
+        [ints(*range(8)).reshape(1, 4, 2), *STATISTICS],
+        {},
+    ),
+    "no single image": (
+        "MaxPool",
+        IMAGE,
+        [ints(*range(16)).reshape(1, 1, 4, 4)],
+        {"kernel_shape": [2, 2]},
+    ),
+    "a sum of constants": ("Add", ROW, [ints(0, 1), ints(2, 3)], {}),
     "channels": ("Conv", IMAGE, [X, seeded(6, 3, 1, 1)], {}),
 }
 
