@@ -130,7 +130,8 @@ def of_arrays(arrays: dict[str, np.ndarray]) -> Network:
         require(set(network.arrays()) == set(arrays), "an array too many")
         starts = network.starts()
         require(network.inputs > 0, "it has no input")
-        require(_are_entries(network.scores, starts[-1]), "a score is no entry")
+        scores = network.scores.ndim == 1 and _are_entries(network.scores, starts[-1])
+        require(scores, "a score is no entry")
         for number, node in enumerate(nodes, 1):
             sound = _is_affine if isinstance(node, Affine) else _is_maximum
             require(sound(node, starts[number - 1]), f"node {number} is none")

@@ -50,12 +50,15 @@ def _network(model: dict) -> Network:
     require(len(versions) == 1 and versions[0] in OPSETS, f"operators of version {versions}")
     graph = model["graph"]
     values: dict[str, Any] = {t["name"]: _tensor(t) for t in graph["initializer"]}
+    named = "" not in values and len(values) == len(graph["initializer"])
+    require(named, "a constant without a name, or the name of one is taken")
     inputs = [i for i in graph["input"] if i["name"] not in values]
     for found, what in ((inputs, "input"), (graph["output"], "output")):
         require(len(found) == 1, f"{len(found)} {what}s where one is expected")
-    shape = _shape(inputs[0]["type"]["tensor_type"])
+    name, shape = inputs[0]["name"], _shape(inputs[0]["type"]["tensor_type"])
+    require(name, "an input without a name")
     net = _Builder(math.prod(shape))
-    values[inputs[0]["name"]] = np.arange(net.inputs).reshape(shape).view(Value)
+    values[name] = np.arange(net.inputs).reshape(shape).view(Value)
     for node in graph["node"]:
         result, (name,) = _applied(net, node, values), node["output"]
         require(name and name not in values, f"the name {name!r} is taken, or none")

@@ -20,7 +20,7 @@ from jmlv_check import linear
 from jmlv_check.__main__ import main
 from jmlv_check.arithmetic import Floats, Integers
 from jmlv_check.certificate import check
-from jmlv_check.network import Affine, Network, Refused
+from jmlv_check.network import Affine, Maximum, Network, Refused, of_arrays
 
 NETS = ["dense", "conv", "pool", "residual", "clipped", "odds_and_ends"]
 
@@ -188,6 +188,29 @@ def test_files_and_the_command(proofs, tmp_path, capsys):
     other = network.nodes[0]._replace(bias=network.nodes[0].bias + 1e-9)
     network._replace(nodes=(other, *network.nodes[1:])).save(tmp_path / "n.npz")
     assert main(paths) == 1 and "another one" in capsys.readouterr().err
+
+
+DAMAGED = {
+    "1.source": ([99], [-1]), "1.row": ([99], [-1]), "1.weight": ([np.nan], [np.inf]),
+    "1.bias": ([np.nan], [[0.0]]), "1.divisor": ([0.0], [-1.0], [np.nan]),
+    "2.source": ([[2]], [[-1]], [1]), "2.floor": ([np.nan], [np.inf], [0.0, 0.0]),
+    "scores": ([3], [-1], [[1]], []), "inputs": ([0], [-1]),
+}  # fmt: skip
+
+
+def test_networks_that_refer_to_what_is_not_there_are_refused():
+    node = Affine(np.zeros(1, int), np.zeros(1, int), np.ones(1), np.zeros(1), np.ones(1))
+    arrays = Network(1, (node, Maximum(np.ones((1, 1), int), np.zeros(1))), np.array([2])).arrays()
+    assert len(of_arrays(arrays).nodes) == 2
+    for name, others in DAMAGED.items():
+        for other in others:
+            with pytest.raises(Refused):
+                of_arrays({**arrays, name: np.asarray(other)})
+    for name in arrays:
+        with pytest.raises(Refused):
+            of_arrays({n: a for n, a in arrays.items() if n != name})
+    with pytest.raises(Refused, match="too many"):
+        of_arrays({**arrays, "odd": np.zeros(1)})
 
 
 def _holds(f, arrays):

@@ -131,6 +131,9 @@ def test_what_has_no_rule_is_refused_with_a_sentence(why, tmp_path):
         "field 25": lambda model: model.functions.add(name="Relu", domain=""),
         "2 outputs": lambda model: model.graph.output.append(model.graph.output[0]),
         "is taken": lambda model: model.graph.node.append(model.graph.node[0]),
+        "of one is taken": lambda model: model.graph.initializer.append(model.graph.initializer[0]),
+        "constant without a name": lambda model: setattr(model.graph.initializer[0], "name", ""),
+        "input without a name": lambda model: setattr(model.graph.input[0], "name", ""),
         "before it is there": lambda model: model.graph.node[0].input.__setitem__(0, "later"),
         "no batch of one": lambda model: setattr(
             model.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", 2
