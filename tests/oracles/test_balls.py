@@ -9,7 +9,7 @@ from zoo import mostly_slow
 
 import jmlv
 from jmlv.bounds.balls import minimum_over, minimum_over_ball
-from jmlv.bounds.functionals import Whole
+from jmlv.bounds.functionals import Whole, Window, minimum_over_box
 from jmlv.interop import write_vnnlib
 from jmlv.labels.store import query_key
 from jmlv.numerics import certificate_precision
@@ -136,6 +136,25 @@ def test_a_box_that_touches_the_ball_in_one_point_proves_nothing_there(norm):
             whole = Whole(jnp.asarray(rows)[:, None])
             least = np.asarray(minimum_over_ball(whole, *ends, ball.astype("float64")))
         assert np.all(least <= rows @ touched + 1e-7)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_windows_in_small_parts_of_a_ball_are_bounded_as_over_their_box(norm):
+    """In its middle, at its edge, and where some entries are at the domain's end."""
+    rng = np.random.default_rng(0)
+    ball = jmlv.Ball(np.full((4, 4, 1), 0.5), 0.3, norm)
+    away = np.zeros((4, 4, 1))
+    away[1, 1], away[2, 2] = 1, 0.5
+    with certificate_precision():
+        window = Window(jnp.asarray(rng.normal(size=(8, 2, 2, 1))), jnp.ones((8, 2), int))
+        for share in (0.0, 0.5, 1.0):
+            point = ball.clip(ball.x + share * away)
+            ends = [jnp.asarray(point + side)[None] for side in (-1e-3, 1e-3)]
+            found = minimum_over(window, *ends, ball.astype("float64"))
+            assert np.all(found >= minimum_over_box(window, *ends) - 1e-12), share
+        whole = [jnp.asarray(end)[None] for end in (ball.box().lower, ball.box().upper)]
+        found = minimum_over(window, *whole, ball.astype("float64"))
+        assert np.all(found > minimum_over_box(window, *whole) + 0.01)
 
 
 def network(seed=0):
