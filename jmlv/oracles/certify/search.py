@@ -143,7 +143,8 @@ class _Search(Trees):
         if root.leaf is not None:
             return root
         if self.options.cutting:
-            parts = None if self.query.ball is not None else by_parts(self, root.mixture, deadline)
+            own = deadline.share(1 / 2) if self.may_halve else deadline
+            parts = None if self.query.ball is not None else by_parts(self, root.mixture, own)
             if parts is not None or self._cut(clause, root, deadline):
                 return parts or root
         return self._halved(clause, deadline) if self.may_halve else None
